@@ -1,0 +1,47 @@
+"""The generators: one file per family; `create` builds one from its configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sr_cli.models import esrgan, mesrgan, srgan
+from sr_cli.models.base import Generator, GeneratorConfig, count_multiplications, count_parameters
+
+_FAMILIES: dict[str, tuple[type[GeneratorConfig], type[Any]]] = {
+    "srgan": (srgan.SrganConfig, srgan.Srgan),
+    "esrgan": (esrgan.EsrganConfig, esrgan.Esrgan),
+    "mesrgan": (mesrgan.MesrganConfig, mesrgan.Mesrgan),
+}
+
+PRESETS: dict[str, GeneratorConfig] = {**srgan.PRESETS, **esrgan.PRESETS, **mesrgan.PRESETS}
+"""The networks that have a name; see each family's file."""
+
+
+def config_from_dict(values: dict[str, Any]) -> GeneratorConfig:
+    """The inverse of `GeneratorConfig.to_dict`. Raises ValueError for an unknown family or field."""
+    fields = dict(values)
+    family = fields.pop("family", None)
+    if family not in _FAMILIES:
+        raise ValueError(f"unknown model family {family!r}; known: {', '.join(_FAMILIES)}")
+    try:
+        return _FAMILIES[family][0](**fields)
+    except TypeError as error:
+        raise ValueError(f"family {family!r}: {error}") from None
+
+
+def create(config: GeneratorConfig) -> Generator:
+    """A generator with undefined weights; load some or call `reset_parameters`."""
+    model = _FAMILIES[config.family][1](config)
+    assert isinstance(model, Generator)
+    return model
+
+
+__all__ = [
+    "PRESETS",
+    "Generator",
+    "GeneratorConfig",
+    "config_from_dict",
+    "count_multiplications",
+    "count_parameters",
+    "create",
+]

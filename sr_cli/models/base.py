@@ -1,0 +1,121 @@
+"""What every generator has in common: its contract, folding, and its costs."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+# Mean and standard deviation of the training photographs' RGB values in 0..1, as in the poster's code.
+RGB_MEAN = (0.4439, 0.4517, 0.4054)
+RGB_STD = (0.2738, 0.2607, 0.2856)
+
+LEAKY_SLOPE = 0.2
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """Base of the generators' configurations; `family` names the file that builds it."""
+
+    family: ClassVar[str] = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain values, as the weights manifest stores it."""
+        return {"family": self.family, **asdict(self)}
+
+
+class Generator(nn.Module):
+    """A super-resolution network.
+
+    `forward` takes RGB in 0..1 as float (N, 3, H, W) and gives (N, 3, scale*H, scale*W), nominally
+    0..1 but not clamped. The convolutions pad with zeros; whoever needs faithful picture borders
+    pads by replication first (the engine does).
+    """
+
+    config: GeneratorConfig
+    scale: int = 4
+
+    @property
+    def receptive_radius(self) -> int:
+        """How far, in low-resolution pixels, an input pixel can influence the output."""
+        raise NotImplementedError
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draws fresh weights for training; with a `generator` the draw is reproducible."""
+        raise NotImplementedError
+
+    def fold(self) -> Self:
+        """A copy ready for inference: BatchNorm and residual scaling folded into the weights.
+
+        The copy is in evaluation mode, without gradients, in channels-last layout, and gives the
+        same output as this module in evaluation mode up to float rounding.
+        """
+        folded = copy.deepcopy(self).eval().requires_grad_(False)
+        for module in list(folded.modules()):
+            fold_ = getattr(module, "fold_", None)
+            if fold_ is not None:
+                fold_()
+        return folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+class Normalise(nn.Module):
+    """Shifts RGB in 0..1 to zero mean and unit variance over photographs, and back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(RGB_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(RGB_STD).view(1, 3, 1, 1), persistent=False)
+
+    mean: Tensor
+    std: Tensor
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        return (rgb - self.mean) / self.std
+
+    def undo(self, normalised: Tensor) -> Tensor:
+        return normalised * self.std + self.mean
+
+
+def init_he(conv: nn.Conv2d, slope: float, gain: float, generator: torch.Generator | None) -> None:
+    """He initialisation for leaky ReLU (He et al. 2015, eq. 14-15), scaled by `gain`; bias zero."""
+    fan_in = conv.weight[0].numel()
+    std = gain * math.sqrt(2.0 / ((1.0 + slope**2) * fan_in))
+    with torch.no_grad():
+        conv.weight.normal_(0.0, std, generator=generator)
+        if conv.bias is not None:
+            conv.bias.zero_()
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of trainable values."""
+    return sum(p.numel() for p in model.parameters())
+
+
+@torch.no_grad()
+def count_multiplications(model: nn.Module, channels: int = 3) -> int:
+    """Multiplications of all convolutions per input pixel, biases and activations not counted.
+
+    Counted by running the network on a small input and looking at what each convolution produced,
+    so that it holds for any architecture. Interpolation by fixed kernels is not counted.
+    """
+    side = 16
+    total = 0
+
+    def add(module: nn.Module, _inputs: object, output: Tensor) -> None:
+        nonlocal total
+        weight = module.weight
+        assert isinstance(weight, Tensor)
+        total += output.shape[-2] * output.shape[-1] * weight.numel()
+
+    hooks = [m.register_forward_hook(add) for m in model.modules() if isinstance(m, nn.Conv2d)]
+    try:
+        model(torch.zeros(1, channels, side, side, device=next(model.parameters()).device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert total % side**2 == 0
+    return total // side**2

@@ -1,0 +1,81 @@
+"""ESRGAN's generator as in the poster: one residual-in-residual group of dense blocks.
+
+Wang et al. 2018 (ESRGAN), fig. 4, for the dense block; 9x9 head, upsampler and long skip as in SRGAN.
+The RRDB network that ESRGAN's authors published is in `rrdbnet.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from sr_cli.models.base import LEAKY_SLOPE, Generator, GeneratorConfig, Normalise, init_he
+from sr_cli.models.layers import DenseBlock, Upsampler
+
+
+@dataclass(frozen=True)
+class EsrganConfig(GeneratorConfig):
+    """ESRGAN's configuration. Raises ValueError where a value makes no network."""
+
+    family: ClassVar[str] = "esrgan"
+
+    blocks: int = 16
+    """Dense blocks in the trunk."""
+    features: int = 64
+    """Channels between the blocks."""
+    growth: int = 32
+    """Channels that each layer of a dense block adds."""
+
+    def __post_init__(self) -> None:
+        for name in ("blocks", "features", "growth"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"esrgan: {name} must be at least 1, not {getattr(self, name)}")
+
+
+def dense_block(features: int, growth: int) -> DenseBlock:
+    """ESRGAN's dense block of five 3x3 convolutions."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(features + i * growth, growth if i < 4 else features, 3, padding=1) for i in range(5)
+    ]
+    return DenseBlock(layers, activate=True)
+
+
+class Esrgan(Generator):
+    """The generator; see `Generator` for its contract."""
+
+    def __init__(self, config: EsrganConfig) -> None:
+        super().__init__()
+        self.config: EsrganConfig = config
+        features = config.features
+        self.normalise = Normalise()
+        self.head = nn.Conv2d(3, features, 9, padding=4)
+        self.trunk = nn.Sequential(*[dense_block(features, config.growth) for _ in range(config.blocks)])
+        self.trunk_conv = nn.Conv2d(features, features, 3, padding=1)
+        self.upsampler = Upsampler(features)
+        self.conv = nn.Conv2d(features, features, 3, padding=1)
+        self.activation = nn.PReLU()
+        self.tail = nn.Conv2d(features, 3, 3, padding=1)
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        x = self.head(self.normalise(rgb))
+        x = x + self.trunk_conv(torch.add(x, self.trunk(x), alpha=0.2))
+        x = self.activation(self.conv(self.upsampler(x)))
+        return self.normalise.undo(self.tail(x))
+
+    @property
+    def receptive_radius(self) -> int:
+        """9x9 head, five 3x3 layers a block, trunk conv, 3x3 at x1, at x2 and twice at x4 (1 + 1 up)."""
+        return 4 + 5 * self.config.blocks + 1 + 3
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """He initialisation, scaled by 0.5 on each block's last layer."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Conv2d):
+                linear = name in ("head", "tail", "trunk_conv") or name.endswith("layers.4")
+                init_he(module, 1.0 if linear else LEAKY_SLOPE, 0.5 if name.endswith("layers.4") else 1.0, generator)
+
+
+PRESETS = {"esrgan": EsrganConfig()}

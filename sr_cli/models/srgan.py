@@ -1,0 +1,99 @@
+"""SRGAN's generator, also known as SRResNet (Ledig et al. 2017, fig. 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from sr_cli.models.base import Generator, GeneratorConfig, Normalise, init_he
+from sr_cli.models.layers import Upsampler, fold_batchnorm
+
+
+@dataclass(frozen=True)
+class SrganConfig(GeneratorConfig):
+    """SRGAN's configuration. Raises ValueError where a value makes no network."""
+
+    family: ClassVar[str] = "srgan"
+
+    blocks: int = 16
+    """Residual blocks in the trunk."""
+    features: int = 64
+    """Channels throughout the trunk."""
+
+    def __post_init__(self) -> None:
+        for name in ("blocks", "features"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"srgan: {name} must be at least 1, not {getattr(self, name)}")
+
+
+class ResidualBlock(nn.Module):
+    """conv3x3, BatchNorm, PReLU, conv3x3, BatchNorm, added to the input: (N, features, H, W)."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(features, features, 3, padding=1, bias=False)
+        self.norm1: nn.Module = nn.BatchNorm2d(features)
+        self.activation = nn.PReLU()
+        self.conv2 = nn.Conv2d(features, features, 3, padding=1, bias=False)
+        self.norm2: nn.Module = nn.BatchNorm2d(features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.activation(self.norm1(self.conv1(x)))
+        return x + self.norm2(self.conv2(y))
+
+    def fold_(self) -> None:
+        """Merges both BatchNorms into their convolutions."""
+        assert isinstance(self.norm1, nn.BatchNorm2d) and isinstance(self.norm2, nn.BatchNorm2d)
+        self.conv1 = fold_batchnorm(self.conv1, self.norm1)
+        self.conv2 = fold_batchnorm(self.conv2, self.norm2)
+        self.norm1, self.norm2 = nn.Identity(), nn.Identity()
+
+
+class Srgan(Generator):
+    """The generator; see `Generator` for its contract."""
+
+    def __init__(self, config: SrganConfig) -> None:
+        super().__init__()
+        self.config: SrganConfig = config
+        features = config.features
+        self.normalise = Normalise()
+        self.head = nn.Conv2d(3, features, 9, padding=4)
+        self.activation = nn.PReLU()
+        self.trunk = nn.Sequential(*[ResidualBlock(features) for _ in range(config.blocks)])
+        self.trunk_conv = nn.Conv2d(features, features, 3, padding=1, bias=False)
+        self.trunk_norm: nn.Module = nn.BatchNorm2d(features)
+        self.upsampler = Upsampler(features)
+        self.tail = nn.Conv2d(features, 3, 9, padding=4)
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        x = self.activation(self.head(self.normalise(rgb)))
+        x = x + self.trunk_norm(self.trunk_conv(self.trunk(x)))
+        return self.normalise.undo(self.tail(self.upsampler(x)))
+
+    @property
+    def receptive_radius(self) -> int:
+        """9x9 head, two 3x3 layers a block, trunk conv, 3x3 at x1 and x2, 9x9 at x4 (1.5 + 1 up)."""
+        return 4 + 2 * self.config.blocks + 1 + 3
+
+    def fold_(self) -> None:
+        """Merges the trunk's last BatchNorm into its convolution."""
+        assert isinstance(self.trunk_norm, nn.BatchNorm2d)
+        self.trunk_conv = fold_batchnorm(self.trunk_conv, self.trunk_norm)
+        self.trunk_norm = nn.Identity()
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """He initialisation; the second BatchNorm of a block starts at 0.1, so that deep trunks
+        start near the identity (Goyal et al. 2017, section 5.1, sets it to zero)."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Conv2d):
+                init_he(module, 1.0 if name in ("head", "tail", "trunk_conv") else 0.25, 1.0, generator)
+            elif isinstance(module, nn.BatchNorm2d):
+                module.reset_parameters()
+                if name.endswith("norm2"):
+                    nn.init.constant_(module.weight, 0.1)
+
+
+PRESETS = {"srgan": SrganConfig()}

@@ -1,0 +1,63 @@
+"""Checkpoints: one safetensors file per state, written to a temporary file and renamed when complete."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from sr_cli.errors import InputError, OutputError
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replaces `path` by `data`, or leaves what was there. Raises OutputError (disk full, read-only)."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error.strerror}; the earlier file is unchanged") from error
+
+
+def save_state(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
+    """Writes tensors and a JSON-able `info` as one safetensors file."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, save(plain, metadata={"srup": json.dumps(info)}))
+
+
+def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `save_state` wrote. Raises InputError when it is missing or damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            info = json.loads((file.metadata() or {})["srup"])
+            return {name: file.get_tensor(name) for name in file.keys()}, info
+    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise InputError(f"cannot read the checkpoint {path}: {error}") from None
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimiser's state as named tensors; its learning rate is set anew at every step."""
+    return {
+        f"{index}.{name}": value
+        for index, state in optimiser.state_dict()["state"].items()
+        for name, value in state.items()
+    }
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Puts back what `optimiser_tensors` gave."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -1,0 +1,203 @@
+"""The configuration of a training run: frozen, documented per field, saved with the run."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sr_cli.errors import UsageError
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """Adam and its learning rate over a stage."""
+
+    lr: float = 1e-3
+    """Peak learning rate."""
+    schedule: str = "cosine"
+    """`cosine`: from `lr` to 0 over the stage; `halve`: halved at each of `halve_at`; `constant`."""
+    halve_at: tuple[int, ...] = ()
+    """Steps at which `halve` halves the rate."""
+    warmup: int = 20
+    """Steps over which the rate rises linearly from 0."""
+    clip_norm: float = 1.0
+    """Gradients are scaled down to this norm; 0 leaves them alone."""
+
+    def __post_init__(self) -> None:
+        _require(self.lr > 0, f"lr must be positive, not {self.lr}")
+        _require(self.schedule in ("cosine", "halve", "constant"), f"unknown schedule {self.schedule!r}")
+        _require(self.warmup >= 0, f"warmup must not be negative, not {self.warmup}")
+        _require(self.clip_norm >= 0, f"clip_norm must not be negative, not {self.clip_norm}")
+
+
+@dataclass(frozen=True)
+class PixelConfig:
+    """Stage 1: the generator alone, against the high-resolution pixels."""
+
+    steps: int = 10_000
+    """Steps of the whole stage."""
+    loss: str = "l1"
+    """`l1`, `l2` or `charbonnier`."""
+    generator: OptimiserConfig = field(default_factory=OptimiserConfig)
+    """The generator's optimiser."""
+
+    def __post_init__(self) -> None:
+        _require(self.steps >= 1, f"pixel.steps must be at least 1, not {self.steps}")
+        _require(self.loss in ("l1", "l2", "charbonnier"), f"unknown loss {self.loss!r}")
+
+
+@dataclass(frozen=True)
+class GanConfig:
+    """Stage 2: feature loss, adversarial loss and content loss, from a stage-1 model."""
+
+    steps: int = 5_000
+    """Steps of the whole stage."""
+    content: str = "l1"
+    """Content loss: `l1`, `l2` or `charbonnier`."""
+    content_weight: float = 1.0
+    """Weight of the content loss."""
+    feature_weight: float = 1.0
+    """Weight of the feature loss."""
+    feature_loss: str = "l1"
+    """Distance between features: `l1` (ESRGAN) or `l2` (the poster)."""
+    feature_net: str = "vgg19"
+    """`vgg19` (conv5_4 before activation) or `squeezenet1_1`."""
+    adversarial_weight: float = 5e-3
+    """Weight of the generator's adversarial loss."""
+    adversarial: str = "auto"
+    """`vanilla`, `relativistic` or `auto`: vanilla for SRGAN, relativistic average for the others."""
+    discriminator_features: int = 64
+    """Channels of the discriminator's first layer."""
+    generator: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(lr=1e-4))
+    """The generator's optimiser."""
+    discriminator: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(lr=1e-4))
+    """The discriminator's optimiser."""
+
+    def __post_init__(self) -> None:
+        _require(self.steps >= 1, f"gan.steps must be at least 1, not {self.steps}")
+        _require(self.content in ("l1", "l2", "charbonnier"), f"unknown content loss {self.content!r}")
+        _require(self.feature_loss in ("l1", "l2"), f"unknown feature loss {self.feature_loss!r}")
+        _require(self.feature_net in ("vgg19", "squeezenet1_1"), f"unknown feature net {self.feature_net!r}")
+        _require(
+            self.adversarial in ("auto", "vanilla", "relativistic"), f"unknown adversarial loss {self.adversarial!r}"
+        )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides what a run computes.
+
+    Two runs with equal configuration and data give equal weights on the same CPU machine.
+    """
+
+    model: str = "mesrgan"
+    """Preset to train."""
+    seed: int = 0
+    """Seeds initial weights and, with the step and position, every patch."""
+    batch: int = 16
+    """Patches per step, over all processes."""
+    patch: int = 128
+    """Side of a high-resolution patch, in pixels; a multiple of 16."""
+    degrade: str = "none"
+    """`none`: bicubic reduction; `photo`: blur, noise and JPEG as well."""
+    min_detail: float = 0.0
+    """Patches whose luma deviates less than this (0..255) are drawn again, at most four times."""
+    precision: str = "auto"
+    """`fp32`, `bf16`, `fp16` or `auto`: bf16 where the device computes in it, else fp32."""
+    ema_decay: float = 0.999
+    """Decay per step of the averaged weights, which are the ones validated and exported."""
+    validate_every: int = 500
+    """Steps between validations and checkpoints."""
+    max_bad_steps: int = 50
+    """Steps with a non-finite loss after which the run gives up."""
+    pixel: PixelConfig = field(default_factory=PixelConfig)
+    """Stage 1."""
+    gan: GanConfig = field(default_factory=GanConfig)
+    """Stage 2."""
+
+    def __post_init__(self) -> None:
+        _require(self.batch >= 1, f"batch must be at least 1, not {self.batch}")
+        _require(
+            self.patch >= 16 and self.patch % 16 == 0, f"patch must be a positive multiple of 16, not {self.patch}"
+        )
+        _require(self.degrade in ("none", "photo"), f"degrade must be none or photo, not {self.degrade!r}")
+        _require(0 <= self.ema_decay < 1, f"ema_decay must be in [0, 1), not {self.ema_decay}")
+        _require(self.validate_every >= 1, f"validate_every must be at least 1, not {self.validate_every}")
+        _require(
+            self.precision in ("auto", "fp32", "bf16", "fp16"), f"unknown precision {self.precision!r}"
+        )
+
+
+POSTER = TrainConfig(
+    precision="fp32",
+    ema_decay=0.0,
+    pixel=PixelConfig(
+        steps=300_000,
+        generator=OptimiserConfig(lr=2e-4, schedule="halve", halve_at=(100_000, 200_000), warmup=0, clip_norm=0.0),
+    ),
+    gan=GanConfig(
+        steps=200_000,
+        content_weight=1e-2,
+        feature_loss="l2",
+        generator=OptimiserConfig(
+            lr=1e-4, schedule="halve", halve_at=(50_000, 100_000, 150_000), warmup=0, clip_norm=0.0
+        ),
+        discriminator=OptimiserConfig(
+            lr=1e-4, schedule="halve", halve_at=(50_000, 100_000, 150_000), warmup=0, clip_norm=0.0
+        ),
+    ),
+)
+"""The experiment's recipe (Eriksson and Löf, section "Training")."""
+
+RECIPES = {"ours": TrainConfig(), "poster": POSTER}
+
+
+def to_dict(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as nested plain values."""
+    return dataclasses.asdict(config)
+
+
+def override(config: Any, values: dict[str, Any], where: str = "") -> Any:
+    """A copy of a configuration with `values` (nested) put over it.
+
+    Raises UsageError naming the field for an unknown name, a wrong type or a value out of range.
+    """
+    known = {f.name: f for f in dataclasses.fields(config)}
+    changes: dict[str, Any] = {}
+    for key, value in values.items():
+        path = f"{where}{key}"
+        if key not in known:
+            raise UsageError(f"unknown setting {path!r}; known here: {', '.join(known)}")
+        current = getattr(config, key)
+        if dataclasses.is_dataclass(current):
+            if not isinstance(value, dict):
+                raise UsageError(f"setting {path!r} is a table, not {value!r}")
+            changes[key] = override(current, value, f"{path}.")
+        elif isinstance(current, tuple):
+            changes[key] = tuple(value)
+        elif isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
+            changes[key] = float(value)
+        elif type(value) is not type(current):
+            raise UsageError(f"setting {path!r} must be {type(current).__name__}, not {value!r}")
+        else:
+            changes[key] = value
+    try:
+        return dataclasses.replace(config, **changes)
+    except ValueError as error:
+        raise UsageError(f"{where}{error}") from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A configuration file's values. Raises UsageError when it is missing or not TOML."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"cannot read the configuration {path}: {error}") from None
