@@ -44,6 +44,15 @@ class Generator(nn.Module):
         """How far, in low-resolution pixels, an input pixel can influence the output."""
         raise NotImplementedError
 
+    @property
+    def peak_values_per_pixel(self) -> int:
+        """Values held at once while one low-resolution pixel is computed: memory over that of the picture.
+
+        An upper estimate by counting the largest simultaneously live activations; the engine plans
+        its tiles by it.
+        """
+        raise NotImplementedError
+
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draws fresh weights for training; with a `generator` the draw is reproducible."""
         raise NotImplementedError
@@ -59,7 +68,7 @@ class Generator(nn.Module):
             fold_ = getattr(module, "fold_", None)
             if fold_ is not None:
                 fold_()
-        return folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return folded.to(memory_format=torch.channels_last)
 
 
 class Normalise(nn.Module):

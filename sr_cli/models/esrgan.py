@@ -70,6 +70,11 @@ class Esrgan(Generator):
         """9x9 head, five 3x3 layers a block, trunk conv, 3x3 at x1, at x2 and twice at x4 (1 + 1 up)."""
         return 4 + 5 * self.config.blocks + 1 + 3
 
+    @property
+    def peak_values_per_pixel(self) -> int:
+        # Convolution output, its copy and the next layer's input at x4, with 64 features each.
+        return 16 * 4 * self.config.features + 4 * self.config.features
+
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """He initialisation, scaled by 0.5 on each block's last layer."""
         for name, module in self.named_modules():

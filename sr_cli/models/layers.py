@@ -74,6 +74,7 @@ def bicubic_phases(scale: int) -> Tensor:
     PixelShuffle expects. Away from the border (where the caller pads by replication) the result is
     Pillow's BICUBIC. Keys 1981, eq. 4 with a = -1/2.
     """
+
     def cubic(t: float) -> float:
         t = abs(t)
         if t < 1:

@@ -103,6 +103,13 @@ class Mesrgan(Generator):
         trunk = 4 + 5 * self.config.blocks + 1
         return trunk + (1 if self.config.light_upsampler else 3)
 
+    @property
+    def peak_values_per_pixel(self) -> int:
+        widest = self.config.features + 4 * self.config.growth
+        # A bottleneck's input, its concatenation, and two hidden layers; or the full upsampler at x4.
+        dense = 2 * widest + 2 * self.config.expansion * widest + 2 * self.config.features
+        return dense if self.config.light_upsampler else max(dense, 16 * 4 * self.config.features)
+
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """He initialisation; projections and the last convolution start small, so that training
         starts near the bicubic enlargement instead of having to find it."""

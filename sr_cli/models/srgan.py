@@ -84,6 +84,11 @@ class Srgan(Generator):
         self.trunk_conv = fold_batchnorm(self.trunk_conv, self.trunk_norm)
         self.trunk_norm = nn.Identity()
 
+    @property
+    def peak_values_per_pixel(self) -> int:
+        # The upsampler's last stage: convolution output, its PixelShuffle and PReLU copies, at x4.
+        return 16 * 4 * self.config.features + 4 * self.config.features
+
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """He initialisation; the second BatchNorm of a block starts at 0.1, so that deep trunks
         start near the identity (Goyal et al. 2017, section 5.1, sets it to zero)."""

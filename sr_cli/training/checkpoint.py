@@ -40,7 +40,7 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             info = json.loads((file.metadata() or {})["srup"])
-            return {name: file.get_tensor(name) for name in file.keys()}, info
+            return {name: file.get_tensor(name) for name in file.keys()}, info  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise InputError(f"cannot read the checkpoint {path}: {error}") from None
 

@@ -131,9 +131,7 @@ class TrainConfig:
         _require(self.degrade in ("none", "photo"), f"degrade must be none or photo, not {self.degrade!r}")
         _require(0 <= self.ema_decay < 1, f"ema_decay must be in [0, 1), not {self.ema_decay}")
         _require(self.validate_every >= 1, f"validate_every must be at least 1, not {self.validate_every}")
-        _require(
-            self.precision in ("auto", "fp32", "bf16", "fp16"), f"unknown precision {self.precision!r}"
-        )
+        _require(self.precision in ("auto", "fp32", "bf16", "fp16"), f"unknown precision {self.precision!r}")
 
 
 POSTER = TrainConfig(

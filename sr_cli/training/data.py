@@ -67,9 +67,7 @@ def cache_image(path: Path, cache: Path) -> CachedImage:
     return CachedImage(path.name, np.load(hr_path, mmap_mode="r"), np.load(lr_path, mmap_mode="r"))
 
 
-def load_images(
-    paths: Sequence[Path], cache: Path, patch: int, report: Callable[[str], None]
-) -> list[CachedImage]:
+def load_images(paths: Sequence[Path], cache: Path, patch: int, report: Callable[[str], None]) -> list[CachedImage]:
     """All images that can be read and hold a patch. What is left out is reported, one line each.
 
     Raises InputError when nothing is left.
@@ -122,7 +120,7 @@ class PatchDataset(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
 
     def _draw(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         for _ in range(_REDRAWS + 1):
-            image = self.images[rng.integers(len(self.images))]
+            image = self.images[int(rng.integers(len(self.images)))]
             top = rng.integers(image.lr.shape[0] - self.side + 1)
             left = rng.integers(image.lr.shape[1] - self.side + 1)
             lr = image.lr[top : top + self.side, left : left + self.side]

@@ -1,0 +1,80 @@
+"""Entry point and error boundary: every way out of the program, and its exit code, is here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+INTERNAL_ERROR = 70
+INTERRUPTED = 130
+TERMINATED = 143
+
+
+class _Terminated(BaseException):
+    """SIGTERM, raised as an exception so that temporary files are removed on the way out."""
+
+
+def _raise_terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise _Terminated
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command line and returns its exit code."""
+    from typer.exceptions import Abort, TyperException
+
+    from sr_cli.cli import app
+    from sr_cli.cli.console import printable
+    from sr_cli.errors import SrupError
+
+    show_traceback = "--traceback" in arguments
+    arguments = [a for a in arguments if a != "--traceback"]
+
+    def fail(message: str) -> None:
+        line = " ".join(printable(part) for part in message.split("\n") if part.strip())
+        print(f"srup: error: {line}", file=sys.stderr, flush=True)
+
+    try:
+        result = app(args=arguments, prog_name="srup", standalone_mode=False)
+    except SrupError as error:
+        if show_traceback:
+            raise
+        fail(str(error))
+        return error.exit_code
+    except TyperException as error:
+        message = error.format_message()
+        # A bare `srup` prints its help by raising an error without a message.
+        if message:
+            fail(f"{message} (see srup --help)")
+        return error.exit_code
+    except (Abort, KeyboardInterrupt):
+        fail("interrupted")
+        return INTERRUPTED
+    except _Terminated:
+        fail("terminated")
+        return TERMINATED
+    except BrokenPipeError:
+        # The reader of our output has gone: nothing left to say, and Python must not try again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if show_traceback:
+            raise
+        fail(f"internal error: {type(error).__name__}: {error}; --traceback shows where, please report it")
+        return INTERNAL_ERROR
+    if result == INTERRUPTED:
+        fail("interrupted")
+    return result if isinstance(result, int) else 0
+
+
+def main() -> NoReturn:
+    """The `srup` script."""
+    signal.signal(signal.SIGTERM, _raise_terminated)
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

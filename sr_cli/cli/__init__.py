@@ -1,0 +1,32 @@
+"""The command line: one thin file per command, put together here. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sr_cli import __version__
+
+app = typer.Typer(
+    name="srup",
+    help="Upscale photographs by 4 with SRGAN, ESRGAN and MESRGAN; train, evaluate and benchmark them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"srup {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass

@@ -1,0 +1,123 @@
+"""The one place where output leaves the program: people's text on a terminal, JSON for scripts.
+
+Data goes to standard output; progress, notes and warnings go to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+
+
+def printable(text: str) -> str:
+    """`text` with control characters (terminal escapes in file names, say) shown as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
+
+
+class Progress(Protocol):
+    """A bar that a command moves; silent where standard error is not a terminal."""
+
+    def update(self, done: float, total: float, description: str | None = None) -> None:
+        """Shows `done` of `total`."""
+
+
+class _Silent:
+    def update(self, done: float, total: float, description: str | None = None) -> None:
+        pass
+
+
+class Console:
+    """Renders results and events for people, or as JSON when a script asked for it."""
+
+    def __init__(self, *, json_document: bool = False, json_lines: bool = False, quiet: bool = False) -> None:
+        self.json_document = json_document
+        self.json_lines = json_lines
+        self.quiet = quiet or json_document or json_lines
+
+    @property
+    def machine(self) -> bool:
+        """Whether standard output is for a script."""
+        return self.json_document or self.json_lines
+
+    def document(self, value: dict[str, Any]) -> None:
+        """The single JSON document of `--json`. Numbers that are not finite become null."""
+        print(json.dumps(_finite(value), ensure_ascii=False, indent=2, allow_nan=False), flush=True)
+
+    def event(self, value: dict[str, Any]) -> None:
+        """One line of `--json-lines`."""
+        print(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False), flush=True)
+
+    def data(self, text: str) -> None:
+        """A line of result on standard output, for people."""
+        print(printable(text), flush=True)
+
+    def note(self, text: str) -> None:
+        """A line on standard error, left out when quiet."""
+        if not self.quiet:
+            print(printable(text), file=sys.stderr, flush=True)
+
+    def error(self, text: str) -> None:
+        """What went wrong with one of several inputs; the error boundary reports what ends the program."""
+        print(f"srup: error: {printable(text)}", file=sys.stderr, flush=True)
+
+    def warn(self, text: str) -> None:
+        """A line on standard error that is shown even when quiet."""
+        print(f"srup: warning: {printable(text)}", file=sys.stderr, flush=True)
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
+        """A table on standard output; the first column is text, the others are right-aligned."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=title, title_justify="left")
+        for index, column in enumerate(columns):
+            table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(printable(cell)) for cell in row))
+        rich_console(sys.stdout).print(table)
+
+    @contextmanager
+    def progress(self, description: str) -> Iterator[Progress]:
+        """A progress bar with the time left, on standard error if that is a terminal."""
+        if self.quiet or not sys.stderr.isatty():
+            yield _Silent()
+            return
+        from rich.markup import escape
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with RichProgress(*columns, console=rich_console(sys.stderr), transient=True) as bars:
+            task = bars.add_task(escape(printable(description)), total=None)
+
+            class _Bar:
+                def update(self, done: float, total: float, description: str | None = None) -> None:
+                    text = None if description is None else escape(printable(description))
+                    bars.update(task, completed=done, total=total, description=text)
+
+            yield _Bar()
+
+
+def rich_console(stream: Any) -> RichConsole:
+    """A Rich console on a stream; Rich itself honours NO_COLOR and a stream that is no terminal."""
+    from rich.console import Console as RichConsole
+
+    # Where output is not a terminal (a pipe, a file), tables keep their width instead of Rich's 80 columns.
+    width = None if stream.isatty() else 160
+    return RichConsole(file=stream, width=width, highlight=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value

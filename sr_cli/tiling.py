@@ -1,0 +1,61 @@
+"""How a picture is cut into tiles: integer geometry only, no pixels and no torch.
+
+All tiles of a plan have cores of one size, so that they can share a batch and a compiled graph. What the
+network sees of a tile (its window) is the core with `overlap` pixels more on each side; where a window
+reaches beyond the picture, whoever cuts it fills it by replicating the picture's border.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One core, in low-resolution pixels: rows `top` to `top + height`, columns `left` to `left + width`."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The tiles of a picture, row by row from the top left, all of one size."""
+
+    height: int
+    """Rows of the picture."""
+    width: int
+    """Columns of the picture."""
+    overlap: int
+    """Pixels around a core that the network sees as well."""
+    tiles: tuple[Tile, ...]
+    """Cores that cover the picture; neighbours may share a few rows or columns."""
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Height and width of what the network sees of each tile."""
+        return self.tiles[0].height + 2 * self.overlap, self.tiles[0].width + 2 * self.overlap
+
+
+def _starts(length: int, tile: int) -> tuple[int, list[int]]:
+    """Core size and start of each core along one axis: as few as possible, as equal as possible."""
+    count = -(-length // tile)
+    size = -(-length // count)
+    return size, [min(i * size, length - size) for i in range(count)]
+
+
+def plan(height: int, width: int, tile: int, overlap: int) -> Plan:
+    """Cuts a picture of `height` x `width` into cores of at most `tile` a side; 0 makes a single tile.
+
+    Raises ValueError for an empty picture or negative numbers.
+    """
+    if height < 1 or width < 1:
+        raise ValueError(f"a picture of {width}x{height} pixels has nothing to tile")
+    if tile < 0 or overlap < 0:
+        raise ValueError(f"tile and overlap must not be negative, not {tile} and {overlap}")
+    core_height, tops = _starts(height, tile or height)
+    core_width, lefts = _starts(width, tile or width)
+    tiles = tuple(Tile(top, left, core_height, core_width) for top in tops for left in lefts)
+    return Plan(height, width, overlap, tiles)

@@ -1,0 +1,48 @@
+"""Fixtures for all tests: no network, and a home and cache of the test's own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test has its own home and caches, and the Hub client is offline unless the test says otherwise."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of photographs, test sets and reference values that is not part of the repository."""
+    folder = Path(os.environ.get("SRUP_SHARED", _SHARED))
+    if not folder.is_dir():
+        pytest.skip(f"the shared test data is not at {folder}; set SRUP_SHARED to its place")
+    return folder
+
+
+@pytest.fixture
+def srup(tmp_path: Path):
+    """Runs the command line in a process of its own; gives its exit code, standard output and error."""
+
+    def run(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "sr_cli", *map(str, arguments)],
+            cwd=cwd or tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1]), **environment},
+        )
+
+    return run

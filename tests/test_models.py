@@ -1,0 +1,112 @@
+"""The generators: their costs, their folding, their shapes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sr_cli import models
+from sr_cli.models import base, layers, mesrgan
+from sr_cli.models.esrgan import EsrganConfig, dense_block
+from sr_cli.models.mesrgan import MesrganConfig
+from sr_cli.models.srgan import SrganConfig
+
+SMALL = {
+    "srgan": SrganConfig(blocks=2, features=16),
+    "esrgan": EsrganConfig(blocks=2, features=16, growth=8),
+    "mesrgan": MesrganConfig(blocks=2, features=16, growth=8),
+    "mesrgan-poster": MesrganConfig(blocks=2, features=16, growth=8, expansion=2, light_upsampler=False),
+}
+
+
+def _with_weights(config: models.GeneratorConfig) -> models.Generator:
+    model = models.create(config)
+    model.reset_parameters(torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(2)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            # As after training: statistics and weights that are not the neutral ones.
+            module.running_mean.normal_(0, 0.3, generator=generator)
+            module.running_var.uniform_(0.5, 2.0, generator=generator)
+            module.weight.data.uniform_(0.5, 1.5, generator=generator)
+            module.bias.data.normal_(0, 0.2, generator=generator)
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "multiplications"),
+    [("srgan", 2_218_176), ("esrgan", 5_241_024), ("mesrgan", 1_076_416)],
+)
+def test_multiplications_of_the_presets(name: str, multiplications: int) -> None:
+    assert models.count_multiplications(models.create(models.PRESETS[name])) == multiplications
+
+
+@pytest.mark.parametrize(
+    ("block", "multiplications"),
+    [
+        (dense_block(64, 32), 239_616),
+        (mesrgan._dense_block(MesrganConfig(expansion=1)), 124_544),
+        (mesrgan._dense_block(MesrganConfig(expansion=2)), 249_088),
+    ],
+)
+def test_multiplications_of_a_dense_block(block: layers.DenseBlock, multiplications: int) -> None:
+    assert base.count_multiplications(block, channels=64) == multiplications
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_folded_agrees_with_unfolded(name: str) -> None:
+    model = _with_weights(SMALL[name])
+    rgb = torch.rand(2, 3, 13, 17, generator=torch.Generator().manual_seed(3))
+    with torch.inference_mode():
+        assert (model.fold()(rgb) - model(rgb)).abs().max() < 1e-4
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in model.fold().modules())
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_output_is_four_times_the_input(name: str) -> None:
+    model = _with_weights(SMALL[name])
+    with torch.inference_mode():
+        assert model(torch.zeros(1, 3, 1, 5)).shape == (1, 3, 4, 20)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_receptive_radius_is_not_too_small(name: str) -> None:
+    """An input pixel just outside the radius changes nothing."""
+    model = _with_weights(SMALL[name]).double()
+    radius = model.receptive_radius
+    side = 2 * radius + 3
+    rgb = torch.rand(1, 3, side, side, dtype=torch.float64, requires_grad=True)
+    centre = slice(4 * (radius + 1), 4 * (radius + 2))
+    model(rgb)[:, :, centre, centre].sum().backward()
+    seen = rgb.grad.abs().sum((0, 1)) > 0
+    assert not seen[0].any() and not seen[-1].any() and not seen[:, 0].any() and not seen[:, -1].any()
+
+
+def test_configuration_survives_a_round_trip() -> None:
+    for config in models.PRESETS.values():
+        assert models.config_from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    "values", [{"family": "nonsense"}, {}, {"family": "srgan", "blocks": 0}, {"family": "srgan", "x": 1}]
+)
+def test_nonsense_configuration_is_refused(values: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"family|srgan"):
+        models.config_from_dict(values)
+
+
+def test_fresh_weights_are_reproducible() -> None:
+    first, second = (_with_weights(SMALL["mesrgan"]).state_dict() for _ in range(2))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_bicubic_phases_are_pillows_bicubic() -> None:
+    rng = np.random.default_rng(0)
+    plane = rng.random((12, 15), np.float32)
+    expected = np.asarray(Image.fromarray(plane).resize((60, 48), Image.Resampling.BICUBIC))
+    phases = layers.BicubicPhases(1, 4)(torch.from_numpy(plane)[None, None])
+    actual = torch.nn.functional.pixel_shuffle(phases, 4)[0, 0].numpy()
+    # Pillow drops taps beyond the border and renormalises; inside the two agree.
+    np.testing.assert_allclose(actual[8:-8, 8:-8], expected[8:-8, 8:-8], atol=1e-5)

@@ -1,0 +1,46 @@
+"""Tiles cover the picture, in one size, in reading order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sr_cli import tiling
+
+_side = st.integers(1, 300)
+
+
+@given(height=_side, width=_side, tile=st.integers(1, 320), overlap=st.integers(0, 40))
+def test_cores_cover_the_picture_and_stay_inside(height: int, width: int, tile: int, overlap: int) -> None:
+    plan = tiling.plan(height, width, tile, overlap)
+    covered = np.zeros((height, width), bool)
+    for t in plan.tiles:
+        assert t.top >= 0 and t.top + t.height <= height
+        assert t.left >= 0 and t.left + t.width <= width
+        covered[t.top : t.top + t.height, t.left : t.left + t.width] = True
+    assert covered.all()
+
+
+@given(height=_side, width=_side, tile=st.integers(1, 320))
+def test_cores_have_one_size_not_above_the_wish(height: int, width: int, tile: int) -> None:
+    plan = tiling.plan(height, width, tile, 3)
+    assert len({(t.height, t.width) for t in plan.tiles}) == 1
+    assert max(plan.tiles[0].height, plan.tiles[0].width) <= tile
+    assert plan.window == (plan.tiles[0].height + 6, plan.tiles[0].width + 6)
+    assert len(plan.tiles) == -(-height // tile) * -(-width // tile)
+    assert [(t.top, t.left) for t in plan.tiles] == sorted((t.top, t.left) for t in plan.tiles)
+
+
+@given(height=_side, width=_side)
+def test_zero_means_the_whole_picture(height: int, width: int) -> None:
+    assert tiling.plan(height, width, 0, 8).tiles == (tiling.Tile(0, 0, height, width),)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "tile", "overlap"), [(0, 5, 4, 1), (5, 0, 4, 1), (5, 5, -1, 0), (5, 5, 4, -1)]
+)
+def test_nonsense_is_refused(height: int, width: int, tile: int, overlap: int) -> None:
+    with pytest.raises(ValueError, match="tile"):
+        tiling.plan(height, width, tile, overlap)
