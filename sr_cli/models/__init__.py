@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from torch import Tensor
 
 from sr_cli.models import esrgan, mesrgan, srgan
 from sr_cli.models.base import Generator, GeneratorConfig, count_multiplications, count_parameters
@@ -36,6 +39,19 @@ def create(config: GeneratorConfig) -> Generator:
     return model
 
 
+def recognise(tensors: Mapping[str, Tensor]) -> tuple[GeneratorConfig, dict[str, Tensor]] | None:
+    """The configuration that a state dict belongs to, read from its names and shapes, and the state
+    dict under our own names; None if it is of no family we know.
+
+    A first look only: whether every tensor fits is left to strict loading.
+    """
+    for family in (srgan, esrgan, mesrgan):
+        config = family.recognise(tensors)
+        if config is not None:
+            return config, dict(tensors)
+    return None
+
+
 __all__ = [
     "PRESETS",
     "Generator",
@@ -44,4 +60,5 @@ __all__ = [
     "count_multiplications",
     "count_parameters",
     "create",
+    "recognise",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Self
 
@@ -97,6 +98,11 @@ def init_he(conv: nn.Conv2d, slope: float, gain: float, generator: torch.Generat
         conv.weight.normal_(0.0, std, generator=generator)
         if conv.bias is not None:
             conv.bias.zero_()
+
+
+def count_blocks(tensors: Mapping[str, Tensor], prefix: str) -> int:
+    """How many numbered modules a state dict has below `prefix` (`trunk.` counts `trunk.0...`, `trunk.1...`)."""
+    return len({key[len(prefix) :].split(".")[0] for key in tensors if key.startswith(prefix)})
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -6,13 +6,14 @@ The RRDB network that ESRGAN's authors published is in `rrdbnet.py`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from sr_cli.models.base import LEAKY_SLOPE, Generator, GeneratorConfig, Normalise, init_he
+from sr_cli.models.base import LEAKY_SLOPE, Generator, GeneratorConfig, Normalise, count_blocks, init_he
 from sr_cli.models.layers import DenseBlock, Upsampler
 
 
@@ -81,6 +82,14 @@ class Esrgan(Generator):
             if isinstance(module, nn.Conv2d):
                 linear = name in ("head", "tail", "trunk_conv") or name.endswith("layers.4")
                 init_he(module, 1.0 if linear else LEAKY_SLOPE, 0.5 if name.endswith("layers.4") else 1.0, generator)
+
+
+def recognise(tensors: Mapping[str, Tensor]) -> EsrganConfig | None:
+    """The configuration of a state dict of this family, or None."""
+    head, layer = tensors.get("head.weight"), tensors.get("trunk.0.layers.0.weight")
+    if head is None or layer is None:
+        return None
+    return EsrganConfig(blocks=count_blocks(tensors, "trunk."), features=head.shape[0], growth=layer.shape[0])
 
 
 PRESETS = {"esrgan": EsrganConfig()}

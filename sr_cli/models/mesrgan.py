@@ -8,6 +8,7 @@ resolution and only adds detail to the bicubic enlargement: a fifth of ESRGAN's 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sr_cli.models.base import LEAKY_SLOPE, Generator, GeneratorConfig, Normalise, init_he
+from sr_cli.models.base import LEAKY_SLOPE, Generator, GeneratorConfig, Normalise, count_blocks, init_he
 from sr_cli.models.layers import BicubicPhases, DenseBlock, Upsampler
 
 
@@ -118,6 +119,21 @@ class Mesrgan(Generator):
                 linear = name.endswith("project") or name in ("trunk_conv", "head", "tail")
                 gain = 0.5 if name.endswith("project") else 0.01 if name == "tail" else 1.0
                 init_he(module, 1.0 if linear else LEAKY_SLOPE, gain, generator)
+
+
+def recognise(tensors: Mapping[str, Tensor]) -> MesrganConfig | None:
+    """The configuration of a state dict of this family, or None."""
+    head, expand = tensors.get("head.weight"), tensors.get("trunk.0.layers.0.expand.weight")
+    project = tensors.get("trunk.0.layers.0.project.weight")
+    if head is None or expand is None or project is None:
+        return None
+    return MesrganConfig(
+        blocks=count_blocks(tensors, "trunk."),
+        features=head.shape[0],
+        growth=project.shape[0],
+        expansion=max(1, expand.shape[0] // max(1, expand.shape[1])),
+        light_upsampler="upsampler.convs.0.weight" not in tensors,
+    )
 
 
 PRESETS = {

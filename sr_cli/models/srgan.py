@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from sr_cli.models.base import Generator, GeneratorConfig, Normalise, init_he
+from sr_cli.models.base import Generator, GeneratorConfig, Normalise, count_blocks, init_he
 from sr_cli.models.layers import Upsampler, fold_batchnorm
 
 
@@ -99,6 +100,14 @@ class Srgan(Generator):
                 module.reset_parameters()
                 if name.endswith("norm2"):
                     nn.init.constant_(module.weight, 0.1)
+
+
+def recognise(tensors: Mapping[str, Tensor]) -> SrganConfig | None:
+    """The configuration of a state dict of this family, or None."""
+    head = tensors.get("head.weight")
+    if head is None or "trunk.0.norm1.weight" not in tensors:
+        return None
+    return SrganConfig(blocks=count_blocks(tensors, "trunk."), features=head.shape[0])
 
 
 PRESETS = {"srgan": SrganConfig()}
