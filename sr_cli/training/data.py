@@ -15,28 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 from torch import Tensor
 
+from sr_cli.datasets import SCALE, crop_to_scale, read_rgb, reduce_image
 from sr_cli.errors import InputError
 
-SCALE = 4
 _REDRAWS = 4
-
-
-def reduce_image(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Antialiased bicubic reduction by 4 of (H, W, 3), sides divisible by 4: Pillow's BICUBIC."""
-    height, width = rgb.shape[:2]
-    assert height % SCALE == 0 and width % SCALE == 0
-    reduced = Image.fromarray(rgb).resize((width // SCALE, height // SCALE), Image.Resampling.BICUBIC)
-    return np.asarray(reduced)
-
-
-def decode(path: Path) -> NDArray[np.uint8]:
-    """An image file as upright RGB (H, W, 3), cropped to multiples of 4. Raises OSError or ValueError."""
-    with Image.open(path) as image:
-        rgb = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    return rgb[: rgb.shape[0] // SCALE * SCALE, : rgb.shape[1] // SCALE * SCALE]
 
 
 @dataclass(frozen=True)
@@ -61,7 +45,7 @@ def cache_image(path: Path, cache: Path) -> CachedImage:
     hr_path, lr_path = cache / f"{key}.hr.npy", cache / f"{key}.lr.npy"
     if not (hr_path.exists() and lr_path.exists()):
         cache.mkdir(parents=True, exist_ok=True)
-        rgb = decode(path)
+        rgb = crop_to_scale(read_rgb(path))
         _save_array(lr_path, reduce_image(rgb))
         _save_array(hr_path, rgb)
     return CachedImage(path.name, np.load(hr_path, mmap_mode="r"), np.load(lr_path, mmap_mode="r"))
