@@ -14,7 +14,7 @@ from PIL import Image
 
 from sr_cli import datasets
 from sr_cli.errors import InputError
-from sr_cli.metrics import psnr
+from sr_cli.metrics.psnr import psnr
 
 small_images = hnp.arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6), st.just(3))).map(
     lambda image: image.repeat(4, 0).repeat(4, 1)

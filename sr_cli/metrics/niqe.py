@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import struct
+import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,14 +48,16 @@ def parse_parameters(data: bytes) -> NiqeParameters:
     Raises ValueError for anything else.
     """
     try:
-        if data[:2] == b"PK":
-            arrays = dict(np.load(io.BytesIO(data), allow_pickle=False))
-        else:
-            arrays = read_mat_matrices(data)
+        arrays = _npz_arrays(data) if data[:2] == b"PK" else read_mat_matrices(data)
         by_start = {name.split("_")[0]: array for name, array in arrays.items()}
         return NiqeParameters(by_start["mu"].astype(np.float64).ravel(), by_start["cov"].astype(np.float64))
-    except (KeyError, OSError, EOFError, struct.error, zlib.error) as error:
+    except (KeyError, IndexError, OSError, EOFError, struct.error, zlib.error, zipfile.BadZipFile) as error:
         raise ValueError(f"no NIQE parameters in it ({error!r})") from None
+
+
+def _npz_arrays(data: bytes) -> dict[str, Any]:
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        return dict(archive)
 
 
 def _mat_elements(data: bytes) -> Iterator[tuple[int, bytes]]:
