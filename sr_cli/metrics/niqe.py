@@ -168,8 +168,8 @@ def fit_asymmetric(samples: Floats) -> tuple[Floats, Floats, Floats]:
 def block_features(normalised: Floats, side: int) -> Floats:
     """18 features of each whole block of `side` pixels: (blocks, 18). Sections 2.1 and 2.3."""
     rows, columns = (n // side for n in normalised.shape)
-    blocks = normalised[: rows * side, : columns * side].reshape(rows, side, columns, side)
-    blocks = np.ascontiguousarray(blocks.swapaxes(1, 2)).reshape(-1, side, side)
+    grid = normalised[: rows * side, : columns * side].reshape(rows, side, columns, side)
+    blocks = np.ascontiguousarray(grid.swapaxes(1, 2)).reshape(-1, side, side)
     shape, left, right = fit_asymmetric(blocks.reshape(len(blocks), -1))
     features = [shape, (left + right) / 2]
     for shift in ((0, 1), (1, 0), (1, 1), (1, -1)):
