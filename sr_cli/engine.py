@@ -1,0 +1,400 @@
+"""The inference path: device, precision, tiles, retries, batching. Everything that upscales goes through it.
+
+Importing this module does not import torch; building an `Upscaler` for a network does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sr_cli import memory, tiling
+from sr_cli.errors import OutOfMemory, UsageError, WeightsError
+
+if TYPE_CHECKING:
+    import torch
+
+    from sr_cli.weights import LoadedModel
+
+Pixels = NDArray[Any]
+"""(H, W, C), C = 1 or 3, as uint8 (0..255), uint16 (0..65535) or float32 (0..1)."""
+
+INTERPOLATIONS = ("bicubic", "lanczos")
+"""Model names that stand for plain interpolation."""
+
+PRECISIONS = ("auto", "fp32", "fp16", "bf16")
+
+SMALLEST_TILE = 16
+DEFAULT_OVERLAP = 24
+"""For weights whose own overlap has not been measured."""
+
+# Larger tiles waste less on overlap; smaller ones keep activations in the processor's cache.
+_CPU_TILE = 256
+_GPU_TILE = 512
+_GPU_BATCH = 8
+
+
+@dataclass(frozen=True)
+class EngineResult:
+    """What one picture became, and how."""
+
+    pixels: Pixels
+    """(scale * H, scale * W, C), of the input's type and channels."""
+    tiles: int
+    """Tiles that were computed; 0 for interpolation."""
+    tile: int
+    """Side of the largest core that was used, in input pixels; smaller than asked after a shortage of memory."""
+    overlap: int
+    """Input pixels around each core."""
+    redone: int
+    """Tiles that were computed again in a wider format because the first result was not finite."""
+
+
+Progress = Callable[[int, int], None]
+"""Called with the tiles done and their total."""
+OnRows = Callable[[Pixels], None]
+"""Called with finished rows of the output, top to bottom, each row once."""
+
+
+def to_unit(pixels: Pixels) -> NDArray[np.float32]:
+    """Pixels of any accepted type as float32 in 0..1."""
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.float32) / np.float32(255)
+    if pixels.dtype == np.uint16:
+        return pixels.astype(np.float32) / np.float32(65535)
+    return pixels.astype(np.float32, copy=False)
+
+
+def _check(pixels: Pixels) -> None:
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
+        raise ValueError(f"pixels must be (H, W, 1 or 3) and not empty, not {pixels.shape}")
+    if pixels.dtype not in (np.uint8, np.uint16, np.float32):
+        raise ValueError(f"pixels must be uint8, uint16 or float32, not {pixels.dtype}")
+
+
+def interpolate(pixels: Pixels, scale: int, kind: str) -> Pixels:
+    """Enlarges by Pillow's BICUBIC (cubic, a = -0.5) or LANCZOS (a = 3); clamped to the type's range."""
+    from PIL import Image
+
+    resample = {"bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}[kind]
+    height, width, channels = pixels.shape
+    size = (width * scale, height * scale)
+    if pixels.dtype == np.uint8:
+        image = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels).resize(size, resample)
+        return np.asarray(image).reshape(size[1], size[0], channels)
+    output = np.empty((size[1], size[0], channels), pixels.dtype)
+    top = 65535.0 if pixels.dtype == np.uint16 else 1.0
+    for channel in range(channels):
+        plane = Image.fromarray(pixels[:, :, channel].astype(np.float32)).resize(size, resample)
+        values = np.clip(np.asarray(plane), 0.0, top)
+        output[:, :, channel] = np.rint(values) if pixels.dtype == np.uint16 else values
+    return output
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` (cuda, else mps, else cpu) or a named device. Raises UsageError where it is not there."""
+    import torch
+
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"unknown device {name!r}; use auto, cpu, cuda, cuda:N or mps") from None
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"unsupported device {name!r}; use auto, cpu, cuda, cuda:N or mps")
+    if device.type == "cuda" and (not cuda or (device.index or 0) >= torch.cuda.device_count()):
+        found = torch.cuda.device_count() if cuda else 0
+        raise UsageError(f"no device {name!r} here ({found} CUDA devices found); use --device cpu or auto")
+    if device.type == "mps" and not mps:
+        raise UsageError("no Apple GPU (mps) here; use --device cpu or auto")
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """`auto` (fp16 on CUDA, fp32 elsewhere) or a named precision. Raises UsageError for another name."""
+    import torch
+
+    if name not in PRECISIONS:
+        raise UsageError(f"unknown precision {name!r}; use {', '.join(PRECISIONS)}")
+    if name == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[name]
+
+
+class Upscaler:
+    """Enlarges pictures with one model.
+
+    `model` is a name (`mesrgan`), a name with its stage (`mesrgan:pixel`), a path to a safetensors file,
+    `bicubic` or `lanczos`, or weights already loaded. `tile` is the side of a tile's core in input pixels,
+    0 for the whole picture in one pass, "auto" for a choice by memory; `overlap` the pixels that a tile
+    sees beyond its core, "full" for the network's whole receptive field, "auto" for what was measured to
+    hide the tiles (at most 1 of 255 levels away from the whole picture in one pass).
+
+    Raises UsageError for an unknown device or precision, WeightsError where the weights cannot be had.
+    """
+
+    def __init__(
+        self,
+        model: str | LoadedModel = "mesrgan",
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        tile: int | Literal["auto"] = "auto",
+        overlap: int | Literal["auto", "full"] = "auto",
+        offline: bool = False,
+        download_progress: Callable[[int, int | None], None] | None = None,
+    ) -> None:
+        self._tile = tile
+        self._network: Callable[[torch.Tensor], torch.Tensor] | None = None
+        if isinstance(model, str) and model in INTERPOLATIONS:
+            self.name, self.stage, self.weights_sha256 = model, None, None
+            self.scale, self.overlap = 4, 0
+            self.device_name, self.precision = "cpu", "fp32"
+            return
+        if isinstance(model, str):
+            from sr_cli import weights
+
+            model = weights.load(model, offline=offline, progress=download_progress)
+        self.name, self.stage, self.weights_sha256 = model.name, model.stage, model.sha256
+        generator = model.generator
+        self.scale = generator.scale
+        measured = DEFAULT_OVERLAP if model.overlap is None else model.overlap
+        chosen = {"auto": min(measured, generator.receptive_radius), "full": generator.receptive_radius}
+        self.overlap = chosen[overlap] if isinstance(overlap, str) else overlap
+        self._device = choose_device(device)
+        self._dtype = choose_precision(precision, self._device)
+        self.device_name, self.precision = str(self._device), _DTYPE_NAMES[str(self._dtype)]
+        self._folded = generator.fold().to(self._device)
+        self._network = self._in_precision(self._dtype)
+        self._bytes_per_pixel = generator.peak_values_per_pixel * self._dtype.itemsize
+
+    def _in_precision(self, dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
+        import copy
+
+        import torch
+
+        if dtype == torch.float32:
+            return self._folded
+        return copy.deepcopy(self._folded).to(dtype)
+
+    def upscale(self, pixels: Pixels, progress: Progress | None = None, on_rows: OnRows | None = None) -> EngineResult:
+        """Enlarges one picture by `self.scale`.
+
+        Raises ValueError for arrays of another shape or type, OutOfMemory where even the smallest tile
+        does not fit.
+        """
+        _check(pixels)
+        height, width, channels = pixels.shape
+        try:
+            if self._network is None:
+                output = interpolate(pixels, self.scale, self.name)
+                if on_rows:
+                    on_rows(output)
+                return EngineResult(output, 0, 0, 0, 0)
+            output = np.empty((height * self.scale, width * self.scale, channels), pixels.dtype)
+        except MemoryError:
+            raise OutOfMemory(
+                f"the output of {width * self.scale}x{height * self.scale} pixels does not fit into memory; "
+                "reduce the picture first"
+            ) from None
+        return _Pass(self, pixels, output, progress, on_rows).run()
+
+    def plan(self, height: int, width: int) -> tiling.Plan:
+        """The tiles that a picture of this size would be cut into now."""
+        return tiling.plan(height, width, self._auto_tile(height, width), self.overlap)
+
+    def _auto_tile(self, height: int, width: int) -> int:
+        if self._tile != "auto":
+            return self._tile
+        largest = max(height, width)
+        if self._network is None:
+            return largest
+        wanted = _GPU_TILE if self._device.type == "cuda" else _CPU_TILE
+        # Half of what is free: the output buffer, the encoder and other programs need some as well.
+        affordable = int((self._free_bytes() / 2 / self._bytes_per_pixel) ** 0.5) - 2 * self.overlap
+        return max(SMALLEST_TILE, min(wanted, affordable, largest))
+
+    def _batch_size(self, plan: tiling.Plan) -> int:
+        if self._device.type != "cuda":
+            return 1
+        height, width = plan.window
+        fits = int(self._free_bytes() / 2 / (height * width * self._bytes_per_pixel))
+        return max(1, min(_GPU_BATCH, fits))
+
+    def _free_bytes(self) -> int:
+        import torch
+
+        if self._device.type == "cuda":
+            return torch.cuda.mem_get_info(self._device)[0]
+        return memory.free_bytes()
+
+
+_DTYPE_NAMES = {"torch.float32": "fp32", "torch.float16": "fp16", "torch.bfloat16": "bf16"}
+
+
+class _Pass:
+    """One picture on its way through the network; holds what its tiles share."""
+
+    def __init__(
+        self, upscaler: Upscaler, pixels: Pixels, output: Pixels, progress: Progress | None, on_rows: OnRows | None
+    ) -> None:
+        self.upscaler = upscaler
+        self.pixels = pixels
+        self.output = output
+        self.progress = progress
+        self.on_rows = on_rows
+        self.finished_rows = 0
+        self.redone = 0
+
+    def run(self) -> EngineResult:
+        height, width = self.pixels.shape[:2]
+        tile = self.upscaler._auto_tile(height, width) or max(height, width)
+        while True:
+            plan = tiling.plan(height, width, tile, self.upscaler.overlap)
+            try:
+                self._run_plan(plan)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                _empty_cache(self.upscaler)
+                # The plan's own core, not the wish, decides what "smaller" means for a small picture.
+                core = max(plan.tiles[0].height, plan.tiles[0].width)
+                tile = core // 2
+                if tile < SMALLEST_TILE:
+                    raise OutOfMemory(
+                        f"out of memory on {self.upscaler.device_name} even with tiles of {core} pixels; "
+                        "close other programs or use --device cpu"
+                    ) from None
+                continue
+            core = max(plan.tiles[0].height, plan.tiles[0].width)
+            return EngineResult(self.output, len(plan.tiles), core, plan.overlap, self.redone)
+
+    def _run_plan(self, plan: tiling.Plan) -> None:
+        import torch
+
+        batch = self.upscaler._batch_size(plan)
+        done = 0
+        with torch.inference_mode():
+            for row in _rows(plan.tiles):
+                bottom = (row[0].top + row[0].height) * self.upscaler.scale
+                # After a shortage of memory, rows that are already out are not computed again.
+                if bottom > self.finished_rows:
+                    for start in range(0, len(row), batch):
+                        some = row[start : start + batch]
+                        self._run_tiles(plan, some)
+                        done += len(some)
+                        if self.progress:
+                            self.progress(done, len(plan.tiles))
+                    if self.on_rows:
+                        self.on_rows(self.output[self.finished_rows : bottom])
+                    self.finished_rows = bottom
+                else:
+                    done += len(row)
+
+    def _run_tiles(self, plan: tiling.Plan, tiles: Sequence[tiling.Tile]) -> None:
+        scale, overlap = self.upscaler.scale, plan.overlap
+        windows = np.stack([_cut(self.pixels, tile, overlap) for tile in tiles])
+        results = self._compute(windows)
+        for tile, result in zip(tiles, results, strict=True):
+            top, left = tile.top * scale, tile.left * scale
+            # Rows that are already out stay as they went out.
+            skip = max(0, self.finished_rows - top)
+            inner = result[
+                overlap * scale + skip : (overlap + tile.height) * scale,
+                overlap * scale : (overlap + tile.width) * scale,
+            ]
+            self.output[top + skip : top + tile.height * scale, left : left + tile.width * scale] = inner
+
+    def _compute(self, windows: Pixels) -> Pixels:
+        """(n, h, w, C) through the network to (n, scale*h, scale*w, C) of the same type."""
+        import torch
+
+        upscaler = self.upscaler
+        assert upscaler._network is not None
+        batch = torch.from_numpy(np.ascontiguousarray(windows)).to(upscaler._device, non_blocking=True)
+        # In memory order (n, h, w, C): seen as (n, C, h, w) this is channels-last already.
+        batch = batch.permute(0, 3, 1, 2).to(torch.float32).div_(_top(windows.dtype))
+        if windows.shape[3] == 1:
+            batch = batch.expand(-1, 3, -1, -1)
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        result = upscaler._network(batch.to(upscaler._dtype)).float()
+        if not bool(torch.isfinite(result).all()):
+            result = self._compute_wider(batch)
+        if windows.shape[3] == 1:
+            result = result.mean(dim=1, keepdim=True)
+        return _from_unit(result, windows.dtype)
+
+    def _compute_wider(self, batch: torch.Tensor) -> torch.Tensor:
+        """Computes again what was not finite, in bf16 (after fp16) and then in fp32."""
+        import torch
+
+        upscaler = self.upscaler
+        self.redone += batch.shape[0]
+        wider = {torch.float16: [torch.bfloat16, torch.float32], torch.bfloat16: [torch.float32]}
+        for dtype in wider.get(upscaler._dtype, []):
+            result = upscaler._in_precision(dtype)(batch.to(dtype)).float()
+            if bool(torch.isfinite(result).all()):
+                return result
+        raise WeightsError(f"the weights of {upscaler.name} give values that are not finite, even in fp32")
+
+
+def _rows(tiles: Sequence[tiling.Tile]) -> Iterator[list[tiling.Tile]]:
+    """The tiles of each row of a plan."""
+    row: list[tiling.Tile] = []
+    for tile in tiles:
+        if row and tile.top != row[0].top:
+            yield row
+            row = []
+        row.append(tile)
+    yield row
+
+
+def _cut(pixels: Pixels, tile: tiling.Tile, overlap: int) -> Pixels:
+    """A tile's window, filled beyond the picture by replicating its border."""
+    height, width = pixels.shape[:2]
+    rows = np.arange(tile.top - overlap, tile.top + tile.height + overlap).clip(0, height - 1)
+    columns = np.arange(tile.left - overlap, tile.left + tile.width + overlap).clip(0, width - 1)
+    return pixels[rows[:, None], columns[None, :]]
+
+
+def _top(dtype: np.dtype[Any]) -> float:
+    """The value that stands for full intensity."""
+    return {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}[dtype]
+
+
+def _from_unit(batch: torch.Tensor, dtype: np.dtype[Any]) -> Pixels:
+    """Float (n, C, h, w) in 0..1 to an array (n, h, w, C), clamped and rounded."""
+    import torch
+
+    batch = batch.permute(0, 2, 3, 1).clamp(0.0, 1.0)
+    if dtype == np.float32:
+        return batch.cpu().numpy()
+    scaled = batch.mul(_top(dtype)).round_()
+    if dtype == np.uint8:
+        return scaled.to(torch.uint8).cpu().numpy()
+    return scaled.cpu().numpy().astype(np.uint16)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or on the CPU."""
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # The CPU allocator and oneDNN have no exception type of their own.
+    return isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ("can't allocate memory", "not enough memory", "could not create a memory")
+    )
+
+
+def _empty_cache(upscaler: Upscaler) -> None:
+    import torch
+
+    if upscaler._device.type == "cuda":
+        torch.cuda.empty_cache()
