@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sr_cli import hub
 from sr_cli.errors import WeightsError
+from sr_cli.hub import Progress
 from sr_cli.weights.manifest import Manifest, ModelEntry, Stage, read_manifest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from sr_cli.models import Generator, GeneratorConfig
-
-Progress = Callable[[int, int | None], None]
-"""Called with the bytes downloaded so far and, where known, in all."""
 
 _FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".onnx")
 _INTERPOLATION = ("bicubic", "lanczos")
@@ -103,7 +102,17 @@ def fetch(
             raise WeightsError(f"{local} is damaged: its sha256 is not the one in the manifest; {advice}")
         return local, data
     assert stage.hub is not None
-    raise WeightsError(f"{entry.name}:{stage.name} is on the Hub, which this version cannot reach yet")
+    place = stage.hub
+    path = hub.download(
+        place.repo,
+        place.revision,
+        place.file,
+        sha256=stage.sha256,
+        size=stage.size,
+        offline=offline,
+        progress=progress,
+    )
+    return path, read_bytes(path)
 
 
 def read_bytes(path: Path) -> bytes:
