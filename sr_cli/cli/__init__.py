@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from sr_cli import __version__
+from sr_cli.cli import upscale
 
 app = typer.Typer(
     name="srup",
@@ -30,3 +31,6 @@ def _common(
     ] = False,
 ) -> None:
     pass
+
+
+app.command(name="upscale")(upscale.upscale)
