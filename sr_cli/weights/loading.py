@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sr_cli.models import Generator, GeneratorConfig
 
 _FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".onnx")
-_INTERPOLATION = ("bicubic", "lanczos")
+INTERPOLATION = ("bicubic", "lanczos")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class LoadedModel:
     stage: str | None
     """`pixel`, `photo` or `gan`; None for a file that no manifest knows."""
     generator: Generator
-    """On the CPU, in fp32, in evaluation mode, not folded."""
+    """On the CPU, in fp32, in evaluation mode; not folded, except where it is a blend of two."""
     overlap: int | None
     """Low-resolution pixels of overlap at which tiles do not show; None: not measured."""
     sha256: str
@@ -57,7 +57,7 @@ def load(spec: str | Path, *, offline: bool = False, progress: Progress | None =
 
     if is_path(spec):
         return _load_path(Path(spec))
-    if spec in _INTERPOLATION:
+    if spec in INTERPOLATION:
         raise WeightsError(f"{spec} is an interpolation and has no weights")
     entry, stage = read_manifest().stage(str(spec))
     path, data = fetch(entry, stage, offline=offline, progress=progress)
