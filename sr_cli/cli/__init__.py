@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sr_cli import __version__
-from sr_cli.cli import upscale
+from sr_cli.cli.train import train
 
 app = typer.Typer(
     name="srup",
@@ -33,4 +33,4 @@ def _common(
     pass
 
 
-app.command(name="upscale")(upscale.upscale)
+app.command()(train)

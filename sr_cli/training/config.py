@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,8 +65,12 @@ class GanConfig:
     """Content loss: `l1`, `l2` or `charbonnier`."""
     content_weight: float = 1.0
     """Weight of the content loss."""
-    feature_weight: float = 1.0
-    """Weight of the feature loss."""
+    feature_weight: float = 0.03
+    """Weight of the feature loss. With these three weights, and relative features of SqueezeNet, the gradients
+    that reach a pixel-stage generator's output have norms of about 1 (content) : 2 : 1 (adversarial)."""
+    feature_relative: bool = True
+    """Divides each map's distance by the mean magnitude of the photograph's map, so that the feature
+    network's scale does not matter; the poster and ESRGAN take the distance as it is."""
     feature_loss: str = "l1"
     """Distance between features: `l1` (ESRGAN) or `l2` (the poster)."""
     feature_net: str = "vgg19"
@@ -84,6 +89,9 @@ class GanConfig:
     def __post_init__(self) -> None:
         _require(self.steps >= 1, f"gan.steps must be at least 1, not {self.steps}")
         _require(self.content in ("l1", "l2", "charbonnier"), f"unknown content loss {self.content!r}")
+        for name in ("content_weight", "feature_weight", "adversarial_weight"):
+            _require(getattr(self, name) >= 0, f"gan.{name} must not be negative, not {getattr(self, name)}")
+        _require(self.discriminator_features >= 1, "gan.discriminator_features must be at least 1")
         _require(self.feature_loss in ("l1", "l2"), f"unknown feature loss {self.feature_loss!r}")
         _require(self.feature_net in ("vgg19", "squeezenet1_1"), f"unknown feature net {self.feature_net!r}")
         _require(
@@ -116,6 +124,10 @@ class TrainConfig:
     """Decay per step of the averaged weights, which are the ones validated and exported."""
     validate_every: int = 500
     """Steps between validations and checkpoints."""
+    sample_every: int = 2000
+    """Steps between pictures of the validation crops; a multiple of `validate_every` to have an effect."""
+    compile: bool = False
+    """Whether the generator goes through torch.compile: slow to start, faster on large GPUs."""
     max_bad_steps: int = 50
     """Steps with a non-finite loss after which the run gives up."""
     pixel: PixelConfig = field(default_factory=PixelConfig)
@@ -131,6 +143,7 @@ class TrainConfig:
         _require(self.degrade in ("none", "photo"), f"degrade must be none or photo, not {self.degrade!r}")
         _require(0 <= self.ema_decay < 1, f"ema_decay must be in [0, 1), not {self.ema_decay}")
         _require(self.validate_every >= 1, f"validate_every must be at least 1, not {self.validate_every}")
+        _require(self.sample_every >= 1, f"sample_every must be at least 1, not {self.sample_every}")
         _require(self.precision in ("auto", "fp32", "bf16", "fp16"), f"unknown precision {self.precision!r}")
 
 
@@ -144,6 +157,8 @@ POSTER = TrainConfig(
     gan=GanConfig(
         steps=200_000,
         content_weight=1e-2,
+        feature_weight=1.0,
+        feature_relative=False,
         feature_loss="l2",
         generator=OptimiserConfig(
             lr=1e-4, schedule="halve", halve_at=(50_000, 100_000, 150_000), warmup=0, clip_norm=0.0
@@ -199,3 +214,21 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"cannot read the configuration {path}: {error}") from None
+
+
+def dump_toml(values: dict[str, Any]) -> str:
+    """Nested plain values as TOML that `read_toml` gives back: scalars first, then the tables."""
+    lines: list[str] = []
+
+    def write(table: dict[str, Any], where: str) -> None:
+        for key, value in table.items():
+            if not isinstance(value, dict):
+                # JSON's strings, numbers, booleans and lists of numbers are also TOML's.
+                lines.append(f"{key} = {json.dumps(value)}")
+        for key, value in table.items():
+            if isinstance(value, dict):
+                lines.append(f"\n[{where}{key}]")
+                write(value, f"{where}{key}.")
+
+    write(values, "")
+    return "\n".join(lines) + "\n"

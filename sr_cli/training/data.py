@@ -8,51 +8,118 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
-from sr_cli.datasets import SCALE, crop_to_scale, read_rgb, reduce_image
-from sr_cli.errors import InputError
+from sr_cli.datasets import SCALE, SUFFIXES, crop_to_scale, read_rgb, reduce_image
+from sr_cli.errors import InputError, OutputError
+from sr_cli.training import degrade
 
 _REDRAWS = 4
+_MARGIN = 12
+"""LR pixels that a degraded patch is drawn larger by, then cropped: filters reach over borders, and the
+crop's offset of 2 to 9 puts JPEG's blocks of 8 anywhere."""
 
 
 @dataclass(frozen=True)
 class CachedImage:
-    """One photograph, memory-mapped: `hr` (H, W, 3) and `lr` (H/4, W/4, 3), uint8."""
+    """One photograph whose pixels lie in memory-mapped files."""
 
     name: str
-    hr: NDArray[np.uint8]
-    lr: NDArray[np.uint8]
+    """File name, for messages."""
+    hr_path: Path
+    """(H, W, 3) uint8, .npy."""
+    lr_path: Path
+    """(H/4, W/4, 3) uint8, .npy."""
+
+    @cached_property
+    def hr(self) -> NDArray[np.uint8]:
+        """(H, W, 3)."""
+        pixels: NDArray[np.uint8] = np.load(self.hr_path, mmap_mode="r")
+        return pixels
+
+    @cached_property
+    def lr(self) -> NDArray[np.uint8]:
+        """(H/4, W/4, 3)."""
+        pixels: NDArray[np.uint8] = np.load(self.lr_path, mmap_mode="r")
+        return pixels
+
+    def __reduce__(self) -> tuple[type[CachedImage], tuple[str, Path, Path]]:
+        """Worker processes open the files themselves: an array would be copied to each of them."""
+        return CachedImage, (self.name, self.hr_path, self.lr_path)
+
+
+def find_images(roots: Sequence[Path]) -> list[Path]:
+    """All image files in folders, recursively, hidden ones left out; sorted. Files stand for themselves.
+
+    Raises InputError when a root is missing or nothing is found.
+    """
+    found: set[Path] = set()
+    for root in roots:
+        if not root.exists():
+            raise InputError(f"no such folder: {root}")
+        for path in [root] if root.is_file() else root.rglob("*"):
+            hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+            if path.suffix.lower() in SUFFIXES and path.is_file() and not hidden:
+                found.add(path)
+    if not found:
+        raise InputError(f"no images in {', '.join(map(str, roots))}")
+    return sorted(found)
+
+
+def hold_out(paths: Sequence[Path], most: int = 8) -> tuple[list[Path], list[Path]]:
+    """Splits files into (training, validation): one in twenty, at least one, evenly spread.
+
+    Raises InputError when there is only one file.
+    """
+    if len(paths) < 2:
+        raise InputError("one image is too few: one more is needed for validation, or name a folder with --val")
+    count = max(1, min(most, len(paths) // 20))
+    chosen = {(2 * i + 1) * len(paths) // (2 * count) for i in range(count)}
+    return [p for i, p in enumerate(paths) if i not in chosen], [p for i, p in enumerate(paths) if i in chosen]
 
 
 def _save_array(path: Path, array: NDArray[np.uint8]) -> None:
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        np.save(file, array)
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            np.save(file, array)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"cannot write the cache of decoded images {path.parent}: {error.strerror}") from error
 
 
 def cache_image(path: Path, cache: Path) -> CachedImage:
-    """The memory-mapped form of an image file, made at first use, keyed by the file's content."""
-    key = hashlib.sha256(path.read_bytes()).hexdigest()[:32]
+    """The memory-mapped form of an image file, made at first use, keyed by the file's content.
+
+    Raises OSError, ValueError or SyntaxError (Pillow's, for a broken PNG) when it is not a readable
+    image; OutputError when the cache cannot be written.
+    """
+    with path.open("rb") as file:
+        key = hashlib.file_digest(file, "sha256").hexdigest()[:32]
     hr_path, lr_path = cache / f"{key}.hr.npy", cache / f"{key}.lr.npy"
     if not (hr_path.exists() and lr_path.exists()):
-        cache.mkdir(parents=True, exist_ok=True)
         rgb = crop_to_scale(read_rgb(path))
-        _save_array(lr_path, reduce_image(rgb))
+        lr = reduce_image(rgb)
+        cache.mkdir(parents=True, exist_ok=True)
+        _save_array(lr_path, lr)
         _save_array(hr_path, rgb)
-    return CachedImage(path.name, np.load(hr_path, mmap_mode="r"), np.load(lr_path, mmap_mode="r"))
+    return CachedImage(path.name, hr_path, lr_path)
 
 
-def load_images(paths: Sequence[Path], cache: Path, patch: int, report: Callable[[str], None]) -> list[CachedImage]:
-    """All images that can be read and hold a patch. What is left out is reported, one line each.
+def load_images(
+    paths: Sequence[Path], cache: Path, patch: int, report: Callable[[str], None]
+) -> tuple[list[CachedImage], int]:
+    """All images that can be read and hold a patch, and the number of those left out, each reported.
 
     Raises InputError when nothing is left.
     """
@@ -60,7 +127,7 @@ def load_images(paths: Sequence[Path], cache: Path, patch: int, report: Callable
     for path in paths:
         try:
             image = cache_image(path, cache)
-        except (OSError, ValueError, SyntaxError) as error:
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             report(f"skipped {path}: {error}")
             continue
         if min(image.hr.shape[:2]) < patch:
@@ -68,8 +135,8 @@ def load_images(paths: Sequence[Path], cache: Path, patch: int, report: Callable
             continue
         images.append(image)
     if not images:
-        raise InputError(f"no usable training image among {len(paths)} files")
-    return images
+        raise InputError(f"no usable image among {len(paths)} files of at least {patch} pixels a side")
+    return images, len(paths) - len(images)
 
 
 class PatchDataset(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
@@ -85,6 +152,7 @@ class PatchDataset(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         batch: int,
         patch: int,
         min_detail: float = 0.0,
+        degrade: str = "none",
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -94,6 +162,7 @@ class PatchDataset(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         self.positions = range(rank, batch, world)
         self.side = patch // SCALE
         self.min_detail = min_detail
+        self.degrade = degrade
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         pairs = [self._draw(np.random.default_rng([self.seed, step, i])) for i in self.positions]
@@ -105,20 +174,54 @@ class PatchDataset(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
     def _draw(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         for _ in range(_REDRAWS + 1):
             image = self.images[int(rng.integers(len(self.images)))]
-            top = rng.integers(image.lr.shape[0] - self.side + 1)
-            left = rng.integers(image.lr.shape[1] - self.side + 1)
+            top = int(rng.integers(image.lr.shape[0] - self.side + 1))
+            left = int(rng.integers(image.lr.shape[1] - self.side + 1))
             lr = image.lr[top : top + self.side, left : left + self.side]
             if self.min_detail == 0.0 or lr.mean(axis=2).std() >= self.min_detail:
                 break
-        hr = image.hr[
-            SCALE * top : SCALE * (top + self.side),
-            SCALE * left : SCALE * (left + self.side),
-        ]
+        hr = _window(image.hr, top, left, self.side)
         turns, flip = int(rng.integers(4)), bool(rng.integers(2))
+        if self.degrade == "photo":
+            lr = self._degraded(image.hr, top, left, rng)
         return _augment(lr, turns, flip), _augment(hr, turns, flip)
+
+    def _degraded(self, hr: NDArray[np.uint8], top: int, left: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+        """The patch (side, side, 3) at LR position (top, left), degraded together with what surrounds it."""
+        offsets = rng.integers(2, _MARGIN - 2, size=2)
+        sides = [min(self.side + _MARGIN, n // SCALE) for n in hr.shape[:2]]
+        starts = [
+            int(np.clip(at - offset, 0, n // SCALE - side))
+            for at, offset, n, side in zip((top, left), offsets, hr.shape, sides, strict=False)
+        ]
+        y, x = SCALE * starts[0], SCALE * starts[1]
+        lr = degrade.photo(np.asarray(hr[y : y + SCALE * sides[0], x : x + SCALE * sides[1]]), rng)
+        y, x = top - starts[0], left - starts[1]
+        return lr[y : y + self.side, x : x + self.side]
+
+
+def _window(hr: NDArray[np.uint8], top: int, left: int, side: int) -> NDArray[np.uint8]:
+    """What a window of LR pixels shows at high resolution."""
+    return hr[SCALE * top : SCALE * (top + side), SCALE * left : SCALE * (left + side)]
 
 
 def _augment(patch: NDArray[np.uint8], turns: int, flip: bool) -> NDArray[np.uint8]:
     """(H, W, 3) to (3, H, W), turned by 90 degrees `turns` times and mirrored."""
     turned = np.rot90(patch[:, ::-1] if flip else patch, turns)
     return np.ascontiguousarray(turned.transpose(2, 0, 1))
+
+
+def batches(dataset: PatchDataset, start: int, stop: int, workers: int, pin: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of steps `start` to `stop` - 1, drawn ahead by worker processes; 0 draws them here.
+
+    `pin` puts them into memory from which a GPU copies faster.
+    """
+    return iter(
+        torch.utils.data.DataLoader(
+            dataset,
+            batch_size=None,
+            sampler=range(start, stop),
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            pin_memory=pin,
+        )
+    )

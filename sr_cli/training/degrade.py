@@ -1,0 +1,185 @@
+"""What happens to photographs before they reach us: blur, resizing, noise, JPEG, and all of it again.
+
+The order is Real-ESRGAN's (Wang et al. 2021, section 3): a first round of blur, resizing, noise and JPEG
+at high resolution, a second round around the reduction. The ranges are milder than theirs, which aim at
+old pictures from the web: here, a sigma of blur ends at 2.4 instead of 3 pixels, of Gaussian noise at 10
+instead of 30 levels, JPEG starts at quality 40 instead of 30, each step is left out more often, and one
+patch in five is the plain reduction, so that a clean photograph comes out as with the pixel stage.
+docs/training.md has the table.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sr_cli.datasets import SCALE
+
+Rgb = NDArray[np.uint8]
+Range = tuple[float, float]
+
+_FILTERS = (Image.Resampling.BICUBIC, Image.Resampling.BILINEAR, Image.Resampling.BOX)
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """Probabilities and ranges of the steps. Sigmas of blur are in high-resolution pixels."""
+
+    clean: float = 0.2
+    """Share of patches that are only reduced."""
+    blur: float = 0.6
+    """Probability of the first blur."""
+    blur_sigma: Range = (0.3, 2.4)
+    """Its standard deviation along each axis."""
+    isotropic: float = 0.6
+    """Share of blurs with equal deviation in all directions."""
+    sinc: float = 0.1
+    """Share of blurs that are an ideal low-pass filter, which rings as sharpened pictures do."""
+    sinc_cutoff: Range = (0.15, 0.45)
+    """Its cut-off, in cycles per high-resolution pixel; the reduction keeps 0.125."""
+    resize: float = 0.3
+    """Probability of a resizing before the reduction."""
+    resize_factor: Range = (0.5, 1.2)
+    """Its factor."""
+    noise: float = 0.3
+    """Probability of noise at high resolution."""
+    noise_sigma: Range = (1.0, 10.0)
+    """Its standard deviation at middle grey, in levels of 255."""
+    jpeg: float = 0.25
+    """Probability of JPEG at high resolution."""
+    jpeg_quality: Range = (60, 98)
+    """Its quality."""
+    second_blur: float = 0.2
+    """Probability of a blur after the first JPEG."""
+    second_blur_sigma: Range = (0.3, 1.5)
+    """Its standard deviation."""
+    bicubic: float = 0.7
+    """Share of reductions by the antialiased bicubic filter; the others take bilinear or box."""
+    final_noise: float = 0.35
+    """Probability of noise at low resolution."""
+    final_noise_sigma: Range = (0.5, 6.0)
+    """Its standard deviation at middle grey, in levels of 255."""
+    gray_noise: float = 0.4
+    """Share of noise that is equal in the three channels."""
+    final_jpeg: float = 0.8
+    """Probability of JPEG at low resolution."""
+    final_jpeg_quality: Range = (40, 96)
+    """Its quality."""
+    subsampling: float = 0.7
+    """Share of JPEGs with halved chroma (4:2:0), Pillow's default below quality 95 or so."""
+
+
+PHOTO = Degradation()
+
+
+def photo(hr: Rgb, rng: np.random.Generator, settings: Degradation = PHOTO) -> Rgb:
+    """A low-resolution version (H/4, W/4, 3) of `hr` (H, W, 3), as a camera and a website would leave it."""
+    height, width = hr.shape[0] // SCALE, hr.shape[1] // SCALE
+    if rng.random() < settings.clean:
+        return _resize(hr, height, width, Image.Resampling.BICUBIC)
+    image = hr
+    if rng.random() < settings.blur:
+        image = _blur(image, rng, settings.blur_sigma, settings)
+    if rng.random() < settings.resize:
+        factor = rng.uniform(*settings.resize_factor)
+        image = _resize(image, round(hr.shape[0] * factor), round(hr.shape[1] * factor), _choose_filter(rng))
+    if rng.random() < settings.noise:
+        image = noise(image, rng, rng.uniform(*settings.noise_sigma), rng.random() < settings.gray_noise)
+    if rng.random() < settings.jpeg:
+        image = _random_jpeg(image, rng, settings.jpeg_quality, settings)
+    if rng.random() < settings.second_blur:
+        image = _blur(image, rng, settings.second_blur_sigma, settings)
+    bicubic = rng.random() < settings.bicubic
+    image = _resize(image, height, width, Image.Resampling.BICUBIC if bicubic else _choose_filter(rng))
+    if rng.random() < settings.final_noise:
+        image = noise(image, rng, rng.uniform(*settings.final_noise_sigma), rng.random() < settings.gray_noise)
+    if rng.random() < settings.final_jpeg:
+        image = _random_jpeg(image, rng, settings.final_jpeg_quality, settings)
+    return image
+
+
+def _choose_filter(rng: np.random.Generator) -> Image.Resampling:
+    return _FILTERS[rng.integers(len(_FILTERS))]
+
+
+def _resize(rgb: Rgb, height: int, width: int, resampling: Image.Resampling) -> Rgb:
+    return np.asarray(Image.fromarray(rgb).resize((width, height), resampling))
+
+
+def _blur(rgb: Rgb, rng: np.random.Generator, sigma: Range, settings: Degradation) -> Rgb:
+    if rng.random() < settings.sinc:
+        return low_pass(rgb, rng.uniform(*settings.sinc_cutoff))
+    along = rng.uniform(*sigma)
+    across = along if rng.random() < settings.isotropic else rng.uniform(*sigma)
+    return gaussian_blur(rgb, along, across, rng.uniform(0, np.pi))
+
+
+def _frequencies(rgb: Rgb) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Vertical and horizontal frequencies of `rfft2`, in cycles per pixel, shaped to broadcast."""
+    return (
+        np.fft.fftfreq(rgb.shape[0]).astype(np.float32)[:, None],
+        np.fft.rfftfreq(rgb.shape[1]).astype(np.float32)[None, :],
+    )
+
+
+def _filter(rgb: Rgb, transfer: NDArray[np.float32]) -> Rgb:
+    """Filters by a transfer function; the picture counts as periodic, so its border is to be cropped."""
+    spectrum = np.fft.rfft2(rgb.transpose(2, 0, 1).astype(np.float32))
+    filtered = np.fft.irfft2(spectrum * transfer, rgb.shape[:2])
+    return _to_bytes(filtered.transpose(1, 2, 0))
+
+
+def gaussian_blur(rgb: Rgb, along: float, across: float, angle: float) -> Rgb:
+    """Blurs with standard deviations `along` and `across` an axis turned by `angle` (radians)."""
+    y, x = _frequencies(rgb)
+    u, v = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
+    transfer = np.exp(-2 * np.pi**2 * ((along * u) ** 2 + (across * v) ** 2))
+    return _filter(rgb, transfer.astype(np.float32))
+
+
+def low_pass(rgb: Rgb, cutoff: float) -> Rgb:
+    """Removes all frequencies above `cutoff` cycles per pixel: the 2-D sinc filter of Real-ESRGAN."""
+    y, x = _frequencies(rgb)
+    return _filter(rgb, (np.hypot(x, y) <= cutoff).astype(np.float32))
+
+
+def noise(rgb: Rgb, rng: np.random.Generator, sigma: float, gray: bool) -> Rgb:
+    """Adds a sensor's noise: its variance is `sigma`^2 at middle grey, half of it read noise (Gaussian),
+    half photon noise (Poisson, here by its Gaussian limit)
+    that grows with brightness: the model of Foi et al. 2008."""
+    level = rgb.astype(np.float32)
+    deviation = sigma * np.sqrt(0.5 + level / 255)
+    shape = (*rgb.shape[:2], 1) if gray else rgb.shape
+    return _to_bytes(level + deviation * rng.standard_normal(shape, dtype=np.float32))
+
+
+def _random_jpeg(rgb: Rgb, rng: np.random.Generator, quality: Range, settings: Degradation) -> Rgb:
+    return jpeg(rgb, round(rng.uniform(*quality)), "4:2:0" if rng.random() < settings.subsampling else "4:4:4")
+
+
+def jpeg(rgb: Rgb, quality: int, subsampling: str) -> Rgb:
+    """What is left of a picture saved as JPEG."""
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, "jpeg", quality=quality, subsampling=subsampling)
+    return np.asarray(Image.open(buffer).convert("RGB"))
+
+
+def _to_bytes(values: NDArray[np.floating]) -> Rgb:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def sheet(hr_patches: list[Rgb], seed: int, columns: int = 8) -> Image.Image:
+    """A picture to look at: a row per patch (H, W, 3), first itself, then degradations enlarged to its size."""
+    side_y, side_x = hr_patches[0].shape[:2]
+    page = Image.new("RGB", ((columns + 1) * (side_x + 4), len(hr_patches) * (side_y + 4)), "white")
+    for row, patch in enumerate(hr_patches):
+        page.paste(Image.fromarray(patch), (0, row * (side_y + 4)))
+        for column in range(columns):
+            lr = photo(patch, np.random.default_rng([seed, row, column]))
+            large = Image.fromarray(lr).resize((side_x, side_y), Image.Resampling.NEAREST)
+            page.paste(large, ((column + 1) * (side_x + 4), row * (side_y + 4)))
+    return page

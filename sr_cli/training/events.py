@@ -1,0 +1,114 @@
+"""What a training run tells its caller while it runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+@dataclass(frozen=True)
+class Notice:
+    """One line for the user: an image that was skipped, where the run starts from."""
+
+    message: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"event": "notice", "message": self.message}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a stage stands."""
+
+    stage: str
+    """`pixel` or `gan`."""
+    step: int
+    """Steps done."""
+    steps: int
+    """Steps of the whole stage."""
+    losses: dict[str, float]
+    """Means since the last event, by name; `loss` is the generator's total."""
+    images_per_second: float
+    """Patches that were trained on per second, since this process began the stage."""
+    waiting: float
+    """Share of that time spent waiting for data, 0..1."""
+    seconds: float
+    """Time spent on the stage, earlier processes included."""
+    bad_steps: int = 0
+    """Steps left out because a loss was not finite."""
+    val_psnr_y: float | None = None
+    """Validation PSNR on luma, in dB, where this step was validated."""
+    samples: Path | None = None
+    """The picture of validation crops made at this step."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, the losses among the others."""
+        values = dataclasses.asdict(self)
+        losses = values.pop("losses")
+        plain: dict[str, Any] = _plain({"event": "progress", **values, **losses})
+        return plain
+
+
+Event = Notice | Progress
+Report = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """How a stage ended."""
+
+    stage: str
+    """`pixel` or `gan`."""
+    step: int
+    """Steps done."""
+    steps: int
+    """Steps of the whole stage."""
+    val_psnr_y: float
+    """Validation PSNR on luma of the weights in `weights`, in dB."""
+    weights: Path
+    """The stage's best weights."""
+    seconds: float
+    """Time spent on the stage."""
+    bad_steps: int = 0
+    """Steps left out because a loss was not finite."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all steps were done."""
+        return self.step >= self.steps
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended."""
+
+    run: Path
+    """The run's folder."""
+    stages: list[StageResult] = field(default_factory=list)
+    """The stages that this call worked on."""
+    skipped_images: int = 0
+    """Image files that could not be used."""
+    interrupted: str | None = None
+    """Why the run ended early: `SIGINT`, `SIGTERM` or `--max-minutes`."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that was asked for was done."""
+        return self.interrupted is None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        plain: dict[str, Any] = _plain({**dataclasses.asdict(self), "complete": self.complete})
+        return plain

@@ -1,0 +1,71 @@
+"""One run over several processes, started by torchrun: the few things that differ from one process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def rank() -> int:
+    """This process's number; 0 writes."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def world() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+@contextmanager
+def group(device: torch.device) -> Iterator[None]:
+    """Joins the processes that torchrun started (it sets WORLD_SIZE); does nothing in a process alone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not dist.is_available():
+        yield
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def wrap(model: Callable[[Tensor], Tensor], device: torch.device) -> Callable[[Tensor], Tensor]:
+    """`model` with gradients averaged over all processes.
+
+    Buffers are not broadcast: BatchNorm's statistics do not enter a training step, and process 0's are
+    the ones that are saved.
+    """
+    if world() == 1:
+        return model
+    assert isinstance(model, nn.Module)
+    ids = [device.index] if device.type == "cuda" else None
+    wrapped: Callable[[Tensor], Tensor] = nn.parallel.DistributedDataParallel(
+        model, device_ids=ids, broadcast_buffers=False
+    )
+    return wrapped
+
+
+def from_first(value: Any) -> Any:
+    """Process 0's value, in every process. A meeting point."""
+    if world() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+AGREE_EVERY = 10
+"""Steps between two times that several processes ask each other whether to stop."""
+
+
+def agree(should_stop: Callable[[], bool], step: int) -> bool:
+    """Whether to stop after `step`, the same answer in every process."""
+    if world() == 1:
+        return should_stop()
+    return step % AGREE_EVERY == 0 and bool(from_first(should_stop()))

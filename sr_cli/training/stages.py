@@ -1,0 +1,253 @@
+"""What a step of training is: the pixel stage and the GAN stage.
+
+A stage knows its networks, losses and optimisers, and nothing of files, data or the loop around it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sr_cli import models
+from sr_cli.models.discriminator import Discriminator
+from sr_cli.training import checkpoint, losses, parallel
+from sr_cli.training.config import OptimiserConfig, TrainConfig
+
+NEVER = 2**30
+"""Steps after which a gradient scaler that need not scale may grow."""
+
+
+def learning_rate(config: OptimiserConfig, step: int, steps: int) -> float:
+    """The rate of step `step` (from 0) of a stage of `steps`."""
+    rate = config.lr
+    if config.schedule == "cosine":
+        rate *= 0.5 + 0.5 * math.cos(math.pi * step / steps)
+    elif config.schedule == "halve":
+        rate *= 0.5 ** sum(step >= at for at in config.halve_at)
+    return rate * min(1.0, (step + 1) / config.warmup) if config.warmup else rate
+
+
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """What the convolutions compute in, or None for fp32 throughout.
+
+    `auto` is bf16 where the device multiplies it natively: on CPU that halves the time of a step on
+    processors with AVX512-BF16 or AMX, and slows it down on the others.
+    """
+    if precision == "auto":
+        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16()
+        return torch.bfloat16 if native and device.type in ("cpu", "cuda") else None
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def _cpu_has_bf16() -> bool:
+    return bool(torch.cpu._is_avx512_bf16_supported()) or bool(torch.cpu._is_amx_tile_supported())
+
+
+class Stage(Protocol):
+    """What the loop needs of a stage."""
+
+    device: torch.device
+    ema: Ema
+
+    def step(self, step: int, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
+        """One optimisation step on float batches in 0..1.
+
+        Returns scalars that are still on the device: the losses by name, and `bad`, which is 1 where
+        the step was left out because a loss or gradient was not finite.
+        """
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All state, for a checkpoint."""
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Puts back what `tensors` gave."""
+
+
+class Ema:
+    """Exponential moving average of a generator, buffers copied; decay ramps up over the first steps."""
+
+    def __init__(self, model: models.Generator, decay: float) -> None:
+        self.model = models.create(model.config).to(next(model.parameters()).device).eval().requires_grad_(False)
+        self.model.load_state_dict(model.state_dict())
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, model: models.Generator, step: int, bad: Tensor) -> None:
+        """Takes in the weights after a step; after a bad one, undoes what it did to BatchNorm's statistics."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
+        for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
+            mine.copy_(torch.where(bad, mine, theirs))
+            theirs.copy_(mine)
+
+
+class Optimisation:
+    """Adam over one network: its schedule, gradient scaling and clipping, without waiting for the device.
+
+    The scaler serves every precision: it scales only for fp16, but it also makes the optimiser leave out
+    a step whose gradients are not finite. It looks at gradients after they were averaged over all
+    processes, so that all of them leave out the same steps.
+    """
+
+    def __init__(
+        self, config: OptimiserConfig, steps: int, parameters: Iterable[nn.Parameter], dtype: torch.dtype | None
+    ) -> None:
+        self.config = config
+        self.steps = steps
+        self.parameters = list(parameters)
+        self.adam = torch.optim.Adam(self.parameters, config.lr, fused=True)
+        self.fp16 = dtype == torch.float16
+        self.scaler = torch.amp.GradScaler(
+            self.parameters[0].device.type,
+            init_scale=2.0**14 if self.fp16 else 1.0,
+            growth_interval=2000 if self.fp16 else NEVER,
+        )
+
+    def step(self, step: int, loss: Tensor) -> Tensor:
+        """Descends; returns whether the step was bad. fp16's occasional overflow of gradients is not."""
+        for group in self.adam.param_groups:
+            group["lr"] = learning_rate(self.config, step, self.steps)
+        self.adam.zero_grad()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.unscale_(self.adam)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm or math.inf)
+        self.scaler.step(self.adam)
+        self.scaler.update()
+        return ~torch.isfinite(loss.detach() if self.fp16 else norm)
+
+    def tensors(self, prefix: str) -> dict[str, Tensor]:
+        state = checkpoint.optimiser_tensors(self.adam)
+        if self.fp16:
+            scaler = self.scaler.state_dict()
+            state["scaler.scale"] = torch.tensor(scaler["scale"])
+            state["scaler.growth"] = torch.tensor(scaler["_growth_tracker"])
+        return {f"{prefix}.{name}": value for name, value in state.items()}
+
+    def restore(self, prefix: str, tensors: dict[str, Tensor]) -> None:
+        state = checkpoint.part(tensors, prefix)
+        scale, growth = state.pop("scaler.scale", None), state.pop("scaler.growth", None)
+        if self.fp16 and scale is not None and growth is not None:
+            known = self.scaler.state_dict()
+            self.scaler.load_state_dict({**known, "scale": scale.item(), "_growth_tracker": int(growth)})
+        checkpoint.restore_optimiser(self.adam, state)
+
+
+class _GeneratorTraining:
+    """What both stages share: the generator on its device, its average, its optimiser, its precision."""
+
+    def __init__(
+        self, config: TrainConfig, model: models.Generator, device: torch.device, optimiser: OptimiserConfig, steps: int
+    ) -> None:
+        self.device = device
+        self.dtype = autocast_dtype(config.precision, device)
+        self.model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self.ema = Ema(self.model, config.ema_decay)
+        self.optimisation = Optimisation(optimiser, steps, self.model.parameters(), self.dtype)
+        compiled = torch.compile(self.model) if config.compile else self.model
+        self.forward = parallel.wrap(compiled, device)
+
+    def autocast(self) -> contextlib.AbstractContextManager[None]:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {
+            **{f"generator.{k}": v for k, v in self.model.state_dict().items()},
+            **{f"ema.{k}": v for k, v in self.ema.model.state_dict().items()},
+            **self.optimisation.tensors("adam"),
+        }
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        self.model.load_state_dict(checkpoint.part(tensors, "generator"))
+        self.ema.model.load_state_dict(checkpoint.part(tensors, "ema"))
+        self.optimisation.restore("adam", tensors)
+
+
+class PixelStage(_GeneratorTraining):
+    """Stage 1: content loss alone."""
+
+    def __init__(self, config: TrainConfig, model: models.Generator, device: torch.device) -> None:
+        self.config = config.pixel
+        super().__init__(config, model, device, self.config.generator, self.config.steps)
+
+    def step(self, step: int, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
+        with self.autocast():
+            output = self.forward(lr)
+        loss = losses.content(self.config.loss, output.float(), hr)
+        bad = self.optimisation.step(step, loss)
+        self.ema.update(self.model, step, bad)
+        return {"loss": loss.detach(), "bad": bad}
+
+
+class GanStage(_GeneratorTraining):
+    """Stage 2: content, feature and adversarial loss, and a discriminator that learns beside."""
+
+    def __init__(
+        self, config: TrainConfig, model: models.Generator, device: torch.device, features: losses.FeatureLoss
+    ) -> None:
+        self.config = config.gan
+        super().__init__(config, model, device, self.config.generator, self.config.steps)
+        self.kind = self.config.adversarial
+        if self.kind == "auto":
+            self.kind = "vanilla" if model.config.family == "srgan" else "relativistic"
+        self.features = features.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        discriminator = Discriminator(self.config.discriminator_features)
+        discriminator.reset_parameters(torch.Generator().manual_seed(config.seed))
+        self.discriminator = discriminator.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self.discriminator_optimisation = Optimisation(
+            self.config.discriminator, self.config.steps, self.discriminator.parameters(), self.dtype
+        )
+        self.discriminate = parallel.wrap(self.discriminator, device)
+
+    def step(self, step: int, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
+        fake, parts, bad = self._generator_step(step, lr, hr)
+        loss, bad_discriminator = self._discriminator_step(step, fake, hr)
+        return {**parts, "discriminator": loss, "bad": bad | bad_discriminator}
+
+    def _generator_step(self, step: int, lr: Tensor, hr: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        config = self.config
+        # The unwrapped discriminator: its weights get no gradient here, there is nothing to average.
+        self.discriminator.requires_grad_(False)
+        with self.autocast():
+            fake = self.forward(lr).float()
+            fake_logits = self.discriminator(fake).float()
+            with torch.no_grad():
+                real_logits = self.discriminator(hr).float()
+            feature = self.features(fake, hr, step)
+        self.discriminator.requires_grad_(True)
+        parts = {
+            "content": losses.content(config.content, fake, hr),
+            "feature": feature,
+            "adversarial": losses.adversarial(self.kind, real_logits, fake_logits),
+        }
+        loss = (
+            config.content_weight * parts["content"]
+            + config.feature_weight * parts["feature"]
+            + config.adversarial_weight * parts["adversarial"]
+        )
+        bad = self.optimisation.step(step, loss)
+        self.ema.update(self.model, step, bad)
+        return fake.detach(), {"loss": loss.detach(), **{k: v.detach() for k, v in parts.items()}}, bad
+
+    def _discriminator_step(self, step: int, fake: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
+        with self.autocast():
+            real_logits = self.discriminate(hr).float()
+            fake_logits = self.discriminate(fake).float()
+        loss = losses.discriminator(self.kind, real_logits, fake_logits)
+        return loss.detach(), self.discriminator_optimisation.step(step, loss)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {
+            **super().tensors(),
+            **{f"discriminator.{k}": v for k, v in self.discriminator.state_dict().items()},
+            **self.discriminator_optimisation.tensors("discriminator_adam"),
+        }
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        super().restore(tensors)
+        self.discriminator.load_state_dict(checkpoint.part(tensors, "discriminator"))
+        self.discriminator_optimisation.restore("discriminator_adam", tensors)
