@@ -154,7 +154,7 @@ class Upscaler:
         self._network: Callable[[torch.Tensor], torch.Tensor] | None = None
         if isinstance(model, str) and model in INTERPOLATIONS:
             self.name, self.stage, self.weights_sha256 = model, None, None
-            self.scale, self.overlap = 4, 0
+            self.scale, self.overlap, self._alignment = 4, 0, 1
             self.device_name, self.precision = "cpu", "fp32"
             return
         if isinstance(model, str):
@@ -164,6 +164,7 @@ class Upscaler:
         self.name, self.stage, self.weights_sha256 = model.name, model.stage, model.sha256
         generator = model.generator
         self.scale = generator.scale
+        self._alignment = generator.alignment
         measured = DEFAULT_OVERLAP if model.overlap is None else model.overlap
         chosen = {"auto": min(measured, generator.receptive_radius), "full": generator.receptive_radius}
         self.overlap = chosen[overlap] if isinstance(overlap, str) else overlap
@@ -207,7 +208,7 @@ class Upscaler:
 
     def plan(self, height: int, width: int) -> tiling.Plan:
         """The tiles that a picture of this size would be cut into now."""
-        return tiling.plan(height, width, self._auto_tile(height, width), self.overlap)
+        return tiling.plan(height, width, self._auto_tile(height, width), self.overlap, self._alignment)
 
     def _auto_tile(self, height: int, width: int) -> int:
         if self._tile != "auto":
@@ -256,7 +257,7 @@ class _Pass:
         height, width = self.pixels.shape[:2]
         tile = self.upscaler._auto_tile(height, width) or max(height, width)
         while True:
-            plan = tiling.plan(height, width, tile, self.upscaler.overlap)
+            plan = tiling.plan(height, width, tile, self.upscaler.overlap, self.upscaler._alignment)
             try:
                 self._run_plan(plan)
             except Exception as error:

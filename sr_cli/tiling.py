@@ -39,23 +39,28 @@ class Plan:
         return self.tiles[0].height + 2 * self.overlap, self.tiles[0].width + 2 * self.overlap
 
 
-def _starts(length: int, tile: int) -> tuple[int, list[int]]:
+def _starts(length: int, tile: int, align: int) -> tuple[int, list[int]]:
     """Core size and start of each core along one axis: as few as possible, as equal as possible."""
-    count = -(-length // tile)
-    size = -(-length // count)
-    return size, [min(i * size, length - size) for i in range(count)]
+    # Counted in units of `align`; what is left over belongs to every core, so that the last one ends with the picture.
+    units, rest = divmod(length, align)
+    if length <= tile or units == 0:
+        return length, [0]
+    count = -(-units // max(1, (tile - rest) // align))
+    size = -(-units // count)
+    return size * align + rest, [min(i * size, units - size) * align for i in range(count)]
 
 
-def plan(height: int, width: int, tile: int, overlap: int) -> Plan:
+def plan(height: int, width: int, tile: int, overlap: int, align: int = 1) -> Plan:
     """Cuts a picture of `height` x `width` into cores of at most `tile` a side; 0 makes a single tile.
 
-    Raises ValueError for an empty picture or negative numbers.
+    All cores start at multiples of `align`, and are that large even where `tile` is less. Raises
+    ValueError for an empty picture or negative numbers.
     """
     if height < 1 or width < 1:
         raise ValueError(f"a picture of {width}x{height} pixels has nothing to tile")
     if tile < 0 or overlap < 0:
         raise ValueError(f"tile and overlap must not be negative, not {tile} and {overlap}")
-    core_height, tops = _starts(height, tile or height)
-    core_width, lefts = _starts(width, tile or width)
+    core_height, tops = _starts(height, tile or height, align)
+    core_width, lefts = _starts(width, tile or width, align)
     tiles = tuple(Tile(top, left, core_height, core_width) for top in tops for left in lefts)
     return Plan(height, width, overlap, tiles)

@@ -12,14 +12,18 @@ from sr_cli import tiling
 _side = st.integers(1, 300)
 
 
-@given(height=_side, width=_side, tile=st.integers(1, 320), overlap=st.integers(0, 40))
-def test_cores_cover_the_picture_and_stay_inside(height: int, width: int, tile: int, overlap: int) -> None:
-    plan = tiling.plan(height, width, tile, overlap)
+@given(
+    height=_side, width=_side, tile=st.integers(1, 320), overlap=st.integers(0, 40), align=st.sampled_from([1, 2, 4])
+)
+def test_cores_cover_the_picture_and_stay_inside(height: int, width: int, tile: int, overlap: int, align: int) -> None:
+    plan = tiling.plan(height, width, tile, overlap, align)
     covered = np.zeros((height, width), bool)
     for t in plan.tiles:
         assert t.top >= 0 and t.top + t.height <= height
         assert t.left >= 0 and t.left + t.width <= width
         covered[t.top : t.top + t.height, t.left : t.left + t.width] = True
+        assert t.top % align == t.left % align == 0
+        assert (t.height, t.width) == (plan.tiles[0].height, plan.tiles[0].width)
     assert covered.all()
 
 

@@ -7,13 +7,15 @@ from typing import Any
 
 from torch import Tensor
 
-from sr_cli.models import esrgan, mesrgan, srgan
+from sr_cli.models import esrgan, mesrgan, msrresnet, rrdbnet, srgan
 from sr_cli.models.base import Generator, GeneratorConfig, count_multiplications, count_parameters
 
 _FAMILIES: dict[str, tuple[type[GeneratorConfig], type[Any]]] = {
     "srgan": (srgan.SrganConfig, srgan.Srgan),
     "esrgan": (esrgan.EsrganConfig, esrgan.Esrgan),
     "mesrgan": (mesrgan.MesrganConfig, mesrgan.Mesrgan),
+    "rrdbnet": (rrdbnet.RrdbnetConfig, rrdbnet.Rrdbnet),
+    "msrresnet": (msrresnet.MsrresnetConfig, msrresnet.Msrresnet),
 }
 
 PRESETS: dict[str, GeneratorConfig] = {**srgan.PRESETS, **esrgan.PRESETS, **mesrgan.PRESETS}
@@ -45,10 +47,9 @@ def recognise(tensors: Mapping[str, Tensor]) -> tuple[GeneratorConfig, dict[str,
 
     A first look only: whether every tensor fits is left to strict loading.
     """
-    for family in (srgan, esrgan, mesrgan):
-        config = family.recognise(tensors)
-        if config is not None:
-            return config, dict(tensors)
+    for family in (srgan.recognise, esrgan.recognise, mesrgan.recognise, rrdbnet.recognise, msrresnet.recognise):
+        if found := family(tensors):
+            return found
     return None
 
 

@@ -39,6 +39,8 @@ class Generator(nn.Module):
 
     config: GeneratorConfig
     scale: int = 4
+    alignment: int = 1
+    """Only shifts of the input by a multiple of this many pixels merely shift the output."""
 
     @property
     def receptive_radius(self) -> int:

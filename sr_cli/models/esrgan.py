@@ -84,12 +84,13 @@ class Esrgan(Generator):
                 init_he(module, 1.0 if linear else LEAKY_SLOPE, 0.5 if name.endswith("layers.4") else 1.0, generator)
 
 
-def recognise(tensors: Mapping[str, Tensor]) -> EsrganConfig | None:
-    """The configuration of a state dict of this family, or None."""
+def recognise(tensors: Mapping[str, Tensor]) -> tuple[EsrganConfig, dict[str, Tensor]] | None:
+    """The configuration and tensors of a state dict of this family, or None."""
     head, layer = tensors.get("head.weight"), tensors.get("trunk.0.layers.0.weight")
     if head is None or layer is None:
         return None
-    return EsrganConfig(blocks=count_blocks(tensors, "trunk."), features=head.shape[0], growth=layer.shape[0])
+    config = EsrganConfig(blocks=count_blocks(tensors, "trunk."), features=head.shape[0], growth=layer.shape[0])
+    return config, dict(tensors)
 
 
 PRESETS = {"esrgan": EsrganConfig()}

@@ -121,19 +121,20 @@ class Mesrgan(Generator):
                 init_he(module, 1.0 if linear else LEAKY_SLOPE, gain, generator)
 
 
-def recognise(tensors: Mapping[str, Tensor]) -> MesrganConfig | None:
-    """The configuration of a state dict of this family, or None."""
+def recognise(tensors: Mapping[str, Tensor]) -> tuple[MesrganConfig, dict[str, Tensor]] | None:
+    """The configuration and tensors of a state dict of this family, or None."""
     head, expand = tensors.get("head.weight"), tensors.get("trunk.0.layers.0.expand.weight")
     project = tensors.get("trunk.0.layers.0.project.weight")
     if head is None or expand is None or project is None:
         return None
-    return MesrganConfig(
+    config = MesrganConfig(
         blocks=count_blocks(tensors, "trunk."),
         features=head.shape[0],
         growth=project.shape[0],
         expansion=max(1, expand.shape[0] // max(1, expand.shape[1])),
         light_upsampler="upsampler.convs.0.weight" not in tensors,
     )
+    return config, dict(tensors)
 
 
 PRESETS = {

@@ -102,12 +102,13 @@ class Srgan(Generator):
                     nn.init.constant_(module.weight, 0.1)
 
 
-def recognise(tensors: Mapping[str, Tensor]) -> SrganConfig | None:
-    """The configuration of a state dict of this family, or None."""
+def recognise(tensors: Mapping[str, Tensor]) -> tuple[SrganConfig, dict[str, Tensor]] | None:
+    """The configuration and tensors of a state dict of this family, or None."""
     head = tensors.get("head.weight")
     if head is None or "trunk.0.norm1.weight" not in tensors:
         return None
-    return SrganConfig(blocks=count_blocks(tensors, "trunk."), features=head.shape[0])
+    config = SrganConfig(blocks=count_blocks(tensors, "trunk."), features=head.shape[0])
+    return config, dict(tensors)
 
 
 PRESETS = {"srgan": SrganConfig()}

@@ -1,0 +1,212 @@
+"""The RRDB network that ESRGAN's authors published, and most checkpoints of others are made of.
+
+Wang et al. 2018 (ESRGAN), fig. 4: residual-in-residual groups of three dense blocks. Enlargement is by
+nearest neighbour and convolution, once per factor of 2. Networks for scale 2 and 1 come in two kinds:
+with fewer enlargements, or with the input's pixels folded into channels first (Real-ESRGAN, Wang et al.
+2021, section 3.2). Inputs are RGB in 0..1, not normalised.
+
+Three ways to name the tensors are in circulation: BasicSR's (`conv_first`, `body.0.rdb1.conv1`), its
+predecessor's (`RRDB_trunk.0.RDB1.conv1`) and that of the original code (`model.1.sub.0.RDB1.conv1.0`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sr_cli.models.base import LEAKY_SLOPE, Generator, GeneratorConfig, count_blocks, init_he
+from sr_cli.models.esrgan import dense_block
+
+
+@dataclass(frozen=True)
+class RrdbnetConfig(GeneratorConfig):
+    """The published network's configuration. Raises ValueError where a value makes no network."""
+
+    family: ClassVar[str] = "rrdbnet"
+
+    blocks: int = 23
+    """Groups of three dense blocks in the trunk."""
+    features: int = 64
+    """Channels between the blocks."""
+    growth: int = 32
+    """Channels that each layer of a dense block adds."""
+    scale: int = 4
+    """Factor between input and output: a power of 2."""
+    unshuffle: int = 1
+    """Factor by which the input's pixels are folded into channels before the first convolution: 1, 2 or 4."""
+
+    def __post_init__(self) -> None:
+        for name in ("blocks", "features", "growth"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"rrdbnet: {name} must be at least 1, not {getattr(self, name)}")
+        if self.scale not in (1, 2, 4, 8, 16):
+            raise ValueError(f"rrdbnet: scale must be 1, 2, 4, 8 or 16, not {self.scale}")
+        if self.unshuffle not in (1, 2, 4):
+            raise ValueError(f"rrdbnet: unshuffle must be 1, 2 or 4, not {self.unshuffle}")
+
+    @property
+    def doublings(self) -> int:
+        """How often the trunk's output is enlarged by 2."""
+        return int(math.log2(self.scale * self.unshuffle))
+
+
+class Group(nn.Sequential):
+    """Three dense blocks, their result scaled and added to the input: (N, features, H, W) in and out."""
+
+    def __init__(self, features: int, growth: int) -> None:
+        super().__init__(*[dense_block(features, growth) for _ in range(3)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        for block in self:
+            y = block(y)
+        return torch.add(x, y, alpha=0.2)
+
+
+class Rrdbnet(Generator):
+    """The generator; see `Generator` for its contract."""
+
+    def __init__(self, config: RrdbnetConfig) -> None:
+        super().__init__()
+        self.config: RrdbnetConfig = config
+        self.scale = config.scale
+        self.alignment = config.unshuffle
+        features = config.features
+        self.head = nn.Conv2d(3 * config.unshuffle**2, features, 3, padding=1)
+        self.trunk = nn.Sequential(*[Group(features, config.growth) for _ in range(config.blocks)])
+        self.trunk_conv = nn.Conv2d(features, features, 3, padding=1)
+        self.upsampler = nn.ModuleList([nn.Conv2d(features, features, 3, padding=1) for _ in range(config.doublings)])
+        self.conv = nn.Conv2d(features, features, 3, padding=1)
+        self.tail = nn.Conv2d(features, 3, 3, padding=1)
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        height, width = rgb.shape[-2:]
+        x = self.head(self._unshuffle(rgb))
+        x = x + self.trunk_conv(self.trunk(x))
+        for conv in self.upsampler:
+            x = F.leaky_relu(conv(F.interpolate(x, scale_factor=2, mode="nearest")), LEAKY_SLOPE)
+        x = self.tail(F.leaky_relu(self.conv(x), LEAKY_SLOPE))
+        return x[..., : height * self.scale, : width * self.scale]
+
+    def _unshuffle(self, rgb: Tensor) -> Tensor:
+        """The input with its pixels in channels, padded by replication where its sides are no multiple."""
+        factor = self.config.unshuffle
+        if factor == 1:
+            return rgb
+        bottom, right = (-side % factor for side in rgb.shape[-2:])
+        return F.pixel_unshuffle(F.pad(rgb, (0, right, 0, bottom), mode="replicate"), factor)
+
+    @property
+    def receptive_radius(self) -> int:
+        """3x3 head, 15 3x3 layers a group, trunk conv; what comes after sees 2 pixels of the trunk's."""
+        trunk = 1 + 15 * self.config.blocks + 1 + 2
+        return trunk * self.config.unshuffle + self.config.unshuffle - 1
+
+    @property
+    def peak_values_per_pixel(self) -> int:
+        # A dense block with its concatenation; or convolution output, its copy and the next input at full size.
+        config = self.config
+        dense = (2 * (config.features + 4 * config.growth) + 4 * config.features) // config.unshuffle**2
+        return max(dense, 4 * config.features * config.scale**2) + 2 * config.features
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """He initialisation scaled by 0.1 in the dense blocks (ESRGAN, section 3.1: "smaller initialization")."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Conv2d):
+                init_he(module, LEAKY_SLOPE, 0.1 if ".layers." in name else 1.0, generator)
+
+
+# BasicSR's names of the layers outside the trunk, and its predecessor's names in terms of BasicSR's.
+_BASICSR = {"conv_first": "head", "conv_body": "trunk_conv", "conv_hr": "conv", "conv_last": "tail"}
+_OLDER = {"RRDB_trunk.": "body.", ".RDB": ".rdb", "trunk_conv": "conv_body", "upconv": "conv_up", "HRconv": "conv_hr"}
+
+
+def to_basicsr(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of ours under BasicSR's names."""
+    theirs = {ours: name for name, ours in _BASICSR.items()}
+
+    def rename(key: str) -> str:
+        stem, _, kind = key.rpartition(".")
+        if match := re.fullmatch(r"trunk\.(\d+)\.(\d+)\.layers\.(\d+)", stem):
+            group, block, layer = map(int, match.groups())
+            return f"body.{group}.rdb{block + 1}.conv{layer + 1}.{kind}"
+        if match := re.fullmatch(r"upsampler\.(\d+)", stem):
+            return f"conv_up{int(match[1]) + 1}.{kind}"
+        return f"{theirs[stem]}.{kind}"
+
+    return {rename(key): value for key, value in tensors.items()}
+
+
+def _from_basicsr(key: str) -> str:
+    for older, newer in _OLDER.items():
+        key = key.replace(older, newer)
+    stem, _, kind = key.rpartition(".")
+    if match := re.fullmatch(r"body\.(\d+)\.rdb(\d+)\.conv(\d+)", stem):
+        group, block, layer = map(int, match.groups())
+        return f"trunk.{group}.{block - 1}.layers.{layer - 1}.{kind}"
+    if match := re.fullmatch(r"conv_up(\d+)", stem):
+        return f"upsampler.{int(match[1]) - 1}.{kind}"
+    return f"{_BASICSR[stem]}.{kind}" if stem in _BASICSR else key
+
+
+def _from_original(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The original code's names: one sequence, in which activations and enlargements count as well."""
+    last = max((int(match[1]) for key in tensors if (match := re.match(r"model\.(\d+)\.", key))), default=0)
+    blocks = count_blocks(tensors, "model.1.sub.") - 1
+    names = {
+        "model.0": "head",
+        f"model.1.sub.{blocks}": "trunk_conv",
+        f"model.{last - 2}": "conv",
+        f"model.{last}": "tail",
+    }
+    names |= {f"model.{3 * i + 3}": f"upsampler.{i}" for i in range((last - 4) // 3)}
+
+    def rename(key: str) -> str:
+        stem, _, kind = key.rpartition(".")
+        if match := re.fullmatch(r"model\.1\.sub\.(\d+)\.RDB(\d+)\.conv(\d+)\.0", stem):
+            group, block, layer = map(int, match.groups())
+            return f"trunk.{group}.{block - 1}.layers.{layer - 1}.{kind}"
+        return f"{names[stem]}.{kind}" if stem in names else key
+
+    return {rename(key): value for key, value in tensors.items()}
+
+
+def recognise(tensors: Mapping[str, Tensor]) -> tuple[RrdbnetConfig, dict[str, Tensor]] | None:
+    """The configuration and, under our names, the tensors of a state dict of this family, or None."""
+    if "model.1.sub.0.RDB1.conv1.0.weight" in tensors:
+        renamed = _from_original(tensors)
+    elif "conv_first.weight" in tensors and (
+        "body.0.rdb1.conv1.weight" in tensors or "RRDB_trunk.0.RDB1.conv1.weight" in tensors
+    ):
+        renamed = {_from_basicsr(key): value for key, value in tensors.items()}
+    else:
+        renamed = dict(tensors)
+    head, layer = renamed.get("head.weight"), renamed.get("trunk.0.0.layers.0.weight")
+    if head is None or layer is None or head.ndim != 4:
+        return None
+    unshuffle = math.isqrt(head.shape[1] // 3)
+    doublings = count_blocks(renamed, "upsampler.")
+    if (
+        head.shape[1] != 3 * unshuffle**2
+        or unshuffle not in (1, 2, 4)
+        or not unshuffle <= 2**doublings <= 16 * unshuffle
+    ):
+        return None
+    config = RrdbnetConfig(
+        blocks=count_blocks(renamed, "trunk."),
+        features=head.shape[0],
+        growth=layer.shape[0],
+        scale=2**doublings // unshuffle,
+        unshuffle=unshuffle,
+    )
+    return config, renamed
+
+
+PRESETS: dict[str, GeneratorConfig] = {}
