@@ -169,6 +169,8 @@ class Upscaler:
         chosen = {"auto": min(measured, generator.receptive_radius), "full": generator.receptive_radius}
         self.overlap = chosen[overlap] if isinstance(overlap, str) else overlap
         self._device = choose_device(device)
+        if self._device.type == "cpu":
+            memory.keep_freed_memory()
         self._dtype = choose_precision(precision, self._device)
         self.device_name, self.precision = str(self._device), _DTYPE_NAMES[str(self._dtype)]
         self._folded = generator.fold().to(self._device)

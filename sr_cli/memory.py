@@ -1,8 +1,10 @@
-"""How much memory is really free: what the machine has left and what a container allows."""
+"""How much memory is really free (what the machine has left and what a container allows), and keeping it mapped."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -33,3 +35,26 @@ def free_bytes() -> int:
             return _UNKNOWN
     limited = _cgroup_free()
     return free if limited is None else min(free, limited)
+
+
+# glibc's malloc.h: parameters of mallopt.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_KEEP_BELOW = 2**30
+
+
+def keep_freed_memory() -> bool:
+    """Tells the C library to reuse freed memory instead of returning it to the system; True where it could.
+
+    By default glibc gets large blocks from the kernel and gives them back when they are freed. A network
+    allocates and frees some hundred activations of many megabytes per tile; the kernel then has to map and
+    zero every page again, which on a CPU takes longer than the arithmetic (docs/speed.md). Other systems'
+    C libraries have no such switch: nothing changes there.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library, musl for one
+        return False
+    return bool(mallopt(_M_MMAP_THRESHOLD, _KEEP_BELOW)) and bool(mallopt(_M_TRIM_THRESHOLD, 2 * _KEEP_BELOW - 1))

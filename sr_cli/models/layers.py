@@ -27,9 +27,9 @@ class DenseBlock(nn.Module):
         seen = [x]
         for layer in list(self.layers)[:-1]:
             y = layer(torch.cat(seen, 1))
-            seen.append(F.leaky_relu(y, LEAKY_SLOPE) if self.activate else y)
+            seen.append(F.leaky_relu(y, LEAKY_SLOPE, inplace=True) if self.activate else y)
         y = self.layers[-1](torch.cat(seen, 1))
-        return x + (y if self.residual_scaling == 1.0 else y * self.residual_scaling)
+        return (y if self.residual_scaling == 1.0 else y * self.residual_scaling).add_(x)
 
     def fold_(self) -> None:
         """Moves the residual scaling into the last layer's weights."""

@@ -57,8 +57,9 @@ class Bottleneck(nn.Module):
         self.project = nn.Conv2d(hidden, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = F.leaky_relu(self.expand(x), LEAKY_SLOPE)
-        hidden = F.leaky_relu(self.depthwise(hidden), LEAKY_SLOPE)
+        # In place: these layers are bound by memory traffic, not by arithmetic (docs/speed.md).
+        hidden = F.leaky_relu(self.expand(x), LEAKY_SLOPE, inplace=True)
+        hidden = F.leaky_relu(self.depthwise(hidden), LEAKY_SLOPE, inplace=True)
         return self.project(hidden)
 
 

@@ -1,0 +1,33 @@
+"""Freed activations stay mapped, so that a network's next tile does not pay for page faults."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from sr_cli import memory
+
+_FAULTS = """
+import resource, torch
+from sr_cli import memory
+if {keep}: assert memory.keep_freed_memory()
+def touch():
+    for _ in range(5): torch.ones(2**21)  # 8 MiB each
+for _ in range(3): touch()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(3): touch()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not memory.keep_freed_memory(), reason="not glibc")
+def test_freed_memory_is_reused_without_page_faults() -> None:
+    code = _FAULTS.format(keep=True)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 2**21 * 4 // 4096  # less than the pages of one of the fifteen blocks
+
+
+def test_free_memory_is_a_plausible_number() -> None:
+    assert 2**20 < memory.free_bytes() < 2**50
