@@ -23,8 +23,8 @@ format:  ## format the code and fix what lint can fix
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 
-bundle:  ## put a run's weights into the package: make bundle RUN=runs/x NAME=mesrgan STAGE=pixel
-	$(PYTHON) tools/bundle.py $(RUN) --name $(NAME) --stage $(STAGE)
+bundle:  ## put a run's weights into the package: make bundle RUN=runs/x NAME=mesrgan STAGE=pixel ARGS="--overlap 16"
+	$(PYTHON) tools/bundle.py $(RUN) --name $(NAME) --stage $(STAGE) $(ARGS)
 
 sample:  ## draw the README's sample picture again
 	$(PYTHON) tools/make_sample.py assets/sample.png

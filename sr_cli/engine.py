@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,8 @@ class EngineResult:
 
 Progress = Callable[[int, int], None]
 """Called with the tiles done and their total."""
+Network: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
+"""RGB in 0..1 as (N, 3, H, W) to (N, 3, scale*H, scale*W)."""
 OnRows = Callable[[Pixels], None]
 """Called with finished rows of the output, top to bottom, each row once."""
 
@@ -136,28 +139,39 @@ class Upscaler:
     sees beyond its core, "full" for the network's whole receptive field, "auto" for what was measured to
     hide the tiles (at most 1 of 255 levels away from the whole picture in one pass).
 
+    `fidelity` 0..1 draws the model's GAN stage towards the stage it was fine-tuned from (1), see
+    `weights.load_blend`. `ensemble` averages the results of the eight flips and rotations of the picture
+    (Lim et al. 2017, "EDSR", section 3.4: "self-ensemble"), in eight times the time.
+
     Raises UsageError for an unknown device or precision, WeightsError where the weights cannot be had.
     """
 
     def __init__(
         self,
-        model: str | LoadedModel = "mesrgan",
+        model: str | Path | LoadedModel = "mesrgan",
         *,
         device: str = "auto",
         precision: str = "auto",
         tile: int | Literal["auto"] = "auto",
         overlap: int | Literal["auto", "full"] = "auto",
+        fidelity: float | None = None,
+        ensemble: bool = False,
         offline: bool = False,
         download_progress: Callable[[int, int | None], None] | None = None,
     ) -> None:
         self._tile = tile
-        self._network: Callable[[torch.Tensor], torch.Tensor] | None = None
-        if isinstance(model, str) and model in INTERPOLATIONS:
+        self._network: Network | None = None
+        self.fidelity, self.ensemble = fidelity, ensemble
+        if isinstance(model, str) and model in INTERPOLATIONS and fidelity is None:
             self.name, self.stage, self.weights_sha256 = model, None, None
             self.scale, self.overlap, self._alignment = 4, 0, 1
             self.device_name, self.precision = "cpu", "fp32"
             return
-        if isinstance(model, str):
+        if fidelity is not None:
+            from sr_cli import weights
+
+            model = weights.load_blend(model, fidelity, offline=offline, progress=download_progress)
+        elif isinstance(model, str | Path):
             from sr_cli import weights
 
             model = weights.load(model, offline=offline, progress=download_progress)
@@ -177,14 +191,13 @@ class Upscaler:
         self._network = self._in_precision(self._dtype)
         self._bytes_per_pixel = generator.peak_values_per_pixel * self._dtype.itemsize
 
-    def _in_precision(self, dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
+    def _in_precision(self, dtype: torch.dtype) -> Network:
         import copy
 
         import torch
 
-        if dtype == torch.float32:
-            return self._folded
-        return copy.deepcopy(self._folded).to(dtype)
+        network = self._folded if dtype == torch.float32 else copy.deepcopy(self._folded).to(dtype)
+        return _ensemble(network) if self.ensemble else network
 
     def upscale(self, pixels: Pixels, progress: Progress | None = None, on_rows: OnRows | None = None) -> EngineResult:
         """Enlarges one picture by `self.scale`.
@@ -345,6 +358,26 @@ class _Pass:
             if bool(torch.isfinite(result).all()):
                 return result
         raise WeightsError(f"the weights of {upscaler.name} give values that are not finite, even in fp32")
+
+
+def _ensemble(network: Network) -> Network:
+    """The mean of a network's results for the eight flips and rotations of its input, in fp32."""
+
+    def averaged(batch: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        total: torch.Tensor | None = None
+        for turn in range(4):
+            for flipped in (False, True):
+                turned = torch.rot90(batch.flip(3) if flipped else batch, turn, (2, 3))
+                result = network(turned.contiguous(memory_format=torch.channels_last)).float()
+                upright = torch.rot90(result, -turn, (2, 3))
+                upright = upright.flip(3) if flipped else upright
+                total = upright.clone() if total is None else total.add_(upright)
+        assert total is not None
+        return total.div_(8)
+
+    return averaged
 
 
 def _rows(tiles: Sequence[tiling.Tile]) -> Iterator[list[tiling.Tile]]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sr_cli import __version__
-from sr_cli.cli.train import train
+from sr_cli.cli import train, upscale
 
 app = typer.Typer(
     name="srup",
@@ -33,4 +33,5 @@ def _common(
     pass
 
 
-app.command()(train)
+app.command(name="upscale")(upscale.upscale)
+app.command(name="train")(train.train)

@@ -64,7 +64,7 @@ class Generator(nn.Module):
         """A copy ready for inference: BatchNorm and residual scaling folded into the weights.
 
         The copy is in evaluation mode, without gradients, in channels-last layout, and gives the
-        same output as this module in evaluation mode up to float rounding.
+        same output as this module in evaluation mode up to float rounding. Folding a folded one copies it.
         """
         folded = copy.deepcopy(self).eval().requires_grad_(False)
         for module in list(folded.modules()):

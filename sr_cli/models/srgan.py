@@ -47,6 +47,8 @@ class ResidualBlock(nn.Module):
 
     def fold_(self) -> None:
         """Merges both BatchNorms into their convolutions."""
+        if isinstance(self.norm1, nn.Identity):
+            return
         assert isinstance(self.norm1, nn.BatchNorm2d) and isinstance(self.norm2, nn.BatchNorm2d)
         self.conv1 = fold_batchnorm(self.conv1, self.norm1)
         self.conv2 = fold_batchnorm(self.conv2, self.norm2)
@@ -81,6 +83,8 @@ class Srgan(Generator):
 
     def fold_(self) -> None:
         """Merges the trunk's last BatchNorm into its convolution."""
+        if isinstance(self.trunk_norm, nn.Identity):
+            return
         assert isinstance(self.trunk_norm, nn.BatchNorm2d)
         self.trunk_conv = fold_batchnorm(self.trunk_conv, self.trunk_norm)
         self.trunk_norm = nn.Identity()

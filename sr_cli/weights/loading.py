@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sr_cli import hub
 from sr_cli.errors import WeightsError
+from sr_cli.hub import Progress
 from sr_cli.weights.manifest import Manifest, ModelEntry, Stage, read_manifest
 
 if TYPE_CHECKING:
@@ -17,11 +19,8 @@ if TYPE_CHECKING:
 
     from sr_cli.models import Generator, GeneratorConfig
 
-Progress = Callable[[int, int | None], None]
-"""Called with the bytes downloaded so far and, where known, in all."""
-
 _FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".onnx")
-_INTERPOLATION = ("bicubic", "lanczos")
+INTERPOLATION = ("bicubic", "lanczos")
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class LoadedModel:
     stage: str | None
     """`pixel`, `photo` or `gan`; None for a file that no manifest knows."""
     generator: Generator
-    """On the CPU, in fp32, in evaluation mode, not folded."""
+    """On the CPU, in fp32, in evaluation mode; not folded, except where it is a blend of two."""
     overlap: int | None
     """Low-resolution pixels of overlap at which tiles do not show; None: not measured."""
     sha256: str
@@ -58,7 +57,7 @@ def load(spec: str | Path, *, offline: bool = False, progress: Progress | None =
 
     if is_path(spec):
         return _load_path(Path(spec))
-    if spec in _INTERPOLATION:
+    if spec in INTERPOLATION:
         raise WeightsError(f"{spec} is an interpolation and has no weights")
     entry, stage = read_manifest().stage(str(spec))
     path, data = fetch(entry, stage, offline=offline, progress=progress)
@@ -103,7 +102,17 @@ def fetch(
             raise WeightsError(f"{local} is damaged: its sha256 is not the one in the manifest; {advice}")
         return local, data
     assert stage.hub is not None
-    raise WeightsError(f"{entry.name}:{stage.name} is on the Hub, which this version cannot reach yet")
+    place = stage.hub
+    path = hub.download(
+        place.repo,
+        place.revision,
+        place.file,
+        sha256=stage.sha256,
+        size=stage.size,
+        offline=offline,
+        progress=progress,
+    )
+    return path, read_bytes(path)
 
 
 def read_bytes(path: Path) -> bytes:

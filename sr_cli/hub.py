@@ -1,0 +1,376 @@
+"""Files from the Hugging Face Hub: pinned, resumed, retried and verified.
+
+The Hub library gives the addresses, the login and the cache's layout; the transfer is ours, because
+the library's own neither survives a reset connection, nor resumes what an earlier process left, nor
+looks at a checksum. Its xet protocol is not used: plain HTTP serves every file. Other programs find
+the files in the shared cache, and theirs are found here.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import random
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from sr_cli.errors import SrupError, WeightsError
+
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes there are so far and, where known, the bytes in all."""
+
+RETRIES = 5
+"""Failures in a row, without a byte gained, after which a download is given up."""
+BACKOFF = 1.0
+"""Seconds before the first retry; doubled for each further one, up to 16 times."""
+
+_CHUNK = 1 << 20
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
+_UNREACHABLE = {"ConnectError", "ConnectTimeout", "ProxyError", "UnsupportedProtocol"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file on the Hub."""
+
+    repo: str
+    """`user/name`."""
+    revision: str
+    """Full commit; `resolve` also takes a branch or tag."""
+    file: str
+    """Path in the repository."""
+    repo_type: str = "model"
+    """`model` or `dataset`."""
+
+    def __str__(self) -> str:
+        kind = "" if self.repo_type == "model" else f"{self.repo_type}s/"
+        return f"{kind}{self.repo}/{self.file}"
+
+
+@dataclass(frozen=True)
+class Remote:
+    """What the Hub says of a file before sending it."""
+
+    url: str
+    """Where its bytes are; may be signed and short-lived."""
+    commit: str
+    """Commit that the revision stands for."""
+    sha256: str | None
+    """Checksum, known for files in large-file storage."""
+    size: int | None
+    """Bytes."""
+
+
+class _Transient(Exception):
+    """A failure that another attempt may not have."""
+
+    def __init__(self, reason: str, wait: float = 0.0) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+def is_offline() -> bool:
+    """Whether HF_HUB_OFFLINE forbids the network."""
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_OFFLINE
+
+
+def cached(repo: str, revision: str, file: str, *, repo_type: str = "model") -> Path | None:
+    """The file in the cache, not verified, or None. `revision` is a full commit."""
+    path = _target(Source(repo, revision, file, repo_type))
+    return path if path.is_file() else None
+
+
+def discard(path: Path) -> None:
+    """Removes a cached file and what it links to."""
+    blob = path.resolve()
+    path.unlink(missing_ok=True)
+    if blob != path and blob.parent.name == "blobs":
+        blob.unlink(missing_ok=True)
+
+
+def download(
+    repo: str,
+    revision: str,
+    file: str,
+    *,
+    repo_type: str = "model",
+    sha256: str | None = None,
+    size: int | None = None,
+    offline: bool = False,
+    progress: Progress | None = None,
+    error: type[SrupError] = WeightsError,
+) -> Path:
+    """A file of the Hub in the cache, downloaded if it is not there; its path.
+
+    `revision` is a full commit, `repo_type` is `model` or `dataset`. The content is verified against
+    `sha256`, or against the checksum that the Hub states where that is None; a cached file is verified
+    against `sha256` too, and fetched anew if it is damaged. With `offline`, or HF_HUB_OFFLINE set, the
+    network is not touched. An interrupted download is resumed, by a later process as well; reset
+    connections, 5xx and cut transfers are retried with backoff. `progress` is called with the bytes
+    so far and in all. A login (`hf auth login`, HF_TOKEN) is used where there is one.
+
+    Raises `error` with one line: not in the cache and offline, no network, no such file (404), no
+    access (401, 403), content that is not the expected (nothing of it is left behind), a cache that
+    cannot be written, a full disk.
+    """
+    source = Source(repo, revision, file, repo_type)
+    target = _target(source)
+    with _cache_errors(source, error):
+        if target.is_file():
+            if sha256 is None or sha256_of(target) == sha256:
+                return target
+            discard(target)
+        if offline or is_offline():
+            raise error(f"{source} is not in the cache, and offline mode forbids downloading it; run once without it")
+        key = sha256 or hashlib.sha256(f"{revision}/{file}".encode()).hexdigest()
+        partial = _repo_folder(source) / "blobs" / f"{key}.srup.incomplete"
+        _store(_Download(source, partial, sha256, size, progress, error), target)
+        return target
+
+
+def resolve(source: Source, *, error: type[SrupError] = WeightsError) -> Remote:
+    """What the Hub says of a file, whose revision may be a branch: its commit, checksum and size. Raises `error`."""
+    if is_offline():
+        raise error(f"{source} cannot be looked up: HF_HUB_OFFLINE is set")
+    failures = 0
+    while True:
+        try:
+            with _http_errors(source, error, first=True):
+                return _head(source)
+        except _Transient as problem:
+            failures = _wait(source, failures, problem, error)
+
+
+def sha256_of(path: Path) -> str:
+    """A file's checksum, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _target(source: Source) -> Path:
+    """Where the Hub library's cache has a file of a commit."""
+    return _repo_folder(source) / "snapshots" / source.revision / source.file
+
+
+def _repo_folder(source: Source) -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / "--".join([f"{source.repo_type}s", *source.repo.split("/")])
+
+
+class _Download:
+    """One file on its way into `partial`, over as many attempts as it takes."""
+
+    def __init__(
+        self,
+        source: Source,
+        partial: Path,
+        sha256: str | None,
+        size: int | None,
+        progress: Progress | None,
+        error: type[SrupError],
+    ) -> None:
+        self.source = source
+        self.partial = partial
+        self.sha256 = sha256
+        self.size = size
+        self.progress = progress
+        self.error = error
+
+    def run(self) -> None:
+        """Fills `partial` with the whole, verified file, or raises `error`."""
+        resumed = self.done > 0
+        failures, reached = 0, False
+        while True:
+            before = self.done
+            try:
+                with _http_errors(self.source, self.error, first=not reached):
+                    remote = _head(self.source)
+                    reached = True
+                    self.check_announcement(remote)
+                    self.transfer(remote)
+            except _Transient as problem:
+                failures = _wait(self.source, 0 if self.done > before else failures, problem, self.error)
+                continue
+            expected = self.sha256 or remote.sha256
+            if expected is None or sha256_of(self.partial) == expected:
+                return
+            self.partial.unlink()
+            if not resumed:
+                raise self.error(
+                    f"{self.source}: what the Hub sent is not the expected file (sha256 {expected}); nothing was kept"
+                )
+            resumed = False  # the part that an earlier process left may have been bad: once more from the start
+
+    @property
+    def done(self) -> int:
+        """Bytes there are."""
+        return self.partial.stat().st_size if self.partial.exists() else 0
+
+    def check_announcement(self, remote: Remote) -> None:
+        """Refuses a file that cannot be the expected one before any of it is downloaded."""
+        if self.sha256 and remote.sha256 and remote.sha256 != self.sha256:
+            raise self.error(
+                f"{self.source}: the Hub offers another file (sha256 {remote.sha256}) than the pinned {self.sha256}"
+            )
+        if self.size is not None and remote.size is not None and remote.size != self.size:
+            raise self.error(
+                f"{self.source}: the Hub offers another file ({remote.size} bytes) than the pinned one of {self.size}"
+            )
+
+    def transfer(self, remote: Remote) -> None:
+        """Appends to `partial` what is missing. Raises _Transient when the connection ends early."""
+        from huggingface_hub import constants
+        from huggingface_hub.utils import build_hf_headers, get_session  # type: ignore[attr-defined]
+
+        done = self.done
+        if remote.size is not None and done > remote.size:
+            self.partial.unlink()
+            done = 0
+        if done and done == remote.size:
+            return
+        self.check_space(None if remote.size is None else remote.size - done)
+        headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+        if urlsplit(remote.url).netloc != urlsplit(constants.ENDPOINT).netloc:
+            headers = {key: value for key, value in headers.items() if key.lower() != "authorization"}
+        if done:
+            headers["Range"] = f"bytes={done}-"
+        timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+        with get_session().stream(
+            "GET", remote.url, headers=headers, timeout=timeout, follow_redirects=True
+        ) as response:
+            if response.status_code == 416:
+                self.partial.unlink(missing_ok=True)
+                raise _Transient("the server cannot resume")
+            if response.status_code >= 400:
+                raise _answer(self.source, response.status_code, response.headers, self.error)
+            if response.status_code != 206:
+                done = 0  # the server sends the whole file
+            with self.partial.open("r+b" if done else "wb") as file:
+                file.seek(done)
+                for chunk in response.iter_bytes(_CHUNK):
+                    file.write(chunk)
+                    done += len(chunk)
+                    if self.progress is not None:
+                        self.progress(done, remote.size)
+        if remote.size is not None and done < remote.size:
+            raise _Transient(f"the connection ended after {done} of {remote.size} bytes")
+        if remote.size is not None and done > remote.size:
+            self.partial.unlink()
+            raise self.error(f"{self.source}: the server sent more than the {remote.size} bytes it announced")
+
+    def check_space(self, needed: int | None) -> None:
+        """Refuses to fill the disk."""
+        free = shutil.disk_usage(self.partial.parent).free
+        if needed is not None and needed > free:
+            raise self.error(
+                f"the disk of the cache {self.partial.parent} is too full: {needed / 1e6:.1f} MB are needed, "
+                f"{free / 1e6:.1f} MB are free; make room or set HF_HOME to another place"
+            )
+
+
+def _store(download: _Download, target: Path) -> None:
+    """Runs a download under its lock and moves the verified file to its place."""
+    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
+
+    folder = _repo_folder(download.source)
+    lock = folder.parent / ".locks" / folder.name / f"{download.partial.name}.lock"
+    for path in (download.partial, lock, target):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(lock):
+        if target.is_file():  # another process was faster
+            return
+        try:
+            download.run()
+            download.partial.replace(target)
+        except OSError as problem:
+            if problem.errno in _DISK_FULL:
+                download.partial.unlink(missing_ok=True)
+            raise
+
+
+def _wait(source: Source, failures: int, problem: _Transient, error: type[SrupError]) -> int:
+    """Sleeps before the next attempt and counts it, or gives up."""
+    if failures >= RETRIES:
+        raise error(f"{source} could not be downloaded in {failures + 1} attempts ({problem}); run it again to resume")
+    time.sleep(max(problem.wait, BACKOFF * 2 ** min(failures, 4) * random.uniform(0.75, 1.25)))
+    return failures + 1
+
+
+def _head(source: Source) -> Remote:
+    """Asks the Hub for a file's address, checksum and size."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    metadata = get_hf_file_metadata(
+        hf_hub_url(source.repo, source.file, repo_type=source.repo_type, revision=source.revision)
+    )
+    etag = metadata.etag or ""
+    return Remote(
+        url=metadata.location,
+        commit=metadata.commit_hash or "",
+        sha256=etag if re.fullmatch(r"[0-9a-f]{64}", etag) else None,
+        size=metadata.size,
+    )
+
+
+@contextmanager
+def _http_errors(source: Source, error: type[SrupError], first: bool) -> Iterator[None]:
+    """Turns the HTTP library's errors into ours; `first` while the Hub has not answered yet."""
+    from huggingface_hub.errors import FileMetadataError, HfHubHTTPError
+
+    # The Hub library changed its HTTP library once and may again: the base of its errors is what it uses.
+    http_error: type[Exception] = next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
+    try:
+        yield
+    except HfHubHTTPError as problem:
+        raise _answer(source, problem.response.status_code, problem.response.headers, error) from None
+    except FileMetadataError:
+        raise error(f"the server that answers for {source} is not a Hub; check HF_ENDPOINT and your proxy") from None
+    except http_error as problem:
+        name = type(problem).__name__
+        if name in _UNREACHABLE and first:
+            raise error(
+                f"cannot reach the Hub for {source} ({name}); check the network, proxy or HF_ENDPOINT"
+            ) from None
+        raise _Transient(name) from None
+
+
+def _answer(source: Source, status: int, headers: Mapping[str, str], error: type[SrupError]) -> Exception:
+    """What an HTTP status from 400 means: another attempt, or an error."""
+    if status in _TRANSIENT:
+        after = headers.get("Retry-After", "")
+        return _Transient(f"HTTP {status}", min(float(after), 60.0) if after.isdigit() else 0.0)
+    if status in (401, 403):
+        return error(
+            f"the Hub refuses {source} (HTTP {status}): it is private, gated, or does not exist; "
+            "check the name, or log in with `hf auth login` or HF_TOKEN"
+        )
+    if status == 404:
+        return error(f"the Hub has no {source} at revision {source.revision} (HTTP 404)")
+    return error(f"the Hub refuses {source} (HTTP {status})")
+
+
+@contextmanager
+def _cache_errors(source: Source, error: type[SrupError]) -> Iterator[None]:
+    """Turns failures to write the cache into ours."""
+    try:
+        yield
+    except OSError as problem:
+        cache = _repo_folder(source)
+        if problem.errno in _DISK_FULL:
+            raise error(
+                f"the disk of the cache {cache} is full and {source} was not kept; make room or set HF_HOME elsewhere"
+            ) from None
+        raise error(
+            f"cannot write {source} into the cache {cache} ({problem.strerror or problem}); "
+            "set HF_HOME to a folder that can be written"
+        ) from None

@@ -1,0 +1,86 @@
+"""The formats by name: which we open, which we write, under which suffixes, and what each can hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sr_cli.errors import UsageError
+
+
+@dataclass(frozen=True)
+class OutputFormat:
+    """A format that we write."""
+
+    name: str
+    """Pillow's name."""
+    suffixes: tuple[str, ...]
+    """File suffixes in lower case, the usual one first."""
+    max_side: int
+    """Longest side in pixels."""
+    gray: bool
+    """Whether it stores grayscale as such."""
+    alpha: bool
+    """Whether it stores transparency."""
+    sixteen_bits: bool
+    """Whether it stores 16 bits per sample."""
+
+
+PNG = OutputFormat("PNG", (".png", ".apng"), 2**31 - 1, gray=True, alpha=True, sixteen_bits=True)
+JPEG = OutputFormat("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), 65_500, gray=True, alpha=False, sixteen_bits=False)
+WEBP = OutputFormat("WEBP", (".webp",), 16_383, gray=False, alpha=True, sixteen_bits=False)
+TIFF = OutputFormat("TIFF", (".tif", ".tiff"), 2**31 - 1, gray=True, alpha=True, sixteen_bits=True)
+OUTPUT_FORMATS = (PNG, JPEG, WEBP, TIFF)
+
+READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
+"""Pillow's names of the formats that are opened at all; files of any other are refused unread."""
+READABLE_SUFFIXES = frozenset(
+    {suffix for output in OUTPUT_FORMATS for suffix in output.suffixes}
+    | {".bmp", ".dib", ".gif", ".avif", ".avifs", ".mpo"}
+)
+"""What a folder is searched for. A file given by name is opened whatever its suffix: its content counts."""
+
+
+def writable_suffixes() -> str:
+    """For messages: the usual suffix of each output format."""
+    return ", ".join(output.suffixes[0] for output in OUTPUT_FORMATS)
+
+
+def by_suffix(path: Path) -> OutputFormat | None:
+    """The output format that a file name stands for, if it is one of ours."""
+    suffix = path.suffix.lower()
+    return next((output for output in OUTPUT_FORMATS if suffix in output.suffixes), None)
+
+
+def by_name(name: str) -> OutputFormat:
+    """The output format of a `--format` value ("png", "jpg", ".tiff", ...). Raises UsageError."""
+    wanted = name.lower().removeprefix(".")
+    for output in OUTPUT_FORMATS:
+        if wanted == output.name.lower() or f".{wanted}" in output.suffixes:
+            return output
+    raise UsageError(f"{name}: not a format that can be written; choose one of {writable_suffixes()}")
+
+
+def for_target(target: Path, name: str | None = None) -> OutputFormat:
+    """The format to write `target` in. Raises UsageError for a suffix or name that stands for none of ours."""
+    meant = by_suffix(target)
+    if name is not None:
+        chosen = by_name(name)
+        if meant not in (None, chosen):
+            raise UsageError(
+                f"{target}: its suffix says {meant.name if meant else ''}, the format asked for {chosen.name}"
+            )
+        return chosen
+    if meant is None:
+        suffix = target.suffix or "no suffix"
+        raise UsageError(f"{target}: cannot write {suffix}; choose one of {writable_suffixes()}")
+    return meant
+
+
+def check_size(output: OutputFormat, width: int, height: int) -> None:
+    """Raises UsageError if the format cannot hold a picture of this size."""
+    if max(width, height) > output.max_side:
+        raise UsageError(
+            f"{width}x{height} is too large for {output.name}, which ends at {output.max_side:,} pixels a side; "
+            "write PNG or TIFF"
+        )

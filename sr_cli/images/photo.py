@@ -1,0 +1,106 @@
+"""What a picture is here: upright pixels, alpha kept apart, and all that must survive the enlargement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sr_cli.images import exif as exif_block
+from sr_cli.images import xmp as xmp_packet
+
+Pixels: TypeAlias = NDArray[np.unsignedinteger[Any]]
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One still picture in memory, upright (its EXIF orientation is already applied)."""
+
+    pixels: Pixels
+    """(H, W, C) uint8 or uint16, the full range of its type; C is 3 (RGB) or 1 (grayscale)."""
+    alpha: Pixels | None = None
+    """(H, W) of the same type, 0 transparent; never premultiplied into `pixels`. None: opaque."""
+    icc_profile: bytes | None = None
+    """The colour profile that gives `pixels` their meaning; pixels are not converted to another."""
+    exif: bytes | None = None
+    """EXIF as a TIFF structure (without the "Exif" prefix): orientation 1, no embedded thumbnail."""
+    xmp: bytes | None = None
+    """The XMP packet, as stored."""
+    dpi: tuple[float, float] | None = None
+    """Printing resolution, dots per inch across and down."""
+    text: tuple[tuple[str, str], ...] = ()
+    """Keyword and text of PNG text chunks; a JPEG or GIF comment has the keyword "Comment"."""
+    colour_chunks: tuple[tuple[bytes, bytes], ...] = ()
+    """Type and content of PNG colour chunks (cICP, sRGB, gAMA, cHRM), which only PNG can carry."""
+    modified_ns: int | None = None
+    """When the source file was last changed, nanoseconds since 1970."""
+    source_format: str | None = None
+    """Pillow's name of the format it was read from ("JPEG", "PNG", ...)."""
+    source_mode: str | None = None
+    """How it was stored before it became gray or RGB here ("P", "CMYK", "1", "LA", "RGB;16", ...)."""
+
+    def __post_init__(self) -> None:
+        if self.pixels.ndim != 3 or self.pixels.shape[2] not in (1, 3) or 0 in self.pixels.shape:
+            raise ValueError(f"pixels must be (H, W, 1 or 3), got {self.pixels.shape}")
+        if self.pixels.dtype not in (np.uint8, np.uint16):
+            raise ValueError(f"pixels must be uint8 or uint16, got {self.pixels.dtype}")
+        if self.alpha is not None:
+            if self.alpha.shape != self.pixels.shape[:2]:
+                raise ValueError(f"alpha is {self.alpha.shape}, the pixels are {self.pixels.shape[:2]}")
+            if self.alpha.dtype != self.pixels.dtype:
+                raise ValueError(f"alpha is {self.alpha.dtype}, the pixels are {self.pixels.dtype}")
+
+    @property
+    def width(self) -> int:
+        return int(self.pixels.shape[1])
+
+    @property
+    def height(self) -> int:
+        return int(self.pixels.shape[0])
+
+    @property
+    def is_gray(self) -> bool:
+        return bool(self.pixels.shape[2] == 1)
+
+    @property
+    def bits(self) -> Literal[8, 16]:
+        """Bits per sample."""
+        return 8 if self.pixels.dtype == np.uint8 else 16
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a file may ask for before it is refused, so that a small hostile file cannot take the machine."""
+
+    max_pixels: int = 500_000_000
+    """Pixels of one picture or frame read (`--max-pixels`)."""
+    max_output_pixels: int = 4_000_000_000
+    """Pixels of one picture written (`--max-output-pixels`)."""
+    max_frames: int = 2_000
+    """Frames of an animation or pages of a file (`--max-frames`)."""
+    max_metadata_bytes: int = 64 * 2**20
+    """EXIF, XMP, ICC profile and text together, uncompressed (`--max-metadata-bytes`)."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def with_pixels(photo: Photo, pixels: Pixels, alpha: Pixels | None) -> Photo:
+    """The same photograph with other pixels, of any size: EXIF and XMP dimensions follow."""
+    height, width = pixels.shape[:2]
+    return replace(
+        photo,
+        pixels=pixels,
+        alpha=alpha,
+        exif=None if photo.exif is None else exif_block.edited(photo.exif, size=(width, height)),
+        xmp=None if photo.xmp is None else xmp_packet.edited(photo.xmp, size=(width, height)),
+    )
+
+
+def without_metadata(photo: Photo) -> Photo:
+    """Pixels, alpha and nothing else but what gives them their colour (profile, PNG colour chunks)."""
+    return replace(photo, exif=None, xmp=None, dpi=None, text=(), modified_ns=None)

@@ -1,0 +1,227 @@
+"""A Hugging Face Hub on a loopback port, with faults on demand.
+
+It speaks the resolve protocol (HEAD and GET with ETag, X-Repo-Commit, X-Linked-Size, X-Linked-Etag,
+ranges, a redirect to large-file storage on another host name) and logs every request. Use the fixture
+`fake_hub` of conftest.py: it also points huggingface_hub at the server, inside this process and, through
+the environment, in child processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclass
+class Fault:
+    """Something that goes wrong with one of the next requests, for as long as `times` lasts."""
+
+    method: str
+    """`HEAD` or `GET`; for GET only the transfer of content is meant."""
+    status: int | None = None
+    """Answer with this status instead."""
+    cut_after: int | None = None
+    """Close the connection after this many bytes of the body."""
+    reset: bool = False
+    """Close the connection (with a TCP reset) instead of answering, or, with `cut_after`, instead of a clean end."""
+    times: int = 1
+    """How many requests it hits."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Further headers of the answer."""
+
+
+@dataclass
+class Request:
+    """One request as it arrived."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+
+
+class FakeHub:
+    """The server; `with FakeHub() as hub:` starts it."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        """By `repo/file`, `datasets/repo/file` for data sets; every revision has the same ones."""
+        self.sent: dict[str, bytes] = {}
+        """Content sent instead of `files`, to lie about it."""
+        self.plain: set[str] = set()
+        """Files that are in git itself, not in large-file storage: no linked headers, no redirect."""
+        self.faults: list[Fault] = []
+        self.requests: list[Request] = []
+        self.ranges = True
+        """Whether it honours Range."""
+        self.extra: Callable[[_Handler], bool] | None = None
+        """Called first with each handler; True if it has answered."""
+        self._server = _QuietServer(("127.0.0.1", 0), _Handler)
+        self._server.hub = self  # type: ignore[attr-defined]
+        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
+        self.storage = f"http://localhost:{self._server.server_port}"
+        """Another host name, as the Hub's storage has: the Hub library treats redirects to it differently."""
+
+    def __enter__(self) -> FakeHub:
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def fault(self, method: str, **settings: Any) -> None:
+        """Adds a fault for one of the next requests."""
+        self.faults.append(Fault(method, **settings))
+
+    def count(self, method: str) -> int:
+        """How many requests of a method arrived."""
+        return sum(request.method == method for request in self.requests)
+
+    def take_fault(self, method: str) -> Fault | None:
+        for fault in self.faults:
+            if fault.method == method and fault.times > 0:
+                fault.times -= 1
+                return fault
+        return None
+
+
+_RESOLVE = re.compile(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+
+
+class _QuietServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """A client that hangs up is no news here."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    @property
+    def hub(self) -> FakeHub:
+        return self.server.hub  # type: ignore[attr-defined, no-any-return]
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self._serve("HEAD")
+
+    def do_GET(self) -> None:
+        self._serve("GET")
+
+    def do_POST(self) -> None:
+        self._serve("POST")
+
+    def do_PUT(self) -> None:
+        self._serve("PUT")
+
+    def _serve(self, method: str) -> None:
+        path = unquote(urlsplit(self.path).path)
+        self.hub.requests.append(Request(method, self.path, dict(self.headers.items())))
+        if self.hub.extra is not None and self.hub.extra(self):
+            return
+        if path.startswith("/lfs/"):
+            self._content(path.removeprefix("/lfs/"))
+        elif match := _RESOLVE.fullmatch(path):
+            self._resolve(method, f"{match[1]}/{match[3]}", match[2])
+        else:
+            self.answer(404)
+
+    def _resolve(self, method: str, name: str, revision: str) -> None:
+        fault = self.hub.take_fault("HEAD") if method == "HEAD" else None
+        if fault is not None:
+            self._fail(fault)
+            return
+        if name not in self.hub.files:
+            self.answer(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+            return
+        data = self.hub.files[name]
+        commit = revision if re.fullmatch(r"[0-9a-f]{40}", revision) else COMMIT
+        if name in self.hub.plain:
+            etag = hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
+            if method == "GET":
+                self._content(name, {"ETag": f'"{etag}"', "X-Repo-Commit": commit})
+            else:
+                self.answer(200, {"ETag": f'"{etag}"', "X-Repo-Commit": commit}, length=len(data))
+            return
+        self.answer(
+            302,
+            {
+                "X-Repo-Commit": commit,
+                "X-Linked-Size": str(len(data)),
+                "X-Linked-Etag": f'"{hashlib.sha256(data).hexdigest()}"',
+                "Location": f"{self.hub.storage}/lfs/{name}",
+            },
+        )
+
+    def _content(self, name: str, headers: dict[str, str] | None = None) -> None:
+        fault = self.hub.take_fault("GET")
+        if fault is not None and fault.cut_after is None:
+            self._fail(fault)
+            return
+        data = self.hub.sent.get(name, self.hub.files[name])
+        status, headers, start = 200, dict(headers or {}), 0
+        wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if wanted and self.hub.ranges:
+            status, start = 206, int(wanted[1])
+            if start >= len(data):
+                self.answer(416)
+                return
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        body = data[start:]
+        self.send_response(status)
+        for key, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if fault is None:
+            self.wfile.write(body)
+            return
+        self.wfile.write(body[: fault.cut_after])
+        self._hang_up(fault.reset)
+
+    def _fail(self, fault: Fault) -> None:
+        if fault.status is None:
+            self._hang_up(fault.reset)
+        else:
+            self.answer(fault.status, fault.headers)
+
+    def _hang_up(self, reset: bool) -> None:
+        import socket
+        import struct
+
+        self.wfile.flush()
+        if reset:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+        self.connection.close() if reset else self.connection.shutdown(socket.SHUT_RDWR)
+
+    def answer(
+        self, status: int, headers: dict[str, str] | None = None, body: bytes = b"", length: int | None = None
+    ) -> None:
+        """Sends a whole answer; `length` overrides the body's for HEAD."""
+        self.send_response(status)
+        for key, value in (headers or {}).items():
+            self.send_header(key, value)
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def answer_json(self, value: Any, status: int = 200) -> None:
+        """Sends a JSON answer."""
+        self.answer(status, {"Content-Type": "application/json"}, json.dumps(value).encode())
+
+    def body(self) -> bytes:
+        """The request's body."""
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))

@@ -1,0 +1,197 @@
+"""Fidelity: which weights may be blended, and that the blend is the one between folded networks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from test_models import SMALL, _with_weights
+
+from sr_cli import models, weights
+from sr_cli.engine import Upscaler
+from sr_cli.errors import UsageError, WeightsError
+from sr_cli.weights.blend import blend
+
+
+def fine_tuned(generator: models.Generator, amount: float = 0.05, seed: int = 7) -> models.Generator:
+    """A copy moved a little, as training would; BatchNorm's statistics with it."""
+    tuned = models.create(generator.config).eval()
+    noise = torch.Generator().manual_seed(seed)
+    state = {}
+    for name, value in generator.state_dict().items():
+        if value.is_floating_point():
+            value = value * (1 + amount * torch.randn(value.shape, generator=noise))
+        state[name] = value
+    tuned.load_state_dict(state)
+    return tuned
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SRUP_HOME", str(tmp_path / "srup"))
+    (tmp_path / "srup" / "weights").mkdir(parents=True)
+    return tmp_path / "srup"
+
+
+def register(home: Path, name: str, stages: dict[str, tuple[models.Generator, str | None]], default: str) -> None:
+    """Writes weights and the user's manifest: for each stage its generator and the stage it came from."""
+    config = next(iter(stages.values()))[0].config
+    checksums: dict[str, str] = {}
+    entries: dict[str, Any] = {}
+    for stage, (generator, parent) in stages.items():
+        path = home / "weights" / f"{name}-{stage}.safetensors"
+        save_file(generator.state_dict(), path)
+        data = path.read_bytes()
+        checksums[stage] = hashlib.sha256(data).hexdigest()
+        entries[stage] = {
+            "file": path.name,
+            "sha256": checksums[stage],
+            "size": len(data),
+            "overlap": 8 if stage == "pixel" else 12,
+            "parent_sha256": checksums.get(parent, parent) if parent else None,
+            "licence": "MIT",
+        }
+    manifest = home / "manifest.json"
+    document = json.loads(manifest.read_text()) if manifest.exists() else {"schema": 1, "models": {}}
+    document["models"][name] = {
+        "summary": "small",
+        "config": config.to_dict(),
+        "scale": 4,
+        "default_stage": default,
+        "stages": entries,
+    }
+    manifest.write_text(json.dumps(document))
+
+
+@pytest.fixture
+def pair(home: Path) -> tuple[models.Generator, models.Generator]:
+    """A model `mine` with a pixel stage and a GAN stage fine-tuned from it; gives (gan, pixel)."""
+    pixel = _with_weights(SMALL["mesrgan"])
+    gan = fine_tuned(pixel)
+    register(home, "mine", {"pixel": (pixel, None), "gan": (gan, "pixel")}, default="pixel")
+    return gan, pixel
+
+
+PICTURE = np.random.default_rng(5).random((11, 14, 3), np.float32)
+
+
+def enlarge(model: str, **options: Any) -> np.ndarray:
+    return Upscaler(model, device="cpu", overlap="full", **options).upscale(PICTURE).pixels
+
+
+@pytest.mark.usefixtures("pair")
+def test_ends_are_the_two_stages_and_the_default_stage_does_not_matter() -> None:
+    assert np.array_equal(enlarge("mine", fidelity=0.0), enlarge("mine:gan"))
+    assert np.array_equal(enlarge("mine", fidelity=1.0), enlarge("mine:pixel"))
+    half = enlarge("mine", fidelity=0.5)
+    assert np.array_equal(half, enlarge("mine:gan", fidelity=0.5))
+    assert np.abs(half - enlarge("mine:gan")).max() > 1e-3 < np.abs(half - enlarge("mine:pixel")).max()
+
+
+@pytest.mark.usefixtures("pair")
+def test_each_fidelity_has_an_identity_of_its_own() -> None:
+    upscalers = [Upscaler("mine", device="cpu", fidelity=f) for f in (0.0, 0.25, 1.0)]
+    assert len({u.weights_sha256 for u in upscalers}) == 3
+    assert [u.fidelity for u in upscalers] == [0.0, 0.25, 1.0]
+    assert upscalers[0].overlap == 12  # the larger of the two
+
+
+def test_a_path_that_the_manifest_knows(home: Path, pair: object) -> None:
+    path = str(home / "weights" / "mine-gan.safetensors")
+    assert np.array_equal(enlarge(path, fidelity=0.5), enlarge("mine", fidelity=0.5))
+    with pytest.raises(UsageError, match="pixel stage"):
+        enlarge(str(home / "weights" / "mine-pixel.safetensors"), fidelity=0.5)
+
+
+def test_a_gan_stage_made_from_the_photo_stage_is_blended_with_that(home: Path) -> None:
+    pixel = _with_weights(SMALL["mesrgan"])
+    photo = fine_tuned(pixel, seed=1)
+    gan = fine_tuned(photo, seed=2)
+    register(home, "mine", {"pixel": (pixel, None), "photo": (photo, "pixel"), "gan": (gan, "photo")}, "photo")
+    assert np.array_equal(enlarge("mine", fidelity=1.0), enlarge("mine:photo"))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_without_batchnorm_folding_and_blending_commute(name: str) -> None:
+    """Where the two orders could differ, only the folded one is right; where they can't, they agree."""
+    pixel = _with_weights(SMALL[name])
+    gan = fine_tuned(pixel)
+    mixed = models.create(SMALL[name]).eval()
+    theirs = pixel.state_dict()
+    mixed.load_state_dict(
+        {k: torch.lerp(v, theirs[k], 0.3) if v.is_floating_point() else v for k, v in gan.state_dict().items()}
+    )
+    rgb = torch.from_numpy(PICTURE).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        difference = (blend(gan, pixel, 0.3)(rgb) - mixed(rgb)).abs().max()
+    assert (difference > 1e-4) if name == "srgan" else (difference < 1e-5)
+
+
+def test_blending_after_folding_ignores_a_scale_that_batchnorm_divides_out() -> None:
+    """Ten times the weights before a BatchNorm are the same network, so they must give the same blend."""
+    pixel = _with_weights(SMALL["srgan"])
+    gan = fine_tuned(pixel)
+    state = {name: value.clone() for name, value in gan.state_dict().items()}
+    for name in [n for n in state if n.endswith("running_mean")]:
+        norm = name.removesuffix(".running_mean")
+        conv = norm.replace("norm", "conv")
+        state[f"{conv}.weight"] *= 10
+        state[name] *= 10
+        # The variance grows a hundredfold; epsilon does not, so it is made up for.
+        state[f"{norm}.running_var"] = (state[f"{norm}.running_var"] + 1e-5) * 100 - 1e-5
+    scaled = models.create(SMALL["srgan"]).eval()
+    scaled.load_state_dict(state)
+    rgb = torch.from_numpy(PICTURE).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        assert (scaled(rgb) - gan(rgb)).abs().max() < 1e-4
+        assert (blend(scaled, pixel, 0.5)(rgb) - blend(gan, pixel, 0.5)(rgb)).abs().max() < 1e-4
+
+
+@pytest.mark.usefixtures("pair")
+@pytest.mark.parametrize("fidelity", [-0.1, 1.01, float("nan")])
+def test_fidelity_outside_0_to_1(fidelity: float) -> None:
+    with pytest.raises(UsageError, match="between 0"):
+        enlarge("mine", fidelity=fidelity)
+
+
+@pytest.mark.usefixtures("pair")
+@pytest.mark.parametrize("model", ["bicubic", "lanczos", "mine:pixel"])
+def test_fidelity_of_what_is_no_gan_stage(model: str) -> None:
+    with pytest.raises(UsageError, match="--fidelity"):
+        enlarge(model, fidelity=0.5)
+
+
+def test_no_gan_stage(home: Path) -> None:
+    register(home, "mine", {"pixel": (_with_weights(SMALL["mesrgan"]), None)}, "pixel")
+    with pytest.raises(WeightsError, match=r"mine has none \(stages: pixel\)"):
+        enlarge("mine", fidelity=0.5)
+
+
+@pytest.mark.parametrize("parent", [None, "0" * 64])
+def test_a_parent_that_is_not_known(home: Path, parent: str | None) -> None:
+    register(home, "mine", {"gan": (_with_weights(SMALL["mesrgan"]), parent)}, "gan")
+    with pytest.raises(WeightsError, match=r"names none for mine:gan|000000000000"):
+        enlarge("mine", fidelity=0.5)
+
+
+def test_a_parent_of_another_shape(home: Path) -> None:
+    small = _with_weights(SMALL["mesrgan"])
+    register(home, "base", {"pixel": (_with_weights(replace(SMALL["mesrgan"], blocks=1)), None)}, "pixel")
+    checksum = hashlib.sha256((home / "weights" / "base-pixel.safetensors").read_bytes()).hexdigest()
+    register(home, "mine", {"gan": (small, checksum)}, "gan")
+    with pytest.raises(WeightsError, match="different networks"):
+        enlarge("mine", fidelity=0.5)
+
+
+def test_a_file_that_no_manifest_knows(home: Path, tmp_path: Path) -> None:
+    path = tmp_path / "stray.safetensors"
+    save_file(_with_weights(SMALL["mesrgan"]).state_dict(), path)
+    with pytest.raises(WeightsError, match="no manifest knows"):
+        weights.load_blend(path, 0.5)

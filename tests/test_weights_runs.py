@@ -1,0 +1,126 @@
+"""From a training run's folder to the package's weights."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sr_cli import models, weights
+from sr_cli.errors import WeightsError
+from sr_cli.weights import manifest, runs
+from tools import bundle
+
+ROOT = Path(__file__).resolve().parents[1]
+INFO = {
+    "step": 500,
+    "seconds": 5400.0,
+    "config": {
+        "seed": 3,
+        "batch": 16,
+        "patch": 128,
+        "degrade": "none",
+        "ema_decay": 0.999,
+        "pixel": {"steps": 1000, "loss": "l1", "generator": {"lr": 1e-3, "schedule": "cosine"}},
+        "gan": {"steps": 100, "content": "l1", "feature_net": "vgg19", "generator": {"lr": 1e-4, "schedule": "halve"}},
+    },
+    "data": ["/data/photos-a"],
+    "commit": "abc",
+}
+
+
+def make_run(folder: Path, stage: str = "pixel", seed: int = 0, **info: Any) -> Path:
+    generator = models.create(models.PRESETS["mesrgan"])
+    generator.reset_parameters(torch.Generator().manual_seed(seed))
+    folder.mkdir(exist_ok=True)
+    save_file(
+        generator.state_dict(), folder / f"{stage}.best.safetensors", metadata={"srup": json.dumps({**INFO, **info})}
+    )
+    (folder / f"{stage}.last.safetensors").write_bytes(b"all state, not to be read")
+    return folder
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "checkout"
+    (root / "sr_cli").mkdir(parents=True)
+    models_ = manifest.read_file(ROOT / "weights_manifest.json", ROOT / "sr_cli" / "bundled").models
+    empty = {name: entry for name, entry in models_.items() if name == "remacri"}
+    mesrgan = models_["mesrgan"]
+    empty["mesrgan"] = manifest.ModelEntry("mesrgan", "x", mesrgan.config, 4, None, {}, mesrgan.folder)
+    (root / "weights_manifest.json").write_text(manifest.dump(empty), "utf-8")
+    return root
+
+
+def options(**changes: Any) -> argparse.Namespace:
+    defaults = dict.fromkeys(("overlap", "parent", "data", "hardware", "hours", "scores"))
+    return argparse.Namespace(**{**defaults, "default": False, "licence": "MIT", **changes})
+
+
+def test_reads_a_run(tmp_path: Path) -> None:
+    make_run(tmp_path / "run")
+    make_run(tmp_path / "run", "gan", parent_sha256="a" * 64)
+    gan, pixel = runs.read_run(tmp_path / "run")
+    assert (pixel.stage, pixel.config, pixel.scale) == ("pixel", models.PRESETS["mesrgan"].to_dict(), 4)
+    assert pixel.training.steps == 500
+    assert pixel.training.hours == 1.5
+    assert pixel.training.data == "photos-a"
+    assert "l1, Adam 0.001 cosine" in (pixel.training.recipe or "")
+    assert gan.parent_sha256 == "a" * 64
+    assert "vgg19" in (gan.training.recipe or "")
+
+
+def test_a_pixel_run_on_damaged_pictures_is_the_photo_stage(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", config={**INFO["config"], "degrade": "photo"})  # type: ignore[dict-item]
+    assert [run.stage for run in runs.read_run(tmp_path / "run")] == ["photo"]
+
+
+def test_a_folder_without_results_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"not a training run .* no \*\.best\.safetensors"):
+        runs.read_run(tmp_path)
+
+
+def test_bundling_makes_a_manifest_that_loads(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run,) = runs.read_run(make_run(tmp_path / "run"))
+    (tmp_path / "eval.json").write_text(
+        json.dumps({"results": [{"model": "x", "dataset": "set5", "metrics": {"psnr_y": 30.12346, "pi": None}}]})
+    )
+    pixel = bundle.bundle(run, "mesrgan", options(overlap=20, scores=tmp_path / "eval.json", hardware="2 cores"), root)
+    (gan,) = runs.read_run(make_run(tmp_path / "run2", "gan", 1, parent_sha256=run.sha256))
+    gan_stage = bundle.bundle(gan, "mesrgan", options(), root)
+    # The parent is the bundled half-precision file, although the run started from its own fp32 one.
+    assert gan_stage.parent_sha256 == pixel.sha256
+
+    monkeypatch.setattr(manifest, "PACKAGE", root / "sr_cli")
+    loaded = weights.load("mesrgan")
+    assert (loaded.stage, loaded.overlap, loaded.sha256) == ("pixel", 20, pixel.sha256)
+    assert loaded.entry is not None
+    assert loaded.entry.stages["pixel"].scores == {"set5": {"psnr_y": 30.1235}}
+    expected = weights.load(run.path).generator.state_dict()
+    for key, value in loaded.generator.state_dict().items():
+        assert torch.equal(value, expected[key].half().float())
+    assert weights.load("mesrgan:gan").entry is not None
+
+    replaced = bundle.bundle(gan, "mesrgan", options(default=True), root)
+    assert weights.load("mesrgan").sha256 == replaced.sha256
+
+
+def test_bundling_refuses_other_networks_and_what_half_precision_cannot_hold(tmp_path: Path, root: Path) -> None:
+    before = (root / "weights_manifest.json").read_text()
+    (run,) = runs.read_run(make_run(tmp_path / "run"))
+    with pytest.raises(WeightsError, match="but remacri is"):
+        bundle.bundle(run, "remacri", options(), root)
+    state = models.create(models.PRESETS["mesrgan"]).state_dict()
+    state["head.bias"][0] = 1e6
+    save_file(state, tmp_path / "run" / "pixel.best.safetensors")
+    (run,) = runs.read_run(tmp_path / "run")
+    with pytest.raises(WeightsError, match=r"head\.bias does not fit into half precision"):
+        bundle.bundle(run, "mesrgan", options(), root)
+    assert (root / "weights_manifest.json").read_text() == before
+    shutil.rmtree(root)

@@ -1,0 +1,116 @@
+"""For maintainers: puts a training run's weights into the package (`make bundle`).
+
+    python tools/bundle.py RUN --name mesrgan --stage pixel [--overlap N] [--default] [--scores eval.json] ...
+
+Converts the run's best weights of the stage to fp16, writes them to sr_cli/bundled/NAME-STAGE.safetensors
+and the entry to weights_manifest.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+
+from sr_cli.errors import WeightsError
+from sr_cli.weights import manifest
+from sr_cli.weights.manifest import ModelEntry, Stage
+from sr_cli.weights.runs import RunWeights, file_info, read_run
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def half(path: Path) -> dict[str, torch.Tensor]:
+    """A state dict with its floating-point tensors in fp16. Raises WeightsError if one does not survive that."""
+    tensors = {}
+    for name, tensor in load_file(path).items():
+        tensors[name] = tensor.half() if tensor.is_floating_point() else tensor
+        if not tensors[name].isfinite().all():
+            raise WeightsError(f"{path}: {name} does not fit into half precision")
+    return tensors
+
+
+def bundled_parent(sha256: str | None, models: dict[str, ModelEntry], folder: Path) -> str | None:
+    """The checksum of the bundled file that stands for a parent: it may be the fp16 form of the run's."""
+    for entry in models.values():
+        for stage in entry.stages.values():
+            path = folder / stage.file if stage.file else None
+            if path and sha256 in (stage.sha256, file_info(path).get("source_sha256")):
+                return stage.sha256
+    return sha256
+
+
+def scores(path: Path | None, spec: str) -> dict[str, dict[str, float]]:
+    """The means in an `srup eval --json` document, by data set."""
+    if path is None:
+        return {}
+    results = json.loads(path.read_text("utf-8"))["results"]
+    return {
+        result["dataset"]: {key: round(value, 4) for key, value in result["metrics"].items() if value is not None}
+        for result in results
+        if len(results) == 1 or result["model"] in (spec, spec.split(":")[0])
+    }
+
+
+def bundle(run: RunWeights, name: str, options: argparse.Namespace, root: Path = ROOT) -> Stage:
+    """Writes the weights and the manifest entry; gives the new stage."""
+    manifest_path, folder = root / "weights_manifest.json", root / "sr_cli" / "bundled"
+    models = dict(manifest.read_file(manifest_path, folder).models)
+    entry = models[name]
+    if dict(entry.config) != dict(run.config):
+        raise WeightsError(f"{run.path} is {dict(run.config)}, but {name} is {dict(entry.config)}")
+    info: dict[str, Any] = {"model": name, "stage": run.stage, "source_sha256": run.sha256}
+    data = save(half(run.path), metadata={"srup": json.dumps(info)})
+    file = f"{name}-{run.stage}.safetensors"
+    given = {key: getattr(options, key) for key in ("data", "hardware", "hours") if getattr(options, key) is not None}
+    stage = Stage(
+        name=run.stage,
+        file=file,
+        hub=None,
+        sha256=hashlib.sha256(data).hexdigest(),
+        size=len(data),
+        overlap=options.overlap,
+        parent_sha256=bundled_parent(options.parent or run.parent_sha256, models, folder),
+        licence=options.licence,
+        licence_source=None,
+        training=replace(run.training, **given),
+        scores=scores(options.scores, f"{name}:{run.stage}"),
+    )
+    models[name] = manifest.with_stage(entry, stage, default=options.default)
+    text = manifest.dump(models)
+    manifest.parse(text, str(manifest_path), folder)  # before anything is written
+    folder.mkdir(exist_ok=True)
+    (folder / file).write_bytes(data)
+    manifest_path.write_text(text, "utf-8")
+    return stage
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument("--name", required=True, help="manifest name, such as mesrgan")
+    parser.add_argument("--stage", required=True, choices=manifest.STAGES)
+    parser.add_argument("--default", action="store_true", help="let the bare name stand for this stage")
+    parser.add_argument("--overlap", type=int, help="measured overlap in low-resolution pixels")
+    parser.add_argument("--parent", help="sha256 of the weights it was fine-tuned from, if the run does not say")
+    parser.add_argument("--licence", default="MIT")
+    parser.add_argument("--data", help="training data, if the run does not say")
+    parser.add_argument("--hardware", help="what it was trained on")
+    parser.add_argument("--hours", type=float, help="wall time, if the run does not say")
+    parser.add_argument("--scores", type=Path, help="an `srup eval --json` document")
+    options = parser.parse_args()
+    runs = {run.stage: run for run in read_run(options.run)}
+    if options.stage not in runs:
+        parser.error(f"{options.run} has the stages {', '.join(runs)}, not {options.stage}")
+    stage = bundle(runs[options.stage], options.name, options)
+    print(f"sr_cli/bundled/{stage.file}: {stage.size} bytes, sha256 {stage.sha256}")
+
+
+if __name__ == "__main__":
+    main()
