@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from sr_cli import memory, tiling
+from sr_cli import adapters, memory, tiling
+from sr_cli.adapters import Picture
 from sr_cli.errors import OutOfMemory, UsageError, WeightsError
 
 if TYPE_CHECKING:
@@ -220,6 +221,13 @@ class Upscaler:
                 "reduce the picture first"
             ) from None
         return _Pass(self, pixels, output, progress, on_rows).run()
+
+    def __call__(self, picture: Picture, progress: Progress | None = None) -> Picture:
+        """Enlarges a Pillow image, numpy array or tensor and gives it back in the same form; see `adapters.enlarge`.
+
+        `progress` is called with the tiles done and their total, anew for each plane that is enlarged.
+        """
+        return adapters.enlarge(picture, lambda pixels: self.upscale(pixels, progress).pixels)
 
     def plan(self, height: int, width: int) -> tiling.Plan:
         """The tiles that a picture of this size would be cut into now."""

@@ -41,6 +41,10 @@ class UpscaleOptions:
     """Leave an output that exists as it is, and count the input as done."""
     strip: bool = False
     """Write no metadata but the colour profile."""
+    fidelity: float | None = None
+    """0 (the GAN stage) to 1 (the stage it was fine-tuned from); None: the model as it is."""
+    ensemble: bool = False
+    """Average the results of the eight flips and rotations."""
     offline: bool = False
     """Never touch the network."""
 
@@ -186,6 +190,8 @@ def make_upscaler(options: UpscaleOptions) -> engine.Upscaler:
         precision=options.precision,
         tile=options.tile,
         overlap=options.overlap,
+        fidelity=options.fidelity,
+        ensemble=options.ensemble,
         offline=options.offline,
     )
 

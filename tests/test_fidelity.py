@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from test_models import SMALL, _with_weights
 
@@ -195,3 +196,15 @@ def test_a_file_that_no_manifest_knows(home: Path, tmp_path: Path) -> None:
     save_file(_with_weights(SMALL["mesrgan"]).state_dict(), path)
     with pytest.raises(WeightsError, match="no manifest knows"):
         weights.load_blend(path, 0.5)
+
+
+@pytest.mark.usefixtures("pair")
+def test_srup_upscale_takes_it(srup: Any, home: Path, tmp_path: Path) -> None:
+    Image.fromarray((PICTURE * 255).astype(np.uint8)).save(tmp_path / "in.png")
+    for name, options in {"half": ["--fidelity", "0.5"], "gan": ["--fidelity", 0, "--ensemble"]}.items():
+        done = srup("upscale", "in.png", "-m", "mine", *options, "-o", f"{name}.png", SRUP_HOME=str(home))
+        assert done.returncode == 0, done.stderr
+    expected = Upscaler("mine", device="cpu", fidelity=0.5)(Image.open(tmp_path / "in.png"))
+    assert np.array_equal(Image.open(tmp_path / "half.png"), expected)
+    refused = srup("upscale", "in.png", "-m", "bicubic", "--fidelity", "0.5", SRUP_HOME=str(home))
+    assert refused.returncode == 2 and "bicubic has none" in refused.stderr

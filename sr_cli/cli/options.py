@@ -16,6 +16,15 @@ Tile = Annotated[
 Overlap = Annotated[
     str, typer.Option("--overlap", help="Input pixels that tiles see beyond their core: auto, full, or a number.")
 ]
+Fidelity = Annotated[
+    float | None,
+    typer.Option(
+        "--fidelity", metavar="0..1", help="Between the GAN stage (0) and the stage it was fine-tuned from (1)."
+    ),
+]
+Ensemble = Annotated[
+    bool, typer.Option("--ensemble", help="Average the eight flips and rotations: 8 times slower, slightly better.")
+]
 Offline = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 JsonLines = Annotated[bool, typer.Option("--json-lines", help="Print one JSON line per event.")]

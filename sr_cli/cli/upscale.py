@@ -31,6 +31,8 @@ def upscale(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Keep outputs that exist.")] = False,
     strip: Annotated[bool, typer.Option("--strip", help="Write no metadata but the colour profile.")] = False,
+    fidelity: shared.Fidelity = None,
+    ensemble: shared.Ensemble = False,
     offline: shared.Offline = False,
     json: shared.Json = False,
     json_lines: shared.JsonLines = False,
@@ -54,6 +56,8 @@ def upscale(
         overwrite=overwrite,
         skip_existing=skip_existing,
         strip=strip,
+        fidelity=fidelity,
+        ensemble=ensemble,
         offline=offline,
     )
     with console.progress("starting") as bar:

@@ -2,7 +2,7 @@
 
 from sr_cli.images.alpha import alpha_as_rgb, bleed, for_network
 from sr_cli.images.atomic import atomic_output, is_temporary
-from sr_cli.images.decode import read
+from sr_cli.images.decode import channels, read
 from sr_cli.images.encode import write
 from sr_cli.images.formats import (
     OUTPUT_FORMATS,
@@ -27,6 +27,7 @@ __all__ = [
     "bleed",
     "by_name",
     "by_suffix",
+    "channels",
     "check_size",
     "for_network",
     "for_target",

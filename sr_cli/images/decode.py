@@ -144,13 +144,13 @@ def read(source: Path | BinaryIO, *, limits: Limits | None = None) -> Photo:
         check_pixels(input.name, image.width, image.height, limits)
         exif = _tiff_exif(image) if image.format == "TIFF" else image.info.get("exif")
         image.load()  # a TIFF is turned upright by this
-        photo = _metadata(image, *_channels(image), exif_block.clean(exif) if isinstance(exif, bytes) else None)
+        photo = _metadata(image, *channels(image), exif_block.clean(exif) if isinstance(exif, bytes) else None)
         _check_metadata(input.name, photo, limits)
         photo = upright(photo, turned=image.format == "TIFF")
     return replace(photo, modified_ns=input.modified_ns)
 
 
-def _channels(image: Image.Image) -> tuple[Pixels, Pixels | None]:
+def channels(image: Image.Image) -> tuple[Pixels, Pixels | None]:
     """(H, W, 1 or 3) and alpha (H, W) or None of a decoded frame in any of Pillow's modes."""
     if image.mode in ("I;16", "I;16B", "I;16L", "I;16N"):
         return np.asarray(image).astype(np.uint16)[..., None], None
