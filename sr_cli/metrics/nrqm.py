@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +83,8 @@ def parse_model(data: bytes) -> NrqmModel:
     import scipy.io
 
     try:
-        model = scipy.io.loadmat(io.BytesIO(data), squeeze_me=True, struct_as_record=False)["model"]
+        file = cast("str", io.BytesIO(data))  # streams are documented, but not in the stubs
+        model = scipy.io.loadmat(file, squeeze_me=True, struct_as_record=False)["model"]
         forests = [_forest(forest, count) for forest, count in zip(model.rf, FEATURES, strict=True)]
         blend = np.asarray(model.linear, np.float64).ravel()
     except ValueError:
@@ -97,7 +98,9 @@ def parse_model(data: bytes) -> NrqmModel:
 
 def _forest(struct: Any, features: int) -> Forest:
     """One forest of the `randomforest-matlab` package: its indices count from 1, and 0 is none."""
-    left, right, feature = (np.asarray(getattr(struct, name)).astype(np.int64) - 1 for name in ("lDau", "rDau", "mbest"))
+    left, right, feature = (
+        np.asarray(getattr(struct, name)).astype(np.int64) - 1 for name in ("lDau", "rDau", "mbest")
+    )
     threshold, value = (np.asarray(getattr(struct, name)).astype(np.float64) for name in ("upper", "avnode"))
     shapes = {array.shape for array in (left, right, feature, threshold, value)}
     if len(shapes) != 1 or left.ndim != 2:
@@ -148,7 +151,7 @@ def _dct_matrix() -> Floats:
     k = np.arange(_BLOCK)
     basis = np.cos(np.pi * (2 * k + 1) * k[:, None] / (2 * _BLOCK)) * math.sqrt(2 / _BLOCK)
     basis[0] /= math.sqrt(2)
-    return np.kron(basis, basis)
+    return np.asarray(np.kron(basis, basis), np.float64)
 
 
 def _orientations() -> tuple[NDArray[np.intp], ...]:
@@ -167,7 +170,7 @@ def blocks(image: Floats) -> Floats:
     padded = np.zeros((height + 2 * _MARGIN, width + 2 * _MARGIN))
     padded[_MARGIN : _MARGIN + image.shape[0], _MARGIN : _MARGIN + image.shape[1]] = image
     windows = np.lib.stride_tricks.sliding_window_view(padded, (_BLOCK, _BLOCK))[::_CORE, ::_CORE]
-    return windows.reshape(-1, _BLOCK * _BLOCK)
+    return np.asarray(windows.reshape(-1, _BLOCK * _BLOCK))
 
 
 def _pooled(values: Floats, lowest: bool) -> list[float]:
@@ -229,7 +232,7 @@ def wavelet_features(image: Floats) -> Floats:
             siblings = [other for j, other in enumerate(level) if j != i]
             normalised.append(normalise_band(band, parent, siblings, 16 >> scale))
     samples = [band.reshape(1, -1) for band in normalised]
-    pairs = [np.concatenate(samples[i :: BANDS], axis=1) for i in range(BANDS)]
+    pairs = [np.concatenate(samples[i::BANDS], axis=1) for i in range(BANDS)]
     shapes = [float(generalised_gaussian_shape(values)[0]) for values in samples + pairs]
     size = pyramid.high.shape
     across = [contrast_structure(resize_cubic(band, size), pyramid.high) for band in fine + coarse]

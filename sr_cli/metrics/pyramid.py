@@ -63,7 +63,9 @@ def steerable_pyramid(image: Floats, scales: int) -> Pyramid:
         passed = (-1j) ** order * spectrum * _high_mask(octaves + scale)
         directions = [gain * np.cos(angles - math.pi * b / BANDS) ** order for b in range(BANDS)]
         bands.append([_inverse(passed * direction) for direction in directions])
-        inner = tuple(slice(n // 2 - (n + 1) // 2 // 2, n // 2 - (n + 1) // 2 // 2 + (n + 1) // 2) for n in spectrum.shape)
+        inner = tuple(
+            slice(n // 2 - (n + 1) // 2 // 2, n // 2 - (n + 1) // 2 // 2 + (n + 1) // 2) for n in spectrum.shape
+        )
         octaves, angles = octaves[inner], angles[inner]
         spectrum = spectrum[inner] * _low_mask(octaves + scale)
     return Pyramid(high, bands)

@@ -127,7 +127,11 @@ def load_images(
     for path in paths:
         try:
             image = cache_image(path, cache)
+<<<<<<< HEAD
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+=======
+        except (InputError, OSError, ValueError, SyntaxError) as error:
+>>>>>>> 63607c9 (srup eval: named and local data sets, two protocols, NRQM and the perceptual index)
             report(f"skipped {path}: {error}")
             continue
         if min(image.hr.shape[:2]) < patch:
