@@ -90,7 +90,7 @@ def test_folders_without_images(tmp_path: Path) -> None:
 
 def test_load_names_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
-    with pytest.raises(InputError, match=r"broken\.png: cannot be read"):
+    with pytest.raises(InputError, match=r"broken\.png: "):
         datasets.load(datasets.from_folder(tmp_path).pairs[0])
     pair = datasets.Pair("p", save(tmp_path / "p.png", 16, 20), save(tmp_path / "q.png", 5, 4))
     with pytest.raises(InputError, match="LR of 4x5 does not fit HR of 20x16"):
