@@ -48,6 +48,9 @@ def evaluate(
         Path | None, typer.Option("--niqe-parameters", help="NIQE's parameters, instead of the Hub's.")
     ] = None,
     nrqm_model: Annotated[Path | None, typer.Option("--nrqm-model", help="NRQM's model, instead of the Hub's.")] = None,
+    self_check: Annotated[
+        bool, typer.Option("--self-check", help="Hold NIQE, NRQM and PI of this installation against official scores.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Do not go on with an interrupted run.")] = False,
     offline: shared.Offline = False,
     json: shared.Json = False,
@@ -58,6 +61,9 @@ def evaluate(
     from sr_cli import evaluate as job
 
     console = Console(json_document=json, json_lines=json_lines, quiet=quiet)
+    if self_check:
+        folder = data[0] if data else None
+        return _self_check(console, folder, niqe_parameters, nrqm_model, offline)
     names = tuple(name for given in metrics or [] for name in given.split(","))
     options = job.EvalOptions(
         models=tuple(model or ()),
@@ -134,3 +140,25 @@ def _show(console: Console, evaluation: Evaluation) -> None:
 def _count(result: ModelScores) -> str:
     whole = len(result.images)
     return str(whole) if result.measured == whole else f"{result.measured} of {whole}"
+
+
+def _self_check(
+    console: Console, folder: Path | None, niqe_parameters: Path | None, nrqm_model: Path | None, offline: bool
+) -> int:
+    from sr_cli.evaluate import self_check
+
+    checks = self_check.run(folder, niqe_parameters, nrqm_model, offline=offline, note=console.note)
+    if console.machine:
+        results = [{**vars(check), "agrees": check.agrees} for check in checks]
+        (console.document if console.json_document else console.event)({"results": results})
+    else:
+        rows = [[c.image, c.metric, f"{c.official:.4f}", *_deviation(c.ours, c.official, c.agrees)] for c in checks]
+        console.table(["image", "metric", "official", "here", "deviation", "agrees"], rows)
+        console.data(self_check.verdict(checks))
+    return 0 if all(check.agrees for check in checks) else 1
+
+
+def _deviation(ours: float | None, official: float, agrees: bool) -> list[str]:
+    if ours is None:
+        return ["–", "–", "unknown"]
+    return [f"{ours:.4f}", f"{100 * (ours / official - 1):+.2f} %", "yes" if agrees else "NO"]
