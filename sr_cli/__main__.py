@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-INTERNAL_ERROR = 70
+from sr_cli.errors import INTERNAL_ERROR, SrupError
+
 INTERRUPTED = 130
 TERMINATED = 143
 
@@ -28,7 +29,6 @@ def run(arguments: Sequence[str]) -> int:
 
     from sr_cli.cli import app
     from sr_cli.cli.console import printable
-    from sr_cli.errors import SrupError
 
     show_traceback = "--traceback" in arguments
     arguments = [a for a in arguments if a != "--traceback"]

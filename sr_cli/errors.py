@@ -4,6 +4,8 @@ A message is one line that says what went wrong, where, and what to do about it.
 Anything that is not a `SrupError` is a defect of ours and ends with exit code 70.
 """
 
+INTERNAL_ERROR = 70
+
 
 class SrupError(Exception):
     """Base of all errors meant for the user. `exit_code` is what the process returns."""

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from sr_cli import __version__
-from sr_cli.cli import eval as eval_command
 from sr_cli.cli import train, upscale
 
 app = typer.Typer(
@@ -36,4 +35,3 @@ def _common(
 
 app.command(name="upscale")(upscale.upscale)
 app.command(name="train")(train.train)
-app.command(name="eval")(eval_command.evaluate)

@@ -35,10 +35,13 @@ class _Silent:
 class Console:
     """Renders results and events for people, or as JSON when a script asked for it."""
 
-    def __init__(self, *, json_document: bool = False, json_lines: bool = False, quiet: bool = False) -> None:
+    def __init__(
+        self, *, json_document: bool = False, json_lines: bool = False, quiet: bool = False, verbose: bool = False
+    ) -> None:
         self.json_document = json_document
         self.json_lines = json_lines
         self.quiet = quiet or json_document or json_lines
+        self.verbose = verbose
 
     @property
     def machine(self) -> bool:
@@ -60,6 +63,11 @@ class Console:
     def note(self, text: str) -> None:
         """A line on standard error, left out when quiet."""
         if not self.quiet:
+            print(printable(text), file=sys.stderr, flush=True)
+
+    def detail(self, text: str) -> None:
+        """A line on standard error for the curious: only when verbose."""
+        if self.verbose:
             print(printable(text), file=sys.stderr, flush=True)
 
     def error(self, text: str) -> None:

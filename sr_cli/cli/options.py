@@ -29,6 +29,7 @@ Offline = Annotated[bool, typer.Option("--offline", help="Never touch the networ
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 JsonLines = Annotated[bool, typer.Option("--json-lines", help="Print one JSON line per event.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no notes.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="More notes.")]
 
 
 def tile(text: str) -> int | Literal["auto"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,17 +10,31 @@ import typer
 
 from sr_cli.cli import options as shared
 from sr_cli.cli.console import Console
+from sr_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from sr_cli.upscale import ImageResult, UpscaleEvent
 
 
 def upscale(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Photographs to enlarge.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Output file, or an existing folder.")] = None,
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Photographs, folders, patterns; - is standard input.")
+    ],
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", help="Output file, or folder (made if need be); - is stdout.")
+    ] = None,
     model: Annotated[
         str, typer.Option("-m", "--model", help="Model name, name:stage, path to .safetensors, bicubic or lanczos.")
     ] = "mesrgan",
+    scale: Annotated[float | None, typer.Option("--scale", metavar="1..16", help="Factor. [4]")] = None,
+    width: Annotated[int | None, typer.Option("--width", help="Columns of the result, instead of a factor.")] = None,
+    height: Annotated[int | None, typer.Option("--height", help="Rows of the result, instead of a factor.")] = None,
+    max_side: Annotated[int | None, typer.Option("--max-side", help="Reduce results with a longer side.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Output names, of {stem} {name} {parent} {model} {size} {scale} {ext}."),
+    ] = None,
+    recursive: Annotated[bool, typer.Option("-r", "--recursive", help="Look into folders inside folders.")] = False,
     device: shared.Device = "auto",
     precision: shared.Precision = "auto",
     tile: shared.Tile = "auto",
@@ -27,26 +42,44 @@ def upscale(
     format: Annotated[
         str | None, typer.Option("--format", help="Output format where no suffix tells: png, jpg, webp or tiff.")
     ] = None,
-    quality: Annotated[int | None, typer.Option("--quality", help="1 to 100, for JPEG and WebP (95).")] = None,
+    quality: Annotated[int | None, typer.Option("--quality", help="1 to 100: JPEG (95) and WebP (90).")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Keep outputs that exist.")] = False,
     strip: Annotated[bool, typer.Option("--strip", help="Write no metadata but the colour profile.")] = False,
     fidelity: shared.Fidelity = None,
     ensemble: shared.Ensemble = False,
     offline: shared.Offline = False,
+    max_pixels: Annotated[int | None, typer.Option("--max-pixels", help="Refuse larger inputs.")] = None,
+    max_output_pixels: Annotated[int | None, typer.Option("--max-output-pixels", help="Refuse larger results.")] = None,
+    max_frames: Annotated[int | None, typer.Option("--max-frames", help="Refuse longer animations.")] = None,
+    max_metadata_bytes: Annotated[
+        int | None, typer.Option("--max-metadata-bytes", help="Refuse files with more metadata.")
+    ] = None,
     json: shared.Json = False,
     json_lines: shared.JsonLines = False,
     quiet: shared.Quiet = False,
+    verbose: shared.Verbose = False,
 ) -> int:
-    """Enlarge photographs by 4.
+    """Enlarge photographs, by 4 unless told otherwise.
 
-    Without -o the result lies beside its input as {stem}_{model}_x4.
+    Without -o each result lies beside its input, as {stem}_{model}_x4. A batch that was interrupted goes on where
+    it stopped when the same command is given again.
     """
     from sr_cli import upscale as job
 
-    console = Console(json_document=json, json_lines=json_lines, quiet=quiet)
+    if output == "-" and (json or json_lines):
+        raise UsageError("--json and -o - both write to standard output; give one of them")
+    if output == "-" and sys.stdout.isatty():
+        raise UsageError("-o - would write a picture to the terminal; redirect it: > FILE")
+    console = Console(json_document=json, json_lines=json_lines, quiet=quiet, verbose=verbose)
     choices = job.UpscaleOptions(
         model=model,
+        scale=scale,
+        width=width,
+        height=height,
+        max_side=max_side,
+        name=name,
+        recursive=recursive,
         device=device,
         precision=precision,
         tile=shared.tile(tile),
@@ -59,27 +92,31 @@ def upscale(
         fidelity=fidelity,
         ensemble=ensemble,
         offline=offline,
+        limits=job.limits(max_pixels, max_output_pixels, max_frames, max_metadata_bytes),
     )
     with console.progress("starting") as bar:
 
-        def report(event: job.UpscaleEvent) -> None:
-            if event.kind == "started":
-                bar.update(0, 1, event.input.name)
-            elif event.kind == "progress":
-                bar.update(event.done, event.total)
-            if json_lines:
+        def report(event: UpscaleEvent) -> None:
+            if event.kind in ("started", "progress"):
+                bar.update(event.batch * event.count, event.count, event.input.name)
+            if event.kind == "note":
+                console.note(event.text)
+            elif event.kind == "detail":
+                console.detail(event.text)
+            elif json_lines:
                 console.event(_event(event))
             elif event.result is not None:
                 _tell(console, event.result)
 
-        results = job.run(inputs, output, choices, report)
+        results = job.run(inputs, output, choices, report, stdin=sys.stdin.buffer, stdout=sys.stdout.buffer)
     if json:
         console.document({"results": [_record(result) for result in results]})
+    _summarise(console, results)
     return job.exit_code(results)
 
 
 def _record(result: ImageResult) -> dict[str, Any]:
-    return {
+    record = {
         "input": str(result.input),
         "output": str(result.output),
         "status": result.status,
@@ -87,15 +124,19 @@ def _record(result: ImageResult) -> dict[str, Any]:
         "height": result.height,
         "tiles": result.tiles,
         "seconds": round(result.seconds, 3),
-        "error": result.error,
     }
+    if result.status == "skipped":
+        record["reason"] = result.note
+    if result.status == "failed":
+        record.update(error=result.error, exit_code=result.exit_code)
+    return record
 
 
 def _event(event: UpscaleEvent) -> dict[str, Any]:
     record: dict[str, Any] = {"event": event.kind, "input": str(event.input), "index": event.index}
     record["count"] = event.count
     if event.kind == "progress":
-        record.update(done=event.done, total=event.total)
+        record.update(done=event.done, total=event.total, batch=round(event.batch, 4))
     if event.result is not None:
         record.update(_record(event.result))
     return record
@@ -105,8 +146,18 @@ def _tell(console: Console, result: ImageResult) -> None:
     if result.status == "failed":
         console.error(result.error or "failed")
     elif result.status == "skipped":
-        console.note(f"{result.output} exists: skipped")
-    else:
+        console.note(f"{result.output}  skipped: {result.note}")
+    elif result.output != Path("-"):
         console.note(f"{result.output}  {result.width}x{result.height}  {result.seconds:.1f} s")
-        if result.redone:
-            console.warn(f"{result.redone} tiles of {result.input} overflowed in half precision and were redone")
+    if result.redone:
+        console.warn(f"{result.redone} tiles of {result.input} overflowed in half precision and were redone")
+
+
+def _summarise(console: Console, results: list[ImageResult]) -> None:
+    if len(results) == 1:
+        return
+    counts = {status: sum(result.status == status for result in results) for status in ("done", "skipped", "failed")}
+    console.note(", ".join(f"{count} {status}" for status, count in counts.items() if count))
+    for result in results:
+        if result.status == "failed":
+            console.note(f"  {result.input}: {result.error}")

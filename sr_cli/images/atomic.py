@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,10 +21,13 @@ def is_temporary(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def atomic_output(target: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
+def atomic_output(
+    target: Path, *, overwrite: bool = False, placing: Callable[[Path], None] | None = None
+) -> Iterator[BinaryIO]:
     """A temporary file beside `target`, renamed to it at the end; removed if anything goes wrong.
 
-    Its name ends in no image suffix, so no pattern picks it up. Raises OutputError for every failure of the
+    `placing` is called with the temporary file's path when it is complete, just before it gets its name.
+    The temporary name ends in no image suffix, so no pattern picks it up. Raises OutputError for every failure of the
     file system; other exceptions from inside pass through.
     """
     if not overwrite and os.path.lexists(target):
@@ -37,6 +40,8 @@ def atomic_output(target: Path, *, overwrite: bool = False) -> Iterator[BinaryIO
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if placing is not None:
+            placing(temporary)
         _place(temporary, target, overwrite)
     except OSError as error:
         raise OutputError(f"{target}: cannot be written: {_reason(error, target)}") from error

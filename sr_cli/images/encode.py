@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -31,12 +32,14 @@ def write(
     quality: int | None = None,
     overwrite: bool = False,
     strip: bool = False,
+    placing: Callable[[Path], None] | None = None,
 ) -> None:
     """Writes a photo to a file, which appears complete or not at all, or to a binary stream.
 
     format: "png", "jpeg", "webp" or "tiff"; by default what the suffix says, PNG for a stream.
     quality: 1..100 for JPEG (95) and WebP (90; 100 is lossless); nothing to say for the others.
     strip: no metadata but what gives the pixels their colour.
+    placing: called with the complete temporary file just before it gets its name.
     JPEG has no transparency: the picture is laid on white. Raises UsageError for a suffix or size that cannot
     be written, OutputError if the target exists (without `overwrite`) or cannot be written.
     """
@@ -50,7 +53,7 @@ def write(
         encode(photo, buffer, output, quality)
         target.write(buffer.getbuffer())
         return
-    with atomic_output(target, overwrite=overwrite) as file:
+    with atomic_output(target, overwrite=overwrite, placing=placing) as file:
         encode(photo, file, output, quality)
         if photo.modified_ns is not None:
             file.flush()

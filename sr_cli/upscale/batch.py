@@ -1,0 +1,378 @@
+"""The batch: photographs read ahead, enlarged one after the other, and written behind."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from pathlib import Path
+from typing import BinaryIO
+
+from sr_cli import engine, images, memory
+from sr_cli.errors import INTERNAL_ERROR, InputError, OutOfMemory, OutputError, SrupError
+from sr_cli.upscale import inputs as planning
+from sr_cli.upscale.claims import Claims
+from sr_cli.upscale.enlarge import Counts, enlarge
+from sr_cli.upscale.events import ImageResult, Kind, Report, UpscaleEvent
+from sr_cli.upscale.inputs import Batch, Task
+from sr_cli.upscale.journal import Journals, content_of, key_of
+from sr_cli.upscale.naming import check_inside
+from sr_cli.upscale.options import UpscaleOptions
+from sr_cli.upscale.pipeline import Background, Prefetch
+
+READ_AHEAD = 3
+"""Photographs that are read before their turn."""
+WRITERS = min(4, os.cpu_count() or 1)
+"""Threads that encode and write."""
+_WAITING_BYTES = 2**30
+"""Enlarged pictures that may wait for a writer, at most; a larger one waits alone."""
+
+
+def run(
+    inputs: Sequence[str | Path],
+    output: str | Path | None,
+    options: UpscaleOptions,
+    report: Report,
+    *,
+    stdin: BinaryIO | None = None,
+    stdout: BinaryIO | None = None,
+) -> list[ImageResult]:
+    """Enlarges each input; a failure is reported and does not stop the others.
+
+    An input is a file, a folder, a pattern or `-` (`stdin`); `output` is a file, a folder, `-` (`stdout`), or
+    None for names beside the inputs. Raises UsageError where the request makes no sense, WeightsError where the
+    model cannot be had: both before any photograph is touched.
+    """
+    journals = Journals()
+    batch = planning.plan([str(name) for name in inputs], None if output is None else str(output), options, journals)
+    return _Run(batch, options, report, journals, stdin, stdout).run()
+
+
+def make_upscaler(options: UpscaleOptions) -> engine.Upscaler:
+    """The engine as the options ask for it."""
+    return engine.Upscaler(
+        options.model,
+        device=options.device,
+        precision=options.precision,
+        tile=options.tile,
+        overlap=options.overlap,
+        fidelity=options.fidelity,
+        ensemble=options.ensemble,
+        offline=options.offline,
+    )
+
+
+def checked_size(photo: images.Photo, task: Task, options: UpscaleOptions) -> tuple[int, int]:
+    """Width and height of the result. Raises UsageError where the format, InputError where a limit forbids it."""
+    width, height = options.size_of(photo.width, photo.height)
+    if task.target is None:
+        images.check_size(images.by_name(options.format or "png"), width, height)
+    else:
+        images.check_size(images.for_target(task.target, options.format), width, height)
+    if width * height > options.limits.max_output_pixels:
+        raise InputError(
+            f"{task.shown_source}: would become {width}x{height}, more than "
+            f"{options.limits.max_output_pixels:,} pixels; raise the limit with --max-output-pixels"
+        )
+    return width, height
+
+
+def check_target(task: Task, options: UpscaleOptions) -> None:
+    """Cheap refusals before any work: raises OutputError if the output certainly cannot be written."""
+    target = task.target
+    if target is None:
+        return
+    if os.path.lexists(target) and not options.overwrite:
+        raise OutputError(f"{target}: already exists; use --overwrite to replace it or --skip-existing to keep it")
+    if task.root is None and not target.parent.is_dir():
+        raise OutputError(f"{target}: the folder {target.parent} does not exist; create it first")
+    if task.root is not None:
+        check_inside(target, task.root)
+    folder = target.parent
+    while not folder.is_dir():
+        if os.path.lexists(folder):
+            raise OutputError(f"{target}: {folder} is not a folder")
+        folder = folder.parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{target}: cannot be written: no permission in {folder}, or it is read-only")
+    # An enlargement is practically never smaller than what it was made from.
+    if task.source is not None and shutil.disk_usage(folder).free < task.source.stat().st_size:
+        raise OutputError(f"{target}: cannot be written: the disk is full")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A task that has been looked at: a photograph to enlarge, or an outcome already."""
+
+    index: int
+    task: Task
+    photo: images.Photo | None = None
+    size: tuple[int, int] = (0, 0)
+    """Width and height of the result."""
+    content: str | None = None
+    """Checksum of the input, for the journal."""
+    outcome: ImageResult | None = None
+    seconds: float = 0.0
+    """Time spent so far."""
+
+
+class _Run:
+    """One run over a batch; what its threads share."""
+
+    def __init__(
+        self,
+        batch: Batch,
+        options: UpscaleOptions,
+        report: Report,
+        journals: Journals,
+        stdin: BinaryIO | None,
+        stdout: BinaryIO | None,
+    ) -> None:
+        self.batch, self.options, self.journals = batch, options, journals
+        self.stdin, self.stdout = stdin, stdout
+        self.claims = Claims() if batch.several else None
+        self.results: dict[int, ImageResult] = {}
+        self._report, self._lock = report, threading.RLock()
+        self._upscaler: engine.Upscaler | None = None
+        self._loading = threading.Lock()
+        self._bytes_before = [0, *accumulate(_input_bytes(task) for task in batch.tasks)]
+        self._share = 0.0
+
+    def run(self) -> list[ImageResult]:
+        if self.batch.left_out:
+            count = len(self.batch.left_out)
+            self._message(
+                "note", f"{count} pictures left out, which are outputs of srup; name them to enlarge them again"
+            )
+        if self.batch.several and self.stdin is not None and any(task.source is None for task in self.batch.tasks):
+            self.stdin = io.BytesIO(self.stdin.read())  # here and not in a thread, which could not be interrupted
+        try:
+            limit = min(_WAITING_BYTES, memory.free_bytes() // 4)
+            if not self.batch.several:
+                for job in self._jobs():
+                    self._process(job, None)
+            else:
+                with Prefetch(self._jobs(), READ_AHEAD) as jobs, Background(WRITERS, limit) as writers:
+                    for job in jobs:
+                        self._process(job, writers)
+        finally:
+            if self.claims is not None:
+                self.claims.close()
+        return [self.results[index] for index in range(len(self.batch.tasks))]
+
+    def upscaler(self) -> engine.Upscaler:
+        """The engine, built when first needed: cheap refusals come before the model is loaded."""
+        with self._loading:
+            if self._upscaler is None:
+                self._upscaler = make_upscaler(self.options)
+                self._message(
+                    "detail", f"{self._upscaler.name} on {self._upscaler.device_name}, {self._upscaler.precision}"
+                )
+            return self._upscaler
+
+    # Reading, ahead of the network.
+
+    def _jobs(self) -> Iterator[_Job]:
+        for index, task in enumerate(self.batch.tasks):
+            if self._may_be_done(task):
+                self.upscaler()  # out here, where its failure ends the whole run
+            started = time.monotonic()
+            try:
+                job = self._opened(index, task)
+            except Exception as error:
+                job = _Job(index, task, outcome=self._failure(task, error))
+            yield replace(job, seconds=time.monotonic() - started)
+
+    def _opened(self, index: int, task: Task) -> _Job:
+        """The task claimed and its photograph read, or why there is nothing to do. Raises SrupError."""
+        if task.problem is not None:
+            raise task.problem
+        if task.source is not None and not os.path.lexists(task.source):
+            raise InputError(f"{task.source} does not exist; check the name")
+        exists = task.target is not None and os.path.lexists(task.target)
+        if self.claims and task.target and not self.claims.take(task.target):
+            return _skip(index, task, "another srup is working on it")
+        if exists and self.options.skip_existing:
+            return _skip(index, task, "it exists")
+        content = self._content(task)
+        if exists and content and self._was_done(task, content):
+            return _skip(index, task, "it was done before")
+        check_target(task, self.options)
+        photo = images.read(task.source or self._stdin(), limits=self.options.limits)
+        return _Job(index, task, photo, checked_size(photo, task, self.options), content)
+
+    def _may_be_done(self, task: Task) -> bool:
+        """Whether the journal knows the output, so that the weights decide whether it is still the right one."""
+        options = self.options
+        if not self.batch.several or options.overwrite or options.skip_existing or task.target is None:
+            return False
+        return self.journals.made(task.target)
+
+    def _was_done(self, task: Task, content: str) -> bool:
+        assert task.target is not None
+        return self._may_be_done(task) and self.journals.recognises(task.target, self._key(content))
+
+    def _content(self, task: Task) -> str | None:
+        """The input's checksum where there is a journal for it, else None."""
+        if not self.batch.several or task.source is None or task.target is None or not task.source.is_file():
+            return None
+        try:
+            return content_of(task.source)
+        except OSError as error:
+            raise InputError(f"{task.source}: cannot be read: {error.strerror or error}") from error
+
+    def _key(self, content: str) -> str:
+        upscaler = self.upscaler()
+        return key_of(content, upscaler.weights_sha256 or upscaler.name, self.options)
+
+    def _stdin(self) -> BinaryIO:
+        if self.stdin is None:
+            raise InputError("there is no standard input to read")
+        return self.stdin
+
+    # The network.
+
+    def _process(self, job: _Job, writers: Background | None) -> None:
+        """Enlarges a job's photograph and hands it to a writer, or writes it here if there are none."""
+        self._tell("started", job.index)
+        if job.photo is None:
+            assert job.outcome is not None
+            self._finish(job, job.outcome)
+            return
+        upscaler = self.upscaler()
+        amount = job.size[0] * job.size[1] * job.photo.pixels.itemsize * 4
+        if writers is not None:
+            writers.reserve(amount)
+        started = time.monotonic()
+
+        def progress(done: int, total: int) -> None:
+            self._tell("progress", job.index, done, total)
+
+        try:
+            enlarged, counts = enlarge(upscaler, job.photo, job.size, progress)
+        except Exception as error:
+            if writers is not None:
+                writers.release(amount)
+            self._finish(job, self._failure(job.task, error))
+            return
+        job = replace(job, photo=enlarged, seconds=job.seconds + time.monotonic() - started)
+        if writers is None:
+            self._write(job, counts)
+        else:
+            writers.submit(lambda: self._write(job, counts), amount)
+
+    # Writing, behind the network.
+
+    def _write(self, job: _Job, counts: Counts) -> None:
+        started = time.monotonic()
+        try:
+            self._put(job)
+        except Exception as error:
+            outcome = self._failure(job.task, error)
+        else:
+            seconds = job.seconds + time.monotonic() - started
+            width, height = job.size
+            paths = job.task.shown_source, job.task.shown_target
+            outcome = ImageResult(*paths, "done", width, height, counts.tiles, counts.redone, seconds)
+        self._finish(job, outcome)
+
+    def _put(self, job: _Job) -> None:
+        """Writes the enlarged photograph to its place. Raises SrupError."""
+        assert job.photo is not None
+        task, options = job.task, self.options
+        if task.target is None:
+            self._put_on_stdout(job.photo)
+            return
+        if task.root is not None:
+            _make_folder(task.target.parent)
+            check_inside(task.target, task.root)
+        images.write(
+            job.photo,
+            task.target,
+            format=options.format,
+            quality=options.quality,
+            overwrite=options.overwrite,
+            strip=options.strip,
+            placing=lambda finished: self._record(job, finished),
+        )
+
+    def _put_on_stdout(self, photo: images.Photo) -> None:
+        if self.stdout is None:
+            raise OutputError("there is no standard output to write to")
+        options = self.options
+        try:
+            images.write(photo, self.stdout, format=options.format, quality=options.quality, strip=options.strip)
+            self.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(f"standard output cannot be written: {error.strerror or error}") from error
+
+    def _record(self, job: _Job, finished: Path) -> None:
+        if job.content is None or job.task.target is None:
+            return
+        try:
+            self.journals.record(job.task.target, self._key(job.content), finished)
+        except OSError as error:
+            self._message("detail", f"{job.task.target} is not in the journal: {error.strerror or error}")
+
+    # Telling.
+
+    def _failure(self, task: Task, error: Exception) -> ImageResult:
+        """What an exception means for its input. Raises what is not about one input."""
+        if isinstance(error, MemoryError):
+            error = OutOfMemory(f"{task.shown_source}: does not fit into memory")
+        if isinstance(error, SrupError):
+            return _failed(task, str(error), error.exit_code)
+        if isinstance(error, BrokenPipeError) or not self.batch.several:
+            raise error
+        # A defect of ours must not cost a batch the thousands of files that it does not concern.
+        message = f"{task.shown_source}: internal error: {type(error).__name__}: {error}; please report it"
+        return _failed(task, message, INTERNAL_ERROR)
+
+    def _finish(self, job: _Job, outcome: ImageResult) -> None:
+        if self.claims and job.task.target:
+            self.claims.release(job.task.target)
+        self.results[job.index] = outcome
+        self._tell(outcome.status, job.index, 1, 1, outcome)
+
+    def _tell(self, kind: Kind, index: int, done: int = 0, total: int = 1, result: ImageResult | None = None) -> None:
+        before, after = self._bytes_before[index : index + 2]
+        share = (before + (after - before) * done / max(1, total)) / self._bytes_before[-1]
+        with self._lock:
+            self._share = max(self._share, share)  # writers finish behind the network
+            task, count = self.batch.tasks[index], len(self.batch.tasks)
+            done, total = (done, total) if kind == "progress" else (0, 0)
+            self._report(UpscaleEvent(kind, task.shown_source, index, count, done, total, self._share, result))
+
+    def _message(self, kind: Kind, text: str) -> None:
+        with self._lock:
+            self._report(UpscaleEvent(kind, Path(), 0, len(self.batch.tasks), text=text))
+
+
+def _skip(index: int, task: Task, reason: str) -> _Job:
+    return _Job(index, task, outcome=ImageResult(task.shown_source, task.shown_target, "skipped", note=reason))
+
+
+def _failed(task: Task, error: str, exit_code: int) -> ImageResult:
+    return ImageResult(task.shown_source, task.shown_target, "failed", error=error, exit_code=exit_code)
+
+
+def _input_bytes(task: Task) -> int:
+    """The size of an input file, which stands for the time it will take; at least 1."""
+    try:
+        return 1 if task.source is None else max(1, task.source.stat().st_size)
+    except OSError:
+        return 1
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: the folder cannot be made: {error.strerror or error}") from error

@@ -1,0 +1,80 @@
+"""What the job tells while it works, and what it hands back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Status = Literal["done", "skipped", "failed"]
+Kind = Literal["note", "detail", "started", "progress", "done", "skipped", "failed"]
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """What became of one input."""
+
+    input: Path
+    """The photograph; `-` is standard input."""
+    output: Path
+    """Where the enlarged one is, or would have been; `-` is standard output."""
+    status: Status
+    """`skipped`: nothing had to be done; `note` says why."""
+    width: int = 0
+    """Columns of the output."""
+    height: int = 0
+    """Rows of the output."""
+    tiles: int = 0
+    """Tiles computed; 0 for interpolation."""
+    redone: int = 0
+    """Tiles computed again because half precision overflowed."""
+    seconds: float = 0.0
+    """Time spent on this input: reading, enlarging and writing it, without waiting for others."""
+    note: str | None = None
+    """Why it was skipped."""
+    error: str | None = None
+    """Why it failed."""
+    exit_code: int = 0
+    """The exit code that this failure alone would have."""
+
+
+@dataclass(frozen=True)
+class UpscaleEvent:
+    """Something happened to an input: `started`, `progress`, `done`, `skipped` or `failed`.
+
+    Or something that is not about one input: `note`, worth knowing for everybody, or `detail`, for the curious.
+    """
+
+    kind: Kind
+    """What happened."""
+    input: Path
+    """To which input."""
+    index: int
+    """The input's position, from 0."""
+    count: int
+    """How many inputs there are."""
+    done: int = 0
+    """Tiles done (`progress`)."""
+    total: int = 0
+    """Tiles of this input (`progress`)."""
+    batch: float = 0.0
+    """Share of the whole batch that is done, 0 to 1, by the size of the files."""
+    result: ImageResult | None = None
+    """The outcome (`done`, `skipped`, `failed`)."""
+    text: str = ""
+    """What is worth knowing (`note`, `detail`)."""
+
+
+Report = Callable[[UpscaleEvent], None]
+"""Takes events; called from one thread at a time, though not always the same."""
+
+
+def exit_code(results: Sequence[ImageResult]) -> int:
+    """0 if all went well; the failures' common code if all failed alike; else 1."""
+    failures = {result.exit_code for result in results if result.status == "failed"}
+    if not failures:
+        return 0
+    if len(failures) == 1 and all(result.status == "failed" for result in results):
+        return failures.pop()
+    return 1

@@ -1,0 +1,227 @@
+"""From what the user named to a list of tasks: which file becomes which, all settled before work starts."""
+
+from __future__ import annotations
+
+import functools
+import glob
+import os
+import sys
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sr_cli import images
+from sr_cli.errors import InputError, SrupError, UsageError
+from sr_cli.upscale.journal import Journals
+from sr_cli.upscale.naming import Namer
+from sr_cli.upscale.options import UpscaleOptions
+
+PIPE = "-"
+"""Standard input or output on the command line."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One input and where its output goes."""
+
+    source: Path | None
+    """The photograph; None: standard input."""
+    target: Path | None
+    """The output; None: standard output."""
+    root: Path | None = None
+    """The folder that the output must not leave; None where the user named the output itself."""
+    problem: SrupError | None = None
+    """Why this cannot be done, found while planning."""
+
+    @property
+    def shown_source(self) -> Path:
+        """The input as results name it."""
+        return self.source or Path(PIPE)
+
+    @property
+    def shown_target(self) -> Path:
+        """The output as results name it."""
+        return self.target or Path(PIPE)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Everything there is to do."""
+
+    tasks: tuple[Task, ...]
+    """In the order of the command line, folders in the order of their names."""
+    several: bool
+    """Whether the user asked for more than one file: only then is there a journal."""
+    left_out: tuple[Path, ...] = ()
+    """Pictures in folders that are outputs of this or an earlier batch, and so no inputs."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An input file, and how it was named."""
+
+    source: Path | None
+    below: Path = Path()
+    """The folder it lies in, relative to the folder that the user named."""
+    listed: bool = False
+    """Found in a folder or by a pattern, not named by the user."""
+    problem: SrupError | None = None
+
+
+def plan(inputs: Sequence[str], output: str | None, options: UpscaleOptions, journals: Journals) -> Batch:
+    """What to do for `srup upscale INPUTS -o OUTPUT`. Raises UsageError where that makes no sense or outputs collide.
+
+    An input is a file, a folder, a pattern (`*`, `?`, `[...]`, `**`) or `-`. `output` is a file, a folder (made
+    when needed), `-`, or None for names beside the inputs.
+    """
+    _real_folder.cache_clear()
+    folder = Path(output) if output is not None and output != PIPE else None
+    found = [item for name in inputs for item in _find(name, options.recursive, folder)]
+    several = len(found) != 1 or found[0].listed
+    if several and output is not None:
+        _check_output(output, len(found))
+    to_folder = folder is not None and (several or folder.is_dir() or _ends_in_separator(output))
+    namer = Namer(options)
+    items = [(_task(item, folder, output == PIPE, to_folder, namer), item.listed) for item in found]
+    return _settled(items, several, options, journals)
+
+
+def _ends_in_separator(output: str | None) -> bool:
+    return output is not None and output.endswith(tuple(filter(None, (os.sep, os.altsep))))
+
+
+def _check_output(output: str, count: int) -> None:
+    """Raises UsageError unless several outputs can go there."""
+    path = Path(output)
+    if output == PIPE:
+        raise UsageError(f"{count} inputs cannot go to standard output; give a folder with -o")
+    if (path.exists() and not path.is_dir()) or (
+        images.by_suffix(path) and not path.exists() and not _ends_in_separator(output)
+    ):
+        raise UsageError(f"{count} inputs cannot go into one file {path}; give a folder with -o (end it with /)")
+
+
+def _task(item: _Found, folder: Path | None, to_pipe: bool, to_folder: bool, namer: Namer) -> Task:
+    if to_pipe:
+        return Task(item.source, None, problem=item.problem)
+    if folder is not None and not to_folder:
+        return Task(item.source, folder, problem=item.problem)
+    if item.source is None and item.problem is None and folder is None:
+        raise UsageError("standard input needs an output: -o FILE, or -o - for standard output")
+    name = namer(item.source)
+    root = item.source.parent if folder is None and item.source is not None else folder or Path()
+    below = item.below if folder is not None else Path()
+    return Task(item.source, root / below / name, root, item.problem)
+
+
+def _find(name: str, recursive: bool, output: Path | None) -> Iterator[_Found]:
+    path = Path(name)
+    if name == PIPE:
+        yield _Found(None)
+    elif path.is_dir():
+        yield from _in_folder(path, recursive, output)
+    elif not os.path.lexists(path) and glob.has_magic(name):
+        yield from _by_pattern(name)
+    else:
+        yield _Found(path)
+
+
+def _in_folder(folder: Path, recursive: bool, output: Path | None) -> Iterator[_Found]:
+    """The pictures in a folder, without hidden ones; links to folders are followed, but never in circles."""
+    skipped = output is not None and os.path.lexists(output) and not output.samefile(folder)
+    seen = {_identity(output)} if skipped and output is not None else set()
+    count, inner = 0, False
+    for root, folders, files in os.walk(folder, followlinks=True):
+        here = _identity(Path(root))
+        if here in seen:
+            folders.clear()
+            continue
+        seen.add(here)
+        inner = inner or bool(folders)
+        folders[:] = sorted(name for name in folders if not name.startswith(".")) if recursive else []
+        for name in sorted(files):
+            path = Path(root, name)
+            if _is_picture_name(path) and path.is_file():
+                count += 1
+                yield _Found(path, Path(root).relative_to(folder), listed=True)
+    if count == 0:
+        hint = "; --recursive looks into the folders inside" if inner and not recursive else ""
+        yield _Found(folder, problem=InputError(f"{folder}: no pictures in this folder{hint}"), listed=True)
+
+
+def _by_pattern(pattern: str) -> Iterator[_Found]:
+    matches = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
+    pictures = [path for path in matches if _is_picture_name(path) and path.is_file()]
+    if not pictures:
+        yield _Found(Path(pattern), problem=InputError(f"{pattern}: no picture matches this pattern"), listed=True)
+    for path in pictures:
+        yield _Found(path, listed=True)
+
+
+def _is_picture_name(path: Path) -> bool:
+    return path.suffix.lower() in images.READABLE_SUFFIXES and not path.name.startswith(".")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _settled(items: list[tuple[Task, bool]], several: bool, options: UpscaleOptions, journals: Journals) -> Batch:
+    """The batch without doublets and without outputs among its inputs. Raises UsageError for collisions."""
+    unique = {_place(task.source) if task.source else PIPE: (task, listed) for task, listed in reversed(items)}
+    items = list(reversed(unique.values()))
+    tasks, left_out = _without_outputs(items, journals)
+    inputs: dict[str, Task] = {}
+    for task in tasks:
+        if task.source is not None:
+            # By its own name and by what that may be a link to: both must stay as they are.
+            inputs[_place(task.source)] = inputs[os.path.realpath(task.source)] = task
+    targets: dict[str, Task] = {}
+    for task in tasks:
+        if task.target is None or task.problem is not None:
+            continue
+        images.for_target(task.target, options.format)
+        place = _place(task.target)
+        if place in inputs:
+            which = "the input itself" if inputs[place] is task else "also an input"
+            raise UsageError(f"the output {task.target} is {which}; choose another name")
+        if place in targets:
+            raise UsageError(
+                f"{targets[place].shown_source} and {task.shown_source} would both become {task.target}; "
+                "choose a --name with {name} or {parent}"
+            )
+        targets[place] = task
+    return Batch(tuple(tasks), several, tuple(left_out))
+
+
+def _without_outputs(items: list[tuple[Task, bool]], journals: Journals) -> tuple[list[Task], list[Path]]:
+    """Tasks to do, and the pictures found in folders that are outputs themselves: of this batch or an earlier one."""
+    targets = {_place(task.target) for task, _ in items if task.target and not task.problem}
+    tasks, left_out = [], []
+    for task, listed in items:
+        source = task.source if listed and not task.problem else None
+        if source and (_place(source) in targets or journals.made(source)) and not _onto_itself(task):
+            left_out.append(source)
+        else:
+            tasks.append(task)
+    return tasks, left_out
+
+
+def _onto_itself(task: Task) -> bool:
+    return task.target is not None and task.source is not None and _place(task.target) == _place(task.source)
+
+
+def _place(path: Path) -> str:
+    """A key that is the same for all spellings of one place, as far as the system sees them as one."""
+    # The folder is resolved, the file is not: an output replaces a link and never writes through it.
+    place = os.path.join(_real_folder(str(path.parent)), path.name)
+    if sys.platform == "darwin":
+        return unicodedata.normalize("NFC", place).casefold()
+    return os.path.normcase(place)
+
+
+@functools.lru_cache(maxsize=4096)
+def _real_folder(folder: str) -> str:
+    return os.path.realpath(folder)

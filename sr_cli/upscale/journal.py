@@ -1,0 +1,139 @@
+"""What was done before: one journal per output folder, so that an interrupted batch goes on where it stopped.
+
+A journal lies in the user's cache (`srup/journal/`, named after the output folder's path), never among the
+photographs. It has one line of JSON per output, written when the file is complete and just before it gets its
+name: whatever moment a process is killed at, an output that is there is either described or not ours. A line
+that makes no sense (cut off, overwritten) is passed over: at worst a file is done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from sr_cli import __version__
+from sr_cli.upscale.options import UpscaleOptions
+from sr_cli.weights.manifest import home
+
+# Some file systems keep the time of a change to two seconds only.
+_TIME_GRAIN_NS = 2 * 10**9
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One line: an output and what it was made from."""
+
+    name: str
+    """The output's name in its folder."""
+    key: str
+    """See `key_of`."""
+    size: int
+    """Bytes of the output."""
+    mtime_ns: int
+    """Its time of change."""
+
+    def describes(self, file: os.stat_result) -> bool:
+        """Whether the file is still the one that was written."""
+        return file.st_size == self.size and abs(file.st_mtime_ns - self.mtime_ns) < _TIME_GRAIN_NS
+
+
+def content_of(source: Path) -> str:
+    """The checksum of an input's bytes. Raises OSError."""
+    with source.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def key_of(content: str, weights: str, options: UpscaleOptions) -> str:
+    """A checksum of all that decides an output: the input's bytes, the weights, the options, our version."""
+    decisive = (
+        (options.size_label, options.format, options.quality, options.strip),
+        (options.fidelity, options.ensemble, options.precision, options.overlap),
+    )
+    return hashlib.sha256(repr((content, weights, decisive, __version__)).encode()).hexdigest()
+
+
+class Journals:
+    """The journals of all the folders that a batch writes to. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._folder = home() / "journal"
+        self._journals: dict[str, _Journal] = {}
+        self._lock = threading.Lock()
+
+    def made(self, path: Path) -> bool:
+        """Whether a picture is an output of this or an earlier batch, and unchanged since."""
+        return self._check(path, None)
+
+    def recognises(self, target: Path, key: str) -> bool:
+        """Whether the file `target` is the unchanged output of exactly this work."""
+        return self._check(target, key)
+
+    def record(self, target: Path, key: str, finished: Path) -> None:
+        """Notes that `finished` is about to be given the name `target`. Raises OSError."""
+        status = finished.stat()
+        with self._lock:
+            self._of(target).append(_Entry(target.name, key, status.st_size, status.st_mtime_ns))
+
+    def _check(self, path: Path, key: str | None) -> bool:
+        try:
+            status = path.lstat()
+        except OSError:
+            return False
+        with self._lock:
+            entry = self._of(path).read().get(path.name)
+        return entry is not None and key in (None, entry.key) and entry.describes(status)
+
+    def _of(self, path: Path) -> _Journal:
+        folder = os.path.realpath(path.parent)
+        if folder not in self._journals:
+            name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]
+            self._journals[folder] = _Journal(self._folder / f"{name}.jsonl")
+        return self._journals[folder]
+
+
+class _Journal:
+    """One file, read on as it grows: another process may be writing to it as well."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read_to = 0
+        self._entries: dict[str, _Entry] = {}
+
+    def read(self) -> dict[str, _Entry]:
+        """The last entry of each output."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._read_to)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break  # being written just now, or cut off: looked at again next time
+                    self._read_to += len(line)
+                    if entry := _parsed(line):
+                        self._entries[entry.name] = entry
+        except OSError:
+            pass  # no journal yet, or none that can be read: nothing is known to be done
+        return self._entries
+
+    def append(self, entry: _Entry) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(vars(entry)) + "\n"
+        with self._path.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    text = "\n" + text  # the last line was cut off: ours must not continue it
+            file.write(text.encode())  # one write in append mode: lines of two processes do not mix
+
+
+def _parsed(line: bytes) -> _Entry | None:
+    try:
+        entry = _Entry(**json.loads(line))
+    except (ValueError, TypeError, RecursionError):
+        return None
+    texts, numbers = (entry.name, entry.key), (entry.size, entry.mtime_ns)
+    sound = all(isinstance(text, str) for text in texts) and all(type(number) is int for number in numbers)
+    return entry if sound else None

@@ -1,0 +1,84 @@
+"""Names of outputs: templates, and the promise that nothing is written outside the output folder."""
+
+from __future__ import annotations
+
+import os
+import string
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from sr_cli import images
+from sr_cli.errors import OutputError, UsageError
+from sr_cli.upscale.options import UpscaleOptions
+
+DEFAULT_TEMPLATE = "{stem}_{model}_{size}{ext}"
+FIELDS = ("stem", "name", "parent", "model", "size", "scale", "ext")
+STDIN_STEM = "stdin"
+
+
+class Namer:
+    """Gives each input the name of its output. Raises UsageError for a template that makes no sense.
+
+    A template holds the fields `{stem}` (the input's name without its suffix), `{name}` (with it),
+    `{parent}` (the folder it lies in), `{model}`, `{size}` (`x4`, `w2000`, ...), `{scale}` (`4`) and
+    `{ext}` (`.png`), and may put outputs into folders below the output folder (`{model}/{stem}{ext}`).
+    """
+
+    def __init__(self, options: UpscaleOptions) -> None:
+        self.template = options.name or DEFAULT_TEMPLATE
+        self.options = options
+        model = options.model
+        self.model = Path(model).stem if model.endswith(".safetensors") else model.replace(":", "-")
+        self._check_template()
+
+    def _check_template(self) -> None:
+        try:
+            parts = list(string.Formatter().parse(self.template))
+        except ValueError as error:
+            raise UsageError(f"--name {self.template!r}: {error}") from None
+        known = ", ".join(f"{{{field}}}" for field in FIELDS)
+        for _, field, spec, conversion in parts:
+            if field is None:
+                continue
+            if field not in FIELDS or spec or conversion:
+                raise UsageError(f"--name {self.template!r}: unknown field {{{field}}}; known: {known}")
+            if field == "scale" and not self.options.size_label.removeprefix("x").replace(".", "", 1).isdecimal():
+                raise UsageError("--name: {scale} is not known with --width, --height or --max-side; use {size}")
+        if any(ord(character) < 32 for character in self.template):
+            raise UsageError("--name: a template must not hold control characters")
+        _check_relative(self.template, f"--name {self.template!r}")
+
+    def __call__(self, source: Path | None) -> Path:
+        """The output's path relative to its folder. Raises UsageError if it would leave that folder."""
+        stem = STDIN_STEM if source is None else source.stem
+        name = STDIN_STEM if source is None else source.name
+        values = {
+            "stem": stem,
+            "name": name,
+            "parent": "" if source is None else source.absolute().parent.name,
+            "model": self.model,
+            "size": self.options.size_label,
+            "scale": self.options.size_label.removeprefix("x"),
+            "ext": self._suffix(source),
+        }
+        text = self.template.format(**values)
+        _check_relative(text, f"--name {self.template!r} makes {text!r} of {name!r}, which")
+        return Path(text)
+
+    def _suffix(self, source: Path | None) -> str:
+        if self.options.format is not None:
+            return images.by_name(self.options.format).suffixes[0]
+        return source.suffix if source is not None and images.by_suffix(source) else ".png"
+
+
+def _check_relative(text: str, what: str) -> None:
+    """Refuses absolute paths, drives and `..` in the notation of any system."""
+    parts = PurePosixPath(text).parts + PureWindowsPath(text).parts
+    if text.startswith(("/", "\\")) or PureWindowsPath(text).drive or ".." in parts or not parts:
+        raise UsageError(f"{what}: must be a name below the output folder, without '..' and not absolute")
+
+
+def check_inside(target: Path, root: Path) -> None:
+    """Raises OutputError if `target` would, through a symbolic link, lie outside the folder `root`."""
+    folder = Path(os.path.realpath(target.parent))
+    if not folder.is_relative_to(os.path.realpath(root)):
+        raise OutputError(f"{target}: its folder is a link to {folder}, outside the output folder {root}")
