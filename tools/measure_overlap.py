@@ -27,9 +27,7 @@ def largest_difference(weights: str, overlap: int, pictures: list[np.ndarray]) -
     """Largest difference between tiled and whole, in levels of 255."""
     tiled = engine.Upscaler(weights, device="cpu", tile=TILE, overlap=overlap)
     whole = engine.Upscaler(weights, device="cpu", tile=0, overlap=overlap)
-    return max(
-        float(np.abs(tiled.upscale(p).pixels - whole.upscale(p).pixels).max()) * 255 for p in pictures
-    )
+    return max(float(np.abs(tiled.upscale(p).pixels - whole.upscale(p).pixels).max()) * 255 for p in pictures)
 
 
 def main() -> None:

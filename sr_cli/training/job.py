@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import sr_cli
-from sr_cli import models
+from sr_cli import memory, models
 from sr_cli.errors import InputError, OutputError, UsageError, WeightsError
 from sr_cli.training import checkpoint, core, data, losses, parallel, stages, validation
 from sr_cli.training.config import RECIPES, TrainConfig, override, read_toml
@@ -107,6 +107,8 @@ def run_training(options: TrainOptions, report: Report) -> TrainResult:
     folder = options.out or Path("runs") / config.model
     names = ["pixel", "gan"] if options.stage == "both" else [options.stage]
     device = _device(options.device)
+    if device.type == "cpu":
+        memory.keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
     with _Stopper(options.max_minutes) as stopper, parallel.group(device):
