@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from sr_cli import __version__
+from sr_cli.cli import eval as eval_command
 from sr_cli.cli import train, upscale
 
 app = typer.Typer(
@@ -35,3 +36,4 @@ def _common(
 
 app.command(name="upscale")(upscale.upscale)
 app.command(name="train")(train.train)
+app.command(name="eval")(eval_command.evaluate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -34,14 +35,26 @@ def _smooth(maps: Floats, weights: Floats) -> Floats:
     return smooth
 
 
-def _similarity(mean: Floats, mean_of: Floats, peak: float) -> Floats:
-    """The SSIM map from the means of (x, y) and of (x², y², xy)."""
-    c1, c2 = (_K1 * peak) ** 2, (_K2 * peak) ** 2
-    product = mean[0] * mean[1]
-    squares = mean[0] ** 2 + mean[1] ** 2
-    covariance = mean_of[2] - product
-    variances = mean_of[0] + mean_of[1] - squares
-    return (2 * product + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))
+def _moments(output: NDArray[Any], reference: NDArray[Any]) -> Iterator[tuple[Floats, Floats]]:
+    """Strip by strip, the local means of (x, y) and of (x², y², xy) of two images (H, W).
+
+    Raises ValueError for different shapes or a side below 11.
+    """
+    if output.shape != reference.shape:
+        raise ValueError(f"sizes differ: {output.shape} and {reference.shape}")
+    if min(output.shape) < WINDOW:
+        raise ValueError(f"smaller than the {WINDOW}x{WINDOW} window of SSIM")
+    weights = _gaussian()
+    for top in range(0, output.shape[0] - WINDOW + 1, _STRIP_ROWS):
+        rows = slice(top, top + _STRIP_ROWS + WINDOW - 1)
+        x, y = output[rows].astype(np.float64), reference[rows].astype(np.float64)
+        smooth = _smooth(np.stack([x, y, x * x, y * y, x * y]), weights)
+        yield smooth[:2], smooth[2:]
+
+
+def _mean(maps: Iterator[Floats]) -> float:
+    sums = [(float(part.sum()), part.size) for part in maps]
+    return sum(total for total, _ in sums) / sum(count for _, count in sums)
 
 
 def ssim(output: NDArray[Any], reference: NDArray[Any], peak: float = 255.0) -> float:
@@ -51,21 +64,32 @@ def ssim(output: NDArray[Any], reference: NDArray[Any], peak: float = 255.0) -> 
     population covariance: Wang et al., "Image quality assessment: from error visibility to structural
     similarity" (2004), section III. Raises ValueError for different shapes or a side below 11.
     """
-    if output.shape != reference.shape:
-        raise ValueError(f"sizes differ: {output.shape} and {reference.shape}")
-    if min(output.shape[:2]) < WINDOW:
-        raise ValueError(f"smaller than the {WINDOW}x{WINDOW} window of SSIM")
-    if output.ndim == 3:
+    if output.ndim == 3 and output.shape == reference.shape:
         channels = range(output.shape[2])
         return float(np.mean([ssim(output[..., c], reference[..., c], peak) for c in channels]))
-    weights = _gaussian()
-    total = 0.0
-    for top in range(0, output.shape[0] - WINDOW + 1, _STRIP_ROWS):
-        rows = slice(top, top + _STRIP_ROWS + WINDOW - 1)
-        x, y = output[rows].astype(np.float64), reference[rows].astype(np.float64)
-        smooth = _smooth(np.stack([x, y, x * x, y * y, x * y]), weights)
-        total += float(_similarity(smooth[:2], smooth[2:], peak).sum())
-    return total / ((output.shape[0] - WINDOW + 1) * (output.shape[1] - WINDOW + 1))
+    c1, c2 = (_K1 * peak) ** 2, (_K2 * peak) ** 2
+
+    def similarity(mean: Floats, mean_of: Floats) -> Floats:
+        product, squares = mean[0] * mean[1], mean[0] ** 2 + mean[1] ** 2
+        covariance, variances = mean_of[2] - product, mean_of[0] + mean_of[1] - squares
+        return (2 * product + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))
+
+    return _mean(similarity(mean, mean_of) for mean, mean_of in _moments(output, reference))
+
+
+def contrast_structure(x: NDArray[Any], y: NDArray[Any], peak: float = 255.0) -> float:
+    """Mean of SSIM's contrast and structure terms alone, without luminance, of two images (H, W).
+
+    (2 cov + C2) / (var + var + C2), with the window and constants of `ssim`.
+    """
+    c2 = (_K2 * peak) ** 2
+
+    def similarity(mean: Floats, mean_of: Floats) -> Floats:
+        covariance = mean_of[2] - mean[0] * mean[1]
+        variances = mean_of[0] + mean_of[1] - mean[0] ** 2 - mean[1] ** 2
+        return (2 * covariance + c2) / (variances + c2)
+
+    return _mean(similarity(mean, mean_of) for mean, mean_of in _moments(x, y))
 
 
 def ssim_global(output: NDArray[Any], reference: NDArray[Any], peak: float = 255.0) -> float:

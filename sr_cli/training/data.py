@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from sr_cli.datasets import SCALE, SUFFIXES, crop_to_scale, read_rgb, reduce_image
@@ -127,8 +126,8 @@ def load_images(
     for path in paths:
         try:
             image = cache_image(path, cache)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            report(f"skipped {path}: {error}")
+        except (InputError, OSError, ValueError) as error:
+            report(f"skipped {error}" if isinstance(error, InputError) else f"skipped {path}: {error}")
             continue
         if min(image.hr.shape[:2]) < patch:
             report(f"skipped {path}: smaller than a patch of {patch} pixels")

@@ -1,0 +1,164 @@
+"""`srup eval`: measure models under a stated convention."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sr_cli.cli import options as shared
+from sr_cli.cli.console import Console
+from sr_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from sr_cli.evaluate import Evaluation, ModelScores
+
+
+def evaluate(
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", help="Published set: set5, set14, bsd100, urban100, div2k-val. Repeatable."),
+    ] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option("--data", help="Folder of HR images, or with HR/ and LR/, or *_HR and *_LR files. Repeatable."),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("-m", "--model", help="Model, name:stage, path, bicubic or lanczos. Repeatable. [every bundled]"),
+    ] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option("--metrics", help="psnr_y, ssim_y, psnr_rgb, ssim_rgb, rmse, niqe, nrqm, pi. Repeatable."),
+    ] = None,
+    protocol: Annotated[str | None, typer.Option("--protocol", help="standard or poster. [standard]")] = None,
+    fidelity: Annotated[
+        float | None, typer.Option("--fidelity", help="0 to 1: from a model's GAN weights to its pixel weights.")
+    ] = None,
+    device: shared.Device = "auto",
+    precision: shared.Precision = "auto",
+    against: Annotated[str | None, typer.Option("--against", help="poster: beside its Table 1.")] = None,
+    report: Annotated[Path | None, typer.Option("--report", help="Write one self-contained HTML page.")] = None,
+    save_images: Annotated[
+        Path | None, typer.Option("--save-images", help="Folder for the outputs: DATASET/MODEL/NAME.png.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write one row for each model and image.")] = None,
+    niqe_parameters: Annotated[
+        Path | None, typer.Option("--niqe-parameters", help="NIQE's parameters, instead of the Hub's.")
+    ] = None,
+    nrqm_model: Annotated[Path | None, typer.Option("--nrqm-model", help="NRQM's model, instead of the Hub's.")] = None,
+    self_check: Annotated[
+        bool, typer.Option("--self-check", help="Hold NIQE, NRQM and PI of this installation against official scores.")
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Do not go on with an interrupted run.")] = False,
+    offline: shared.Offline = False,
+    json: shared.Json = False,
+    json_lines: shared.JsonLines = False,
+    quiet: shared.Quiet = False,
+) -> int:
+    """Measure models on data sets: PSNR, SSIM, RMSE, NIQE and the perceptual index."""
+    from sr_cli import evaluate as job
+
+    console = Console(json_document=json, json_lines=json_lines, quiet=quiet)
+    if self_check:
+        folder = data[0] if data else None
+        return _self_check(console, folder, niqe_parameters, nrqm_model, offline)
+    names = tuple(name for given in metrics or [] for name in given.split(","))
+    options = job.EvalOptions(
+        models=tuple(model or ()),
+        data=tuple(data or ()),
+        datasets=tuple(dataset or ()),
+        metrics=tuple(dict.fromkeys(names)) or job.DEFAULT_METRICS,
+        protocol=protocol,
+        against=against,
+        fidelity=fidelity,
+        device=device,
+        precision=precision,
+        save_images=save_images,
+        for_report=report is not None,
+        niqe_parameters=niqe_parameters,
+        nrqm_model=nrqm_model,
+        offline=offline,
+        fresh=fresh,
+    )
+    for target in (report, csv):
+        if target is not None and not target.absolute().parent.is_dir():
+            raise UsageError(f"the folder {target.parent} for {target.name} does not exist; create it first")
+    with console.progress("starting") as bar:
+
+        def tell(event: job.EvalEvent) -> None:
+            if event.kind == "image":
+                bar.update(event.done, event.total or 0, f"{event.dataset} {event.text}")
+                for name, scores in event.scores.items():
+                    if scores.error and not json_lines:
+                        console.error(scores.error)
+                        break
+                    if json_lines:
+                        console.event(
+                            {"event": "image", "dataset": event.dataset, "model": name, **job.image_dict(scores)}
+                        )
+            elif event.kind == "download":
+                bar.update(event.done, event.total or 0, f"downloading {event.text}")
+            else:
+                console.note(event.text)
+
+        evaluation = job.run(options, tell)
+    if csv is not None:
+        job.write_csv(evaluation, csv)
+    if report is not None:
+        job.write_report(evaluation, report)  # type: ignore[attr-defined]
+        console.note(f"report: {report}")
+    if console.machine:
+        (console.document if json else console.event)(evaluation.to_dict())
+    else:
+        _show(console, evaluation)
+    return job.exit_code(evaluation)
+
+
+def _show(console: Console, evaluation: Evaluation) -> None:
+    from sr_cli.evaluate import METRICS, poster
+
+    def cells(values: Any) -> list[str]:
+        found = [(METRICS[name], values.get(name)) for name in evaluation.metrics]
+        return ["–" if value is None else f"{value:.{metric.digits}f}" for metric, value in found]
+
+    columns = ["model", "data set", "images", *(METRICS[name].title for name in evaluation.metrics)]
+    rows = [[r.model, r.dataset, _count(r), *cells(r.metrics)] for r in evaluation.results]
+    if evaluation.against:
+        rows += [[f"{name} (poster)", poster.DATASET, "90", *cells(s)] for name, s in poster.SCORES.items()]
+    lr = " and ".join(sorted({result.lr for result in evaluation.results}))
+    console.table(columns, rows, title=f"{evaluation.protocol.name} protocol, LR {lr}")
+    console.data(f"{evaluation.protocol.name}: {evaluation.protocol.description}")
+    reasons = {(name, why) for result in evaluation.results for name, why in result.unavailable.items()}
+    for name, why in sorted(reasons):
+        console.data(f"{METRICS[name].title.split(',')[0]}: {why}")
+    for line in poster.CAVEATS if evaluation.against else ():
+        console.data(line)
+
+
+def _count(result: ModelScores) -> str:
+    whole = len(result.images)
+    return str(whole) if result.measured == whole else f"{result.measured} of {whole}"
+
+
+def _self_check(
+    console: Console, folder: Path | None, niqe_parameters: Path | None, nrqm_model: Path | None, offline: bool
+) -> int:
+    from sr_cli.evaluate import self_check
+
+    checks = self_check.run(folder, niqe_parameters, nrqm_model, offline=offline, note=console.note)
+    if console.machine:
+        results = [{**vars(check), "agrees": check.agrees} for check in checks]
+        (console.document if console.json_document else console.event)({"results": results})
+    else:
+        rows = [[c.image, c.metric, f"{c.official:.4f}", *_deviation(c.ours, c.official, c.agrees)] for c in checks]
+        console.table(["image", "metric", "official", "here", "deviation", "agrees"], rows)
+        console.data(self_check.verdict(checks))
+    return 0 if all(check.agrees for check in checks) else 1
+
+
+def _deviation(ours: float | None, official: float, agrees: bool) -> list[str]:
+    if ours is None:
+        return ["–", "–", "unknown"]
+    return [f"{ours:.4f}", f"{100 * (ours / official - 1):+.2f} %", "yes" if agrees else "NO"]

@@ -1,0 +1,29 @@
+"""The evaluation job: images in, scores under a stated convention out."""
+
+from sr_cli.evaluate.job import (
+    EvalEvent,
+    EvalOptions,
+    Evaluation,
+    ImageScores,
+    ModelScores,
+    exit_code,
+    image_dict,
+    run,
+)
+from sr_cli.evaluate.scores import DEFAULT_METRICS, METRICS, PROTOCOLS
+from sr_cli.evaluate.tables import write_csv
+
+__all__ = [
+    "DEFAULT_METRICS",
+    "METRICS",
+    "PROTOCOLS",
+    "EvalEvent",
+    "EvalOptions",
+    "Evaluation",
+    "ImageScores",
+    "ModelScores",
+    "exit_code",
+    "image_dict",
+    "run",
+    "write_csv",
+]

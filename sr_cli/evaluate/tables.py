@@ -1,0 +1,37 @@
+"""Results as a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from sr_cli import images
+from sr_cli.evaluate.job import Evaluation
+
+
+def write_csv(evaluation: Evaluation, target: Path) -> None:
+    """One row for each data set, model and image, UTF-8; replaces an earlier file.
+
+    An empty field is a score that cannot be had; `note` says why. Raises OutputError.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["protocol", "dataset", "lr", "model", "image", *evaluation.metrics, "note"])
+    for result in evaluation.results:
+        for image in result.images:
+            values = [image.metrics.get(name) for name in evaluation.metrics]
+            notes = [f"{name}: {why}" for name, why in image.unavailable.items()]
+            writer.writerow(
+                [
+                    evaluation.protocol.name,
+                    result.dataset,
+                    result.lr,
+                    result.model,
+                    image.name,
+                    *("" if value is None else repr(round(value, 6)) for value in values),
+                    image.error or "; ".join(notes),
+                ]
+            )
+    with images.atomic_output(target, overwrite=True) as file:
+        file.write(text.getvalue().encode("utf-8"))
