@@ -2,18 +2,20 @@
 
 from sr_cli.images.alpha import alpha_as_rgb, bleed, for_network
 from sr_cli.images.atomic import atomic_output, is_temporary
-from sr_cli.images.decode import channels, read
-from sr_cli.images.encode import write
+from sr_cli.images.decode import channels, read, read_all
+from sr_cli.images.encode import losses, write, write_all
 from sr_cli.images.formats import (
     OUTPUT_FORMATS,
     READABLE_SUFFIXES,
     OutputFormat,
     by_name,
     by_suffix,
+    check_several,
     check_size,
     for_target,
 )
-from sr_cli.images.photo import Limits, Photo, Pixels, with_pixels, without_metadata
+from sr_cli.images.photo import Limits, Photo, PhotoSequence, Pixels, with_pixels, without_metadata
+from sr_cli.images.png import PngWriter, metadata_chunks
 
 __all__ = [
     "OUTPUT_FORMATS",
@@ -21,19 +23,26 @@ __all__ = [
     "Limits",
     "OutputFormat",
     "Photo",
+    "PhotoSequence",
     "Pixels",
+    "PngWriter",
     "alpha_as_rgb",
     "atomic_output",
     "bleed",
     "by_name",
     "by_suffix",
     "channels",
+    "check_several",
     "check_size",
     "for_network",
     "for_target",
     "is_temporary",
+    "losses",
+    "metadata_chunks",
     "read",
+    "read_all",
     "with_pixels",
     "without_metadata",
     "write",
+    "write_all",
 ]

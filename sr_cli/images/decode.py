@@ -2,134 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
-import stat
-import threading
-import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from sr_cli.errors import InputError, OutOfMemory
+from sr_cli.errors import InputError
+from sr_cli.images import colour, photoshop, png, tiff
 from sr_cli.images import exif as exif_block
 from sr_cli.images import xmp as xmp_packet
 from sr_cli.images.formats import READABLE
-from sr_cli.images.photo import Limits, Photo, Pixels, with_pixels
+from sr_cli.images.photo import Limits, Photo, PhotoSequence, Pixels, with_pixels
+from sr_cli.images.source import Source, decoding, opened
 
-TIFF_XMP = 700
-# Tags of a TIFF file that describe the photograph, not how its pixels are stored (TIFF 6.0, section 8).
-TIFF_DESCRIPTION = (270, 271, 272, 305, 306, 315, 316, 33432)
-
-
-@dataclass(frozen=True)
-class Source:
-    """An opened input: its content, its name for messages, and when it was changed."""
-
-    file: BinaryIO
-    name: str
-    modified_ns: int | None
-
-
-@contextlib.contextmanager
-def opened(source: Path | BinaryIO) -> Iterator[Source]:
-    """A path or a stream (which need not be seekable) as something that decoders can read. Raises InputError."""
-    if isinstance(source, Path):
-        if source.is_dir():
-            raise InputError(f"{source}: is a folder, not a picture")
-        try:
-            with source.open("rb") as file:
-                yield _checked(file, str(source))
-        except FileNotFoundError:
-            raise InputError(f"{source}: no such file") from None
-        except PermissionError:
-            raise InputError(f"{source}: no permission to read it") from None
-        except OSError as error:
-            raise InputError(f"{source}: cannot be read: {error.strerror or error}") from error
-    else:
-        yield _checked(source, "standard input" if getattr(source, "name", "") == "<stdin>" else "the input")
-
-
-def _checked(file: BinaryIO, name: str) -> Source:
-    modified = None
-    with contextlib.suppress(OSError, AttributeError):  # streams in memory have no file behind them
-        status = os.fstat(file.fileno())
-        modified = status.st_mtime_ns if stat.S_ISREG(status.st_mode) else None
-    if not file.seekable():
-        file = io.BytesIO(file.read())
-    start = file.tell()
-    if not file.read(1):
-        raise InputError(f"{name}: is empty")
-    file.seek(start)
-    return Source(file, name, modified)
-
-
-class _PillowTamed:
-    """Pillow's own limit on pixels is a global, ours is an argument; its warnings matter only if it fails.
-
-    Both are off while any thread is inside, and as they were afterwards.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._inside == 0:
-                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-                self._warnings = warnings.catch_warnings()
-                self._warnings.__enter__()
-                warnings.simplefilter("ignore")
-            self._inside += 1
-
-    def __exit__(self, *exception: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                Image.MAX_IMAGE_PIXELS = self._limit
-                self._warnings.__exit__(None, None, None)
-
-
-_PILLOW_TAMED = _PillowTamed()
-
-
-@contextlib.contextmanager
-def decoding(name: str) -> Iterator[None]:
-    """Whatever a decoder raises on damaged or hostile bytes becomes one `InputError`.
-
-    Decoders raise nearly every built-in exception on such files (struct.error, IndexError, SyntaxError, ...);
-    all of them mean the same here. Only calls into decoders belong inside.
-    """
-    try:
-        with _PILLOW_TAMED:
-            yield
-    except (InputError, OutOfMemory):
-        raise
-    except MemoryError as error:
-        raise OutOfMemory(f"{name}: does not fit into memory") from error
-    except UnidentifiedImageError as error:
-        known = ", ".join(READABLE)
-        raise InputError(f"{name}: not a picture in a format that can be read ({known}), or damaged") from error
-    except Exception as error:
-        detail = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{name}: the picture is damaged or cut off ({detail})") from error
-
-
-def check_pixels(name: str, width: int, height: int, limits: Limits) -> None:
-    """Raises InputError for a picture without pixels or with more than the limit."""
-    if width < 1 or height < 1:
-        raise InputError(f"{name}: has no pixels ({width}x{height})")
-    if width * height > limits.max_pixels:
-        raise InputError(
-            f"{name}: {width}x{height} is more than {limits.max_pixels:,} pixels; "
-            "raise the limit with --max-pixels if you trust it"
-        )
+_TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_ANIMATED = ("GIF", "WEBP", "AVIF")
 
 
 def read(source: Path | BinaryIO, *, limits: Limits | None = None) -> Photo:
@@ -138,68 +28,184 @@ def read(source: Path | BinaryIO, *, limits: Limits | None = None) -> Photo:
     Raises InputError with one line that names the file: missing, a folder, empty, no picture of a format we
     read, damaged, cut off, or over a limit; OutOfMemory if it does not fit.
     """
-    limits = limits or Limits()
-    with opened(source) as input, decoding(input.name):
-        image = Image.open(input.file, formats=READABLE)
-        check_pixels(input.name, image.width, image.height, limits)
-        exif = _tiff_exif(image) if image.format == "TIFF" else image.info.get("exif")
-        image.load()  # a TIFF is turned upright by this
-        photo = _metadata(image, *channels(image), exif_block.clean(exif) if isinstance(exif, bytes) else None)
-        _check_metadata(input.name, photo, limits)
-        photo = upright(photo, turned=image.format == "TIFF")
-    return replace(photo, modified_ns=input.modified_ns)
+    return _read(source, limits or Limits(), every=False).frames[0]
+
+
+def read_all(source: Path | BinaryIO, *, limits: Limits | None = None) -> PhotoSequence:
+    """All pictures in a file or stream: the pages of a TIFF, or the frames of an animated GIF, WebP, AVIF or PNG.
+
+    The frames of an animation are composed: each is what is to be seen, whatever the file's disposal and
+    blending. Metadata are with the first frame, with each page. Raises like `read`.
+    """
+    return _read(source, limits or Limits(), every=True)
+
+
+def _read(source: Path | BinaryIO, limits: Limits, *, every: bool) -> PhotoSequence:
+    with opened(source, limits) as file, decoding(file.name):
+        start = file.file.tell()
+        head = file.file.read(16)
+        file.file.seek(start)
+        if head.startswith(png.SIGNATURE):
+            sequence = _read_png(file, every)
+        elif head.startswith(_TIFF_SIGNATURES):
+            sequence = _read_tiff(file, every)
+        else:
+            sequence = _read_other(file, every, _with_heif(file.name, head))
+    modified = file.modified_ns
+    return replace(sequence, frames=tuple(replace(photo, modified_ns=modified) for photo in sequence.frames))
+
+
+def _with_heif(name: str, head: bytes) -> tuple[str, ...]:
+    """The formats to try on a file that is neither PNG nor TIFF; HEIC if the package for it is installed."""
+    others = tuple(format for format in READABLE if format not in ("PNG", "TIFF"))
+    if head[4:8] != b"ftyp" or head[8:12] not in _HEIF_BRANDS:
+        return others
+    try:
+        import pillow_heif  # type: ignore[import-not-found]
+    except ImportError:
+        hint = "HEIC pictures need one more package: pip install pillow-heif"
+        raise InputError(f"{name}: {hint}") from None
+    pillow_heif.register_heif_opener()
+    return (*others, "HEIF")
+
+
+def _read_png(source: Source, every: bool) -> PhotoSequence:
+    contents = png.inspect(source)
+    source.check_pixels(contents.width, contents.height)
+    if contents.bits == 16:
+        if contents.animated and every:
+            raise InputError(f"{source.name}: animations with 16 bits per sample cannot be read; save it with 8")
+        photo = _deep(png.read_16_bits(source, contents), contents.icc_profile, "PNG")
+        return _one(png.describe(contents, photo))
+    image = Image.open(source.file, formats=["PNG"])
+    if every and contents.animated and image.n_frames > 1:  # type: ignore[attr-defined]
+        animation = _animation(source, image)
+        first = png.describe(contents, animation.frames[0])
+        return replace(animation, frames=(upright(first), *animation.frames[1:]))
+    image.load()
+    return _one(png.describe(contents, _photo(source.name, image, contents.icc_profile)))
+
+
+def _read_tiff(source: Source, every: bool) -> PhotoSequence:
+    image: Image.Image | None = None
+    photos = []
+    pages = tiff.pages(source)
+    for page in pages if every else pages[:1]:
+        turned = not page.has_16_bits
+        if page.has_16_bits:
+            photo = _deep(tiff.read_16_bits(source, page), page.icc_profile, "TIFF")
+        else:
+            image = image or Image.open(source.file, formats=["TIFF"])
+            image.seek(page.index)
+            image.load()  # which turns it upright
+            photo = _photo(source.name, image, page.icc_profile)
+            if page.bits == {12}:
+                photo = replace(photo, pixels=(photo.pixels.astype(np.uint32) * 65535 // 4095).astype(np.uint16))
+        photos.append(upright(tiff.describe(page, photo), turned=turned))
+    return PhotoSequence(tuple(photos), "pages" if len(photos) > 1 else "still")
+
+
+def _read_other(source: Source, every: bool, formats: tuple[str, ...]) -> PhotoSequence:
+    image = Image.open(source.file, formats=formats)
+    source.check_pixels(image.width, image.height)
+    if every and image.format in _ANIMATED and getattr(image, "n_frames", 1) > 1:
+        animation = _animation(source, image)
+        first = _describe(source, image, animation.frames[0])
+        return replace(animation, frames=(upright(first), *animation.frames[1:]))
+    image.load()
+    photo = _photo(source.name, image, image.info.get("icc_profile"))
+    return _one(_describe(source, image, photo))
+
+
+def _one(photo: Photo) -> PhotoSequence:
+    return PhotoSequence((upright(photo),))
+
+
+def _deep(photo: Photo, profile: bytes | None, format: str) -> Photo:
+    """A photo with 16 bits per sample, described."""
+    profile = colour.fitting(profile, gray=photo.is_gray)
+    return replace(photo, icc_profile=profile, source_format=format, source_mode="16 bits")
+
+
+def _photo(name: str, image: Image.Image, profile: bytes | None) -> Photo:
+    """Pixels, alpha and profile of a decoded frame in any of Pillow's modes."""
+    mode = image.mode
+    if mode in ("I", "F"):
+        raise InputError(f"{name}: samples of 32 bits cannot be read; save it with 8 or 16 bits")
+    if not mode.startswith("I;16"):
+        image, profile = colour.gray_or_rgb(image, profile)
+    return Photo(*channels(image), profile, source_mode=mode)
 
 
 def channels(image: Image.Image) -> tuple[Pixels, Pixels | None]:
-    """(H, W, 1 or 3) and alpha (H, W) or None of a decoded frame in any of Pillow's modes."""
-    if image.mode in ("I;16", "I;16B", "I;16L", "I;16N"):
-        return np.asarray(image).astype(np.uint16)[..., None], None
+    """(H, W, 1 or 3) and alpha (H, W) or None of Pillow's image in any mode of 8 or 16 bits."""
     if image.mode in ("I", "F"):
-        raise InputError(f"pictures with 32 bits per sample cannot be read (mode {image.mode})")
-    if image.mode in ("P", "PA"):
-        image = _without_palette(image)
-    elif "transparency" in image.info and image.mode in ("1", "L", "RGB"):
-        image = image.convert("RGBA" if image.mode == "RGB" else "LA")
-    elif image.mode not in ("L", "LA", "RGB", "RGBA"):
-        image = image.convert({"1": "L", "La": "LA", "RGBa": "RGBA"}.get(image.mode, "RGB"))
+        raise InputError(f"samples of 32 bits cannot be read (mode {image.mode}); convert them to 8 or 16 bits")
+    if image.mode.startswith("I;16"):
+        return np.asarray(image).astype(np.uint16)[..., None], None
+    image, _ = colour.gray_or_rgb(image, None)
     samples = np.array(image)  # a copy: Pillow's own memory is read-only
     if samples.ndim == 2:
         return samples[..., None], None
-    if samples.shape[2] in (2, 4):
+    if image.mode in ("LA", "RGBA"):
         return np.ascontiguousarray(samples[..., :-1]), np.ascontiguousarray(samples[..., -1])
     return samples, None
 
 
-def _without_palette(image: Image.Image) -> Image.Image:
-    """A palette picture as gray or RGB, with alpha where the palette has any."""
-    transparent = image.mode == "PA" or "transparency" in image.info
-    wide = image.convert("RGBA" if transparent else "RGB")
-    red, green, blue = wide.split()[:3]
-    if red.tobytes() == green.tobytes() == blue.tobytes():
-        return Image.merge("LA", (red, wide.getchannel("A"))) if transparent else red
-    return wide
-
-
-def _metadata(image: Image.Image, pixels: Pixels, alpha: Pixels | None, exif: bytes | None) -> Photo:
-    """The photo with everything that Pillow found beside the pixels; not turned upright yet."""
-    info = image.info
-    dpi = info.get("dpi")
-    packet = image.tag_v2.get(TIFF_XMP) if image.format == "TIFF" else info.get("xmp")  # type: ignore[attr-defined]
-    text = dict(getattr(image, "text", {}))
-    text.pop("XML:com.adobe.xmp", None)
-    if comment := info.get("comment"):
-        text["Comment"] = comment.decode("utf-8", "replace") if isinstance(comment, bytes) else str(comment)
-    return Photo(
-        pixels=pixels,
-        alpha=alpha,
-        icc_profile=_matching_profile(info.get("icc_profile"), gray=pixels.shape[2] == 1),
-        exif=exif,
-        xmp=packet if isinstance(packet, bytes) else None,
-        dpi=_dpi(dpi),
-        text=tuple((str(key), str(value)) for key, value in text.items()),
-        source_format=image.format,
-        source_mode=image.mode,
+def _animation(source: Source, image: Image.Image) -> PhotoSequence:
+    """All frames as complete pictures of one kind: gray or RGB, with alpha or without."""
+    first = 1 if getattr(image, "default_image", False) else 0  # a PNG may show another picture to old readers
+    count: int = image.n_frames  # type: ignore[attr-defined]
+    source.check_pixels(image.width, image.height, count)
+    frames, durations = [], []
+    for index in range(first, count):
+        image.seek(index)
+        image.load()
+        frames.append(np.array(image.convert("RGBA")))
+        durations.append(float(image.info.get("duration", 0)))
+    opaque = all(bool((frame[..., 3] == 255).all()) for frame in frames)
+    gray = all(bool((frame[..., :2] == frame[..., 1:3]).all()) for frame in frames)
+    photos = tuple(
+        Photo(
+            np.ascontiguousarray(frame[..., : 1 if gray else 3]),
+            None if opaque else np.ascontiguousarray(frame[..., 3]),
+            source_format=image.format,
+            source_mode=image.mode,
+        )
+        for frame in frames
     )
+    if len(photos) == 1:
+        return PhotoSequence(photos)
+    return PhotoSequence(photos, "animation", tuple(durations), _plays(image))
+
+
+def _plays(image: Image.Image) -> int:
+    """How often an animation is shown. GIF counts repetitions and plays once if it says nothing."""
+    loop = image.info.get("loop")
+    if image.format == "GIF":
+        return 1 if loop is None else loop + 1 if loop else 0
+    return int(loop or 0)
+
+
+def _describe(source: Source, image: Image.Image, photo: Photo) -> Photo:
+    """`photo` with everything that Pillow found beside the pixels."""
+    info = image.info
+    exif, packet, comment = info.get("exif"), info.get("xmp"), info.get("comment")
+    resources = info.get("photoshop")
+    iptc = resources.get(photoshop.IPTC) if isinstance(resources, dict) else None
+    text = comment.decode("utf-8", "replace") if isinstance(comment, bytes) else comment
+    photo = replace(
+        photo,
+        exif=exif_block.clean(exif) if isinstance(exif, bytes) else None,
+        xmp=packet if isinstance(packet, bytes) else None,
+        iptc=iptc if isinstance(iptc, bytes) else None,
+        dpi=_dpi(info.get("dpi")),
+        text=(("Comment", text),) if text else (),
+        source_format=image.format,
+    )
+    blocks = (photo.exif, photo.xmp, photo.iptc, photo.icc_profile)
+    source.count_metadata(sum(len(block) for block in blocks if block) + len(text or ""))
+    return photo
 
 
 def _dpi(value: object) -> tuple[float, float] | None:
@@ -209,39 +215,6 @@ def _dpi(value: object) -> tuple[float, float] | None:
     except (TypeError, ValueError, ZeroDivisionError):
         return None
     return (across, down) if 0 < across < 1e6 and 0 < down < 1e6 else None
-
-
-def _matching_profile(profile: bytes | None, *, gray: bool) -> bytes | None:
-    """The ICC profile unless it describes another kind of pixels than these (ICC.1:2022, 7.2.6)."""
-    if not profile:
-        return None
-    space = profile[16:20]
-    return profile if space == b"RGB " or (gray and space == b"GRAY") else None
-
-
-def _tiff_exif(image: Image.Image) -> bytes | None:
-    """What a TIFF file says about the photograph, as an EXIF block of its own."""
-    stored, block = image.getexif(), Image.Exif()
-    for tag in (exif_block.ORIENTATION, *TIFF_DESCRIPTION):
-        if tag in stored:
-            block[tag] = stored[tag]
-    for directory in (exif_block.EXIF_IFD, exif_block.GPS_IFD):
-        block.get_ifd(directory).update(stored.get_ifd(directory))
-    return (
-        block.tobytes()
-        if len(block) or block.get_ifd(exif_block.EXIF_IFD) or block.get_ifd(exif_block.GPS_IFD)
-        else None
-    )
-
-
-def _check_metadata(name: str, photo: Photo, limits: Limits) -> None:
-    size = sum(len(block) for block in (photo.exif, photo.xmp, photo.icc_profile) if block)
-    size += sum(len(key) + len(value) for key, value in photo.text)
-    if size > limits.max_metadata_bytes:
-        raise InputError(
-            f"{name}: holds {size:,} bytes of metadata, more than {limits.max_metadata_bytes:,}; "
-            "raise the limit with --max-metadata-bytes if you trust it"
-        )
 
 
 def upright(photo: Photo, *, turned: bool = False) -> Photo:

@@ -1,27 +1,30 @@
-"""`Photo`s to files: PNG, JPEG, WebP and TIFF, chosen by the target's suffix."""
+"""`Photo`s to files: PNG, JPEG, WebP, TIFF and GIF, chosen by the target's suffix."""
 
 from __future__ import annotations
 
 import io
+import itertools
 import os
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from sr_cli.errors import OutputError, UsageError
-from sr_cli.images import exif as exif_block
-from sr_cli.images import formats
+from sr_cli.images import colour, formats, photoshop, png, tiff
+from sr_cli.images.alpha import bleed
 from sr_cli.images.atomic import atomic_output
-from sr_cli.images.decode import TIFF_DESCRIPTION, TIFF_XMP
 from sr_cli.images.formats import OutputFormat
-from sr_cli.images.photo import Photo, without_metadata
+from sr_cli.images.photo import Photo, PhotoSequence, Pixels, without_metadata
 
 JPEG_QUALITY, WEBP_QUALITY = 95, 90
-_JPEG_BLOCK = 65_533  # what one APP segment can hold
+_JPEG_SEGMENT = 65_533  # bytes that one APP segment can hold
+_JPEG_XMP_PREFIX = 29
+_GIF_TRANSPARENT = 255
 
 
 def write(
@@ -36,28 +39,71 @@ def write(
 ) -> None:
     """Writes a photo to a file, which appears complete or not at all, or to a binary stream.
 
-    format: "png", "jpeg", "webp" or "tiff"; by default what the suffix says, PNG for a stream.
+    format: "png", "jpeg", "webp", "tiff" or "gif"; by default what the suffix says, PNG for a stream.
     quality: 1..100 for JPEG (95) and WebP (90; 100 is lossless); nothing to say for the others.
     strip: no metadata but what gives the pixels their colour.
     placing: called with the complete temporary file just before it gets its name.
-    JPEG has no transparency: the picture is laid on white. Raises UsageError for a suffix or size that cannot
+    What the format cannot hold is left out: see `losses`. Raises UsageError for a suffix or size that cannot
     be written, OutputError if the target exists (without `overwrite`) or cannot be written.
+    """
+    sequence = PhotoSequence((photo,))
+    write_all(
+        sequence, target, format=format, quality=quality, overwrite=overwrite, strip=strip, placing=placing
+    )
+
+
+def write_all(
+    sequence: PhotoSequence,
+    target: Path | BinaryIO,
+    *,
+    frames: Iterable[Photo] | None = None,
+    format: str | None = None,
+    quality: int | None = None,
+    overwrite: bool = False,
+    strip: bool = False,
+    placing: Callable[[Path], None] | None = None,
+) -> None:
+    """Writes the pages or frames of a sequence, with its durations; everything else as in `write`.
+
+    frames: what to write in place of `sequence.frames`, as many, e.g. a generator of enlarged ones: PNG and
+    TIFF take and forget them one by one, so memory holds one frame only. Raises UsageError, too, if the
+    format holds only one picture, or pages where this is an animation.
     """
     if quality is not None and not 1 <= quality <= 100:
         raise UsageError(f"quality is 1 to 100, not {quality}")
     output = formats.for_target(target, format) if isinstance(target, Path) else formats.by_name(format or "png")
-    formats.check_size(output, photo.width, photo.height)
-    photo = without_metadata(photo) if strip else photo
+    formats.check_several(output, sequence.kind, len(sequence.frames))
+    encoder = _Encoder(sequence, output, quality, strip)
     if not isinstance(target, Path):
         buffer = io.BytesIO()
-        encode(photo, buffer, output, quality)
+        encoder.encode(frames or sequence.frames, buffer)
         target.write(buffer.getbuffer())
         return
     with atomic_output(target, overwrite=overwrite, placing=placing) as file:
-        encode(photo, file, output, quality)
-        if photo.modified_ns is not None:
+        encoder.encode(frames or sequence.frames, file)
+        modified = sequence.frames[0].modified_ns
+        if modified is not None and not strip:
             file.flush()
-            os.utime(file.fileno() if os.utime in os.supports_fd else file.name, ns=(photo.modified_ns,) * 2)
+            os.utime(file.fileno() if os.utime in os.supports_fd else file.name, ns=(modified, modified))
+
+
+def losses(photo: Photo, output: OutputFormat) -> list[str]:
+    """What of a photo the format cannot hold, for people: one short phrase each."""
+    lost = []
+    if photo.bits == 16 and not output.sixteen_bits:
+        lost.append("16 bits per sample become 8")
+    if photo.alpha is not None and not output.alpha:
+        lost.append("transparency is laid on white")
+    if output is formats.GIF:
+        lost.append("colours are reduced to 255 per frame; metadata are left out")
+    if output is formats.JPEG:
+        if photo.exif is not None and not _fits_jpeg(photo.exif, 6):
+            lost.append("EXIF over 64 KB is left out")
+        if photo.xmp is not None and not _fits_jpeg(photo.xmp, _JPEG_XMP_PREFIX):
+            lost.append("XMP over 64 KB is left out")
+    if output is formats.WEBP and (photo.iptc or photo.text):
+        lost.append("IPTC and text are left out")
+    return lost
 
 
 class _Unnamed(io.RawIOBase):
@@ -88,95 +134,170 @@ class _Unnamed(io.RawIOBase):
         return True
 
 
-def encode(photo: Photo, file: BinaryIO, output: OutputFormat, quality: int | None) -> None:
-    """One photo in one format. Raises OSError from the file, OutputError if the encoder refuses."""
-    image = Image.fromarray(_samples(photo, output))
-    options = {
-        "PNG": _png_options,
-        "JPEG": _jpeg_options,
-        "WEBP": _webp_options,
-        "TIFF": _tiff_options,
-    }[output.name](photo, quality)
-    if photo.icc_profile is not None and _profile_fits(photo.icc_profile, image.mode):
-        options["icc_profile"] = photo.icc_profile
-    try:
-        image.save(cast(BinaryIO, _Unnamed(file)), output.name, **options)
-    except ValueError as error:  # an encoder's own limit, e.g. a metadata block over its size
-        raise OutputError(f"cannot be written as {output.name}: {error}") from error
+class _Encoder:
+    """One output: what is written, in which format and how."""
+
+    def __init__(self, sequence: PhotoSequence, output: OutputFormat, quality: int | None, strip: bool) -> None:
+        self._sequence, self._output, self._strip = sequence, output, strip
+        self._quality = quality or {"JPEG": JPEG_QUALITY, "WEBP": WEBP_QUALITY}.get(output.name, 0)
+
+    def encode(self, frames: Iterable[Photo], file: BinaryIO) -> None:
+        """Raises UsageError for a size that the format cannot hold, OSError from the file, OutputError."""
+        prepared = (self._prepared(photo) for photo in frames)
+        if self._output is formats.PNG:
+            self._png(prepared, file)
+        elif self._output is formats.TIFF:
+            self._tiff(prepared, file)
+        else:
+            self._pillow(prepared, file)
+
+    def _prepared(self, photo: Photo) -> Photo:
+        """The photo as the format can hold it."""
+        formats.check_size(self._output, photo.width, photo.height)
+        if self._strip:
+            photo = without_metadata(photo)
+        pixels, alpha = photo.pixels, photo.alpha
+        if not self._output.sixteen_bits:
+            pixels, alpha = to_8_bits(pixels), None if alpha is None else to_8_bits(alpha)
+        if alpha is not None and not self._output.alpha:
+            pixels, alpha = on_white(pixels, alpha), None
+        return replace(photo, pixels=pixels, alpha=alpha)
+
+    def _png(self, frames: Iterator[Photo], file: BinaryIO) -> None:
+        first = next(frames)
+        samples = _samples(first)
+        count = len(self._sequence.frames)
+        fitting = first.icc_profile if _profile_fits(first) else None
+        with png.PngWriter(
+            file,
+            first.width,
+            first.height,
+            channels=samples.shape[2],
+            bits=first.bits,
+            chunks=png.metadata_chunks(replace(first, icc_profile=fitting)),
+            frames=count,
+            plays=self._sequence.plays,
+        ) as writer:
+            if count == 1:
+                writer.write(samples)
+                return
+            shown: Pixels | None = None
+            for photo, duration in zip(itertools.chain([first], frames), self._sequence.durations_ms, strict=True):
+                samples = _samples(photo)
+                left, top, width, height = box = _changed(shown, samples)
+                writer.next_frame(duration, box)
+                writer.write(samples[top : top + height, left : left + width])
+                shown = samples
+
+    def _tiff(self, frames: Iterator[Photo], file: BinaryIO) -> None:
+        first = next(frames)
+        count = len(self._sequence.frames)
+        size = count * (first.pixels.nbytes + (0 if first.alpha is None else first.alpha.nbytes))
+        with tiff.TiffWriter(file, order=tiff.order_of(first), big=size > 4_000_000_000) as writer:
+            for photo in itertools.chain([first], frames):
+                profile = photo.icc_profile if _profile_fits(photo) else None
+                writer.page(replace(photo, icc_profile=profile), several=count > 1)
+
+    def _pillow(self, frames: Iterator[Photo], file: BinaryIO) -> None:
+        first = next(frames)
+        options = {"JPEG": _jpeg_options, "WEBP": _webp_options, "GIF": _gif_options}[self._output.name](
+            first, self._quality
+        )
+        image, profile = self._image(first)
+        if profile is not None and self._output is not formats.GIF:
+            options["icc_profile"] = profile
+        if self._sequence.kind == "animation":
+            plays, durations = self._sequence.plays, [round(value) for value in self._sequence.durations_ms]
+            options |= {"save_all": True, "duration": durations}
+            options["append_images"] = [self._image(photo)[0] for photo in frames]
+            if self._output is not formats.GIF:
+                options["loop"] = plays
+            elif plays != 1:  # GIF counts repetitions, and plays once if it says nothing
+                options["loop"] = plays - 1 if plays else 0
+        try:
+            image.save(cast(BinaryIO, _Unnamed(file)), self._output.name, **options)
+        except ValueError as error:  # an encoder's own limit
+            raise OutputError(f"cannot be written as {self._output.name}: {error}") from error
+
+    def _image(self, photo: Photo) -> tuple[Image.Image, bytes | None]:
+        """Pillow's image for the format, and the profile that fits it."""
+        if self._output is formats.GIF:
+            return _palette_image(photo), None
+        samples = _samples(photo)
+        image = Image.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples)
+        profile = photo.icc_profile
+        if photo.is_gray and not self._output.gray:
+            if profile is not None and colour.space(profile) == b"GRAY":
+                return colour.gray_to_rgb(image, profile)
+            return image.convert("RGBA" if photo.alpha is not None else "RGB"), profile
+        return image, profile if photo.is_gray or _profile_fits(photo) else None
 
 
-def to_8_bits(samples: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.uint8]:
+def to_8_bits(samples: Pixels) -> Pixels:
     """Samples of 16 bits as 8, rounded to nearest (65535 becomes 255)."""
     if samples.dtype == np.uint8:
-        return cast("NDArray[np.uint8]", samples)
-    return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        return samples
+    result = np.empty(samples.shape, np.uint8)
+    for top in range(0, len(samples), 256):  # in stripes: the wider type would double the memory
+        result[top : top + 256] = (samples[top : top + 256].astype(np.uint32) + 128) // 257
+    return result
 
 
-def _samples(photo: Photo, output: OutputFormat) -> NDArray[Any]:
-    """The array that Pillow takes for this format: (H, W) or (H, W, 2 to 4)."""
-    pixels, alpha = photo.pixels, photo.alpha
-    if not output.sixteen_bits:
-        pixels, alpha = to_8_bits(pixels), None if alpha is None else to_8_bits(alpha)
-    if alpha is not None and not output.alpha:
-        share = alpha.astype(np.float32)[..., None] / np.float32(255)
-        pixels, alpha = np.rint(255 + (pixels - np.float32(255)) * share).astype(np.uint8), None
-    if photo.is_gray and not output.gray:
-        pixels = np.repeat(pixels, 3, axis=2)
-    if alpha is not None:
-        pixels = np.concatenate([pixels, alpha[..., None]], axis=2)
-    return pixels[..., 0] if pixels.shape[2] == 1 else pixels
+def on_white(pixels: Pixels, alpha: Pixels) -> Pixels:
+    """8-bit pixels (H, W, C) laid on white."""
+    share = alpha.astype(np.float32)[..., None] / np.float32(255)
+    return np.rint(255 + (pixels - np.float32(255)) * share).astype(np.uint8)
 
 
-def _profile_fits(profile: bytes, mode: str) -> bool:
-    """Whether a decoder will accept the profile for pixels of this mode (ICC.1:2022, 7.2.6)."""
-    gray = mode in ("L", "LA", "I;16")
-    return profile[16:20] == (b"GRAY" if gray else b"RGB ")
+def _samples(photo: Photo) -> Pixels:
+    """(H, W, 1 to 4): pixels and, last, alpha."""
+    if photo.alpha is None:
+        return photo.pixels
+    return np.concatenate([photo.pixels, photo.alpha[..., None]], axis=2)
 
 
-def _png_options(photo: Photo, quality: int | None) -> dict[str, Any]:
-    chunks = PngImagePlugin.PngInfo()
-    for name, content in photo.colour_chunks:
-        chunks.add(name, content)
-    for key, value in photo.text:
-        _add_text(chunks, key, value)
-    if photo.xmp is not None:
-        chunks.add_itxt("XML:com.adobe.xmp", photo.xmp.decode("utf-8", "replace"))
-    options: dict[str, Any] = {"pnginfo": chunks}
-    if photo.exif is not None:
-        options["exif"] = photo.exif
-    if photo.dpi is not None:
-        options["dpi"] = photo.dpi
-    return options
+def _profile_fits(photo: Photo) -> bool:
+    """Whether decoders accept the profile for these pixels: gray or RGB, exactly as they are."""
+    return photo.icc_profile is not None and colour.space(photo.icc_profile) == (b"GRAY" if photo.is_gray else b"RGB ")
 
 
-def _add_text(chunks: PngImagePlugin.PngInfo, key: str, value: str) -> None:
-    """tEXt where Latin-1 suffices, else iTXt (PNG, third edition, 11.3.3)."""
-    try:
-        value.encode("latin-1")
-        chunks.add_text(key, value)
-    except UnicodeEncodeError:
-        chunks.add_itxt(key, value)
+def _changed(before: Pixels | None, after: Pixels) -> tuple[int, int, int, int]:
+    """Left, top, width and height of what differs between two frames (one pixel if nothing does)."""
+    if before is None:
+        return 0, 0, after.shape[1], after.shape[0]
+    differs = (before != after).any(axis=2)
+    rows, columns = np.flatnonzero(differs.any(axis=1)), np.flatnonzero(differs.any(axis=0))
+    if not len(rows):
+        return 0, 0, 1, 1
+    left, top = int(columns[0]), int(rows[0])
+    return left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1
 
 
-def _jpeg_options(photo: Photo, quality: int | None) -> dict[str, Any]:
-    quality = JPEG_QUALITY if quality is None else quality
-    options: dict[str, Any] = {"quality": quality, "optimize": True, "progressive": False}
+def _fits_jpeg(block: bytes, prefix: int) -> bool:
+    return len(block) + prefix <= _JPEG_SEGMENT
+
+
+def _jpeg_options(photo: Photo, quality: int) -> dict[str, Any]:
+    options: dict[str, Any] = {"quality": quality}
     if quality >= 90:
         options["subsampling"] = "4:4:4"
-    if photo.exif is not None and len(photo.exif) + 6 <= _JPEG_BLOCK:
+    if photo.exif is not None and _fits_jpeg(photo.exif, 6):
         options["exif"] = b"Exif\0\0" + photo.exif
-    if photo.xmp is not None and len(photo.xmp) + 29 <= _JPEG_BLOCK:
+    if photo.xmp is not None and _fits_jpeg(photo.xmp, _JPEG_XMP_PREFIX):
         options["xmp"] = photo.xmp
     if photo.dpi is not None:
         options["dpi"] = tuple(min(65_535, max(1, round(value))) for value in photo.dpi)
-    comment = dict(photo.text).get("Comment")
-    if comment and len(comment.encode()) <= _JPEG_BLOCK:
-        options["comment"] = comment.encode()
+    comment = dict(photo.text).get("Comment", "").encode()
+    if comment and len(comment) <= _JPEG_SEGMENT:
+        options["comment"] = comment
+    if photo.iptc is not None:
+        segment = photoshop.JPEG_PREFIX + photoshop.block(photo.iptc)
+        if len(segment) <= _JPEG_SEGMENT:
+            options["extra"] = b"\xff\xed" + struct.pack(">H", len(segment) + 2) + segment
     return options
 
 
-def _webp_options(photo: Photo, quality: int | None) -> dict[str, Any]:
-    quality = WEBP_QUALITY if quality is None else quality
+def _webp_options(photo: Photo, quality: int) -> dict[str, Any]:
     options: dict[str, Any] = {"quality": quality, "lossless": quality == 100, "method": 4}
     if photo.exif is not None:
         options["exif"] = photo.exif
@@ -185,15 +306,16 @@ def _webp_options(photo: Photo, quality: int | None) -> dict[str, Any]:
     return options
 
 
-def _tiff_options(photo: Photo, quality: int | None) -> dict[str, Any]:
-    tags = Image.Exif()
-    if photo.exif is not None:
-        tags.load(photo.exif)
-        for tag in set(tags) - set(TIFF_DESCRIPTION) - {exif_block.EXIF_IFD, exif_block.GPS_IFD}:
-            del tags[tag]
-    if photo.xmp is not None:
-        tags[TIFF_XMP] = photo.xmp
-    options: dict[str, Any] = {"compression": "raw", "exif": tags}
-    if photo.dpi is not None:
-        options["dpi"] = photo.dpi
-    return options
+def _gif_options(photo: Photo, quality: int) -> dict[str, Any]:
+    return {"disposal": 2, "optimize": False}
+
+
+def _palette_image(photo: Photo) -> Image.Image:
+    """255 colours chosen for the frame, and one for what is less than half opaque."""
+    pixels = bleed(photo.pixels, photo.alpha)
+    rgb = Image.fromarray(np.repeat(pixels, 3, axis=2) if photo.is_gray else pixels)
+    image = rgb.quantize(_GIF_TRANSPARENT, Image.Quantize.MEDIANCUT)
+    if photo.alpha is not None:
+        image.paste(_GIF_TRANSPARENT, mask=Image.fromarray(np.where(photo.alpha < 128, 255, 0).astype(np.uint8)))
+        image.info["transparency"] = _GIF_TRANSPARENT
+    return image

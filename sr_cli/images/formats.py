@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from sr_cli.errors import UsageError
 
@@ -24,19 +25,23 @@ class OutputFormat:
     """Whether it stores transparency."""
     sixteen_bits: bool
     """Whether it stores 16 bits per sample."""
+    several: Literal["", "pages", "animation"] = ""
+    """What a file of several pictures is in this format."""
 
 
-PNG = OutputFormat("PNG", (".png", ".apng"), 2**31 - 1, gray=True, alpha=True, sixteen_bits=True)
+PNG = OutputFormat("PNG", (".png", ".apng"), 2**31 - 1, gray=True, alpha=True, sixteen_bits=True, several="animation")
 JPEG = OutputFormat("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), 65_500, gray=True, alpha=False, sixteen_bits=False)
-WEBP = OutputFormat("WEBP", (".webp",), 16_383, gray=False, alpha=True, sixteen_bits=False)
-TIFF = OutputFormat("TIFF", (".tif", ".tiff"), 2**31 - 1, gray=True, alpha=True, sixteen_bits=True)
-OUTPUT_FORMATS = (PNG, JPEG, WEBP, TIFF)
+WEBP = OutputFormat("WEBP", (".webp",), 16_383, gray=False, alpha=True, sixteen_bits=False, several="animation")
+TIFF = OutputFormat("TIFF", (".tif", ".tiff"), 2**31 - 1, gray=True, alpha=True, sixteen_bits=True, several="pages")
+# 256 colours a frame: for animations, whose viewers often know nothing else.
+GIF = OutputFormat("GIF", (".gif",), 65_535, gray=True, alpha=True, sixteen_bits=False, several="animation")
+OUTPUT_FORMATS = (PNG, JPEG, WEBP, TIFF, GIF)
 
 READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 """Pillow's names of the formats that are opened at all; files of any other are refused unread."""
 READABLE_SUFFIXES = frozenset(
     {suffix for output in OUTPUT_FORMATS for suffix in output.suffixes}
-    | {".bmp", ".dib", ".gif", ".avif", ".avifs", ".mpo"}
+    | {".bmp", ".dib", ".avif", ".avifs", ".heic", ".heif", ".mpo"}
 )
 """What a folder is searched for. A file given by name is opened whatever its suffix: its content counts."""
 
@@ -84,3 +89,11 @@ def check_size(output: OutputFormat, width: int, height: int) -> None:
             f"{width}x{height} is too large for {output.name}, which ends at {output.max_side:,} pixels a side; "
             "write PNG or TIFF"
         )
+
+
+def check_several(output: OutputFormat, kind: str, count: int) -> None:
+    """Raises UsageError if the format cannot hold pages or an animation ("pages", "animation"; "still" always)."""
+    if kind not in ("still", output.several):
+        fitting = ", ".join(other.suffixes[0] for other in OUTPUT_FORMATS if other.several == kind)
+        what = "frames of an animation" if kind == "animation" else "pages"
+        raise UsageError(f"{output.name} cannot hold the {count} {what}; write one of {fitting}")

@@ -28,6 +28,8 @@ class Photo:
     """EXIF as a TIFF structure (without the "Exif" prefix): orientation 1, no embedded thumbnail."""
     xmp: bytes | None = None
     """The XMP packet, as stored."""
+    iptc: bytes | None = None
+    """Captions, keywords and credits as press agencies store them: IPTC-IIM records."""
     dpi: tuple[float, float] | None = None
     """Printing resolution, dots per inch across and down."""
     text: tuple[tuple[str, str], ...] = ()
@@ -71,17 +73,36 @@ class Photo:
 
 
 @dataclass(frozen=True)
+class PhotoSequence:
+    """What a file holds: one picture, the pages of a TIFF, or the frames of an animation."""
+
+    frames: tuple[Photo, ...]
+    """At least one; those of an animation are complete pictures of one size (already composed)."""
+    kind: Literal["still", "pages", "animation"] = "still"
+    durations_ms: tuple[float, ...] = ()
+    """How long each frame of an animation is shown, milliseconds."""
+    plays: int = 0
+    """How often an animation is shown; 0: for ever."""
+
+    def __post_init__(self) -> None:
+        if not self.frames or (self.kind == "still") != (len(self.frames) == 1):
+            raise ValueError(f"{len(self.frames)} frames cannot be a {self.kind}")
+        if len(self.durations_ms) != (len(self.frames) if self.kind == "animation" else 0):
+            raise ValueError(f"{len(self.durations_ms)} durations for {len(self.frames)} frames")
+
+
+@dataclass(frozen=True)
 class Limits:
     """What a file may ask for before it is refused, so that a small hostile file cannot take the machine."""
 
     max_pixels: int = 500_000_000
-    """Pixels of one picture or frame read (`--max-pixels`)."""
+    """Pixels read of one picture, or of all frames of an animation together (`--max-pixels`)."""
     max_output_pixels: int = 4_000_000_000
     """Pixels of one picture written (`--max-output-pixels`)."""
     max_frames: int = 2_000
     """Frames of an animation or pages of a file (`--max-frames`)."""
     max_metadata_bytes: int = 64 * 2**20
-    """EXIF, XMP, ICC profile and text together, uncompressed (`--max-metadata-bytes`)."""
+    """EXIF, XMP, IPTC, ICC profile and text together, uncompressed (`--max-metadata-bytes`)."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -103,4 +124,4 @@ def with_pixels(photo: Photo, pixels: Pixels, alpha: Pixels | None) -> Photo:
 
 def without_metadata(photo: Photo) -> Photo:
     """Pixels, alpha and nothing else but what gives them their colour (profile, PNG colour chunks)."""
-    return replace(photo, exif=None, xmp=None, dpi=None, text=(), modified_ns=None)
+    return replace(photo, exif=None, xmp=None, iptc=None, dpi=None, text=(), modified_ns=None)

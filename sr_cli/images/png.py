@@ -1,0 +1,445 @@
+"""PNG: metadata, 16-bit pixels and animations, which Pillow reads partly or not at all, and a fast writer.
+
+Source of all chunk layouts, filters and colour types: W3C, "Portable Network Graphics (PNG) Specification
+(Third Edition)", 2025; the section is named where it matters.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import BinaryIO, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sr_cli.errors import InputError
+from sr_cli.images import exif as exif_block
+from sr_cli.images import photoshop
+from sr_cli.images.parallel import InOrder
+from sr_cli.images.photo import Photo, Pixels
+from sr_cli.images.source import Source
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+Chunk: TypeAlias = tuple[bytes, bytes]
+"""Type and content."""
+
+_COLOUR_CHUNKS = (b"cICP", b"mDCV", b"cLLI", b"sRGB", b"gAMA", b"cHRM")
+_GRAY, _RGB, _PALETTE, _GRAY_ALPHA, _RGB_ALPHA = 0, 2, 3, 4, 6
+_SAMPLES = {_GRAY: 1, _RGB: 3, _PALETTE: 1, _GRAY_ALPHA: 2, _RGB_ALPHA: 4}
+_XMP_KEYWORD = "XML:com.adobe.xmp"
+_RAW_PROFILE = "Raw profile type "
+_INCH = 0.0254
+_STRIPE_BYTES = 2**20
+# Level 4 with the Up filter: see docs/photos.md for the measurement behind it.
+_LEVEL = 4
+_UP = 2
+
+
+# Reading
+
+
+@dataclass
+class Contents:
+    """What a PNG file says beside its pixels, and where these are."""
+
+    width: int
+    height: int
+    bits: int
+    colour_type: int
+    interlaced: int
+    animated: bool = False
+    transparent_colour: bytes | None = None
+    idat: list[tuple[int, int]] = field(default_factory=list)
+    """Offset and length of each piece of the compressed pixels."""
+    icc_profile: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    text: dict[str, str] = field(default_factory=dict)
+    colour_chunks: list[Chunk] = field(default_factory=list)
+
+
+def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """Type, offset and length of each chunk's content, until IEND or where the file is cut off."""
+    file.seek(len(SIGNATURE), 1)
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        start = file.tell()
+        yield kind, start, length
+        if kind == b"IEND":
+            return
+        file.seek(start + length + 4)
+
+
+def inspect(source: Source) -> Contents:
+    """All chunks but the pixels. Raises InputError above a limit; struct.error or ValueError if damaged."""
+    file, start = source.file, source.file.tell()
+    contents: Contents | None = None
+    for kind, offset, length in _chunks(file):
+        if contents is None:
+            if kind != b"IHDR":
+                raise ValueError("the header is missing")
+            width, height, bits, colour_type, _, _, interlaced = struct.unpack(">IIBBBBB", file.read(13))
+            contents = Contents(width, height, bits, colour_type, interlaced)
+        elif kind == b"IDAT":
+            contents.idat.append((offset, length))
+        elif kind == b"acTL":
+            contents.animated = True
+        elif kind in _READERS or kind in _COLOUR_CHUNKS:
+            source.count_metadata(min(length, 2**31))
+            data, checksum = file.read(length), file.read(4)
+            # A damaged chunk that is not needed to see the picture is skipped, as libpng does (13.2).
+            if checksum == struct.pack(">I", zlib.crc32(data, zlib.crc32(kind))):
+                _add(contents, source, kind, data)
+    if contents is None or not contents.idat:
+        raise ValueError("there are no pixels in it")
+    file.seek(start)
+    _unpack_raw_profiles(contents)
+    return contents
+
+
+def _add(contents: Contents, source: Source, kind: bytes, data: bytes) -> None:
+    if kind in _COLOUR_CHUNKS:
+        contents.colour_chunks.append((kind, data))
+        return
+    with contextlib.suppress(ValueError, struct.error, zlib.error):  # unreadable metadata spoil no picture
+        _READERS[kind](contents, source, data)
+
+
+def _add_profile(contents: Contents, source: Source, data: bytes) -> None:
+    contents.icc_profile = source.inflate(data[data.index(b"\0") + 2 :])
+
+
+def _add_exif(contents: Contents, source: Source, data: bytes) -> None:
+    contents.exif = exif_block.clean(data)
+
+
+def _add_resolution(contents: Contents, source: Source, data: bytes) -> None:
+    across, down, unit = struct.unpack(">IIB", data)
+    if unit == 1 and across and down:
+        contents.dpi = across * _INCH, down * _INCH
+
+
+def _add_transparency(contents: Contents, source: Source, data: bytes) -> None:
+    contents.transparent_colour = data
+
+
+def _add_text(contents: Contents, source: Source, data: bytes) -> None:
+    keyword, _, text = data.partition(b"\0")
+    _store_text(contents, keyword.decode("latin-1"), text.decode("latin-1"))
+
+
+def _add_compressed_text(contents: Contents, source: Source, data: bytes) -> None:
+    keyword, _, text = data.partition(b"\0")
+    _store_text(contents, keyword.decode("latin-1"), source.inflate(text[1:]).decode("latin-1"))
+
+
+def _add_unicode_text(contents: Contents, source: Source, data: bytes) -> None:
+    keyword, _, rest = data.partition(b"\0")
+    compressed, rest = rest[:1] == b"\1", rest[2:]
+    text = rest.split(b"\0", 2)[2]  # behind the language and the translated keyword
+    text = source.inflate(text) if compressed else text
+    if keyword == _XMP_KEYWORD.encode():
+        contents.xmp = text
+    else:
+        _store_text(contents, keyword.decode("latin-1"), text.decode("utf-8", "replace"))
+
+
+def _store_text(contents: Contents, keyword: str, text: str) -> None:
+    """Keywords may repeat; the later text is appended to the earlier."""
+    contents.text[keyword] = f"{contents.text[keyword]}\n{text}" if keyword in contents.text else text
+
+
+_READERS: dict[bytes, Callable[[Contents, Source, bytes], None]] = {
+    b"iCCP": _add_profile,
+    b"eXIf": _add_exif,
+    b"pHYs": _add_resolution,
+    b"tRNS": _add_transparency,
+    b"tEXt": _add_text,
+    b"zTXt": _add_compressed_text,
+    b"iTXt": _add_unicode_text,
+}
+
+
+def _unpack_raw_profiles(contents: Contents) -> None:
+    """ImageMagick's way to store EXIF and XMP before there was a chunk for them: text of hexadecimal digits."""
+    for keyword in [key for key in contents.text if key.startswith(_RAW_PROFILE)]:
+        lines = contents.text.pop(keyword).split()
+        try:
+            data = bytes.fromhex("".join(lines[2:]))  # behind the profile's name and length
+        except ValueError:
+            continue
+        if data.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
+            contents.xmp = contents.xmp or data.partition(b"\0")[2]
+        elif keyword.endswith("xmp"):
+            contents.xmp = contents.xmp or data
+        elif keyword.endswith("iptc"):
+            contents.iptc = photoshop.iptc(data) or data
+        elif keyword.endswith(("exif", "APP1")):
+            contents.exif = contents.exif or exif_block.clean(data)
+
+
+def describe(contents: Contents, photo: Photo) -> Photo:
+    """`photo` with the file's metadata; the colour profile belongs to the pixels and is there already."""
+    return replace(
+        photo,
+        exif=contents.exif,
+        xmp=contents.xmp,
+        iptc=contents.iptc,
+        dpi=contents.dpi,
+        text=tuple(contents.text.items()),
+        colour_chunks=tuple(contents.colour_chunks),
+    )
+
+
+def read_16_bits(source: Source, contents: Contents) -> Photo:
+    """The pixels of a 16-bit file, bit by bit. Raises InputError or ValueError if they are damaged."""
+    data, end = bytearray(), source.file.seek(0, 2)
+    for offset, length in contents.idat:
+        if offset + length > end:
+            raise ValueError("cut off")
+        source.file.seek(offset)
+        piece, checksum = source.file.read(length), source.file.read(4)
+        if checksum != struct.pack(">I", zlib.crc32(piece, zlib.crc32(b"IDAT"))):
+            raise InputError(f"{source.name}: the picture is damaged or cut off (checksum of its pixels)")
+        data += piece
+    samples = _unfiltered(bytes(data), contents)
+    if contents.colour_type in (_GRAY_ALPHA, _RGB_ALPHA):
+        return Photo(np.ascontiguousarray(samples[..., :-1]), np.ascontiguousarray(samples[..., -1]))
+    if contents.transparent_colour is None:
+        return Photo(samples)
+    colour = np.frombuffer(contents.transparent_colour, ">u2", samples.shape[2])
+    return Photo(samples, np.where((samples == colour).all(axis=2), 0, 65535).astype(np.uint16))
+
+
+def _unfiltered(data: bytes, contents: Contents) -> NDArray[np.uint16]:
+    """Samples (H, W, 1 to 4) out of the compressed stream, all filters and Adam7 undone by Pillow's decoder.
+
+    That decoder knows no picture of several 16-bit samples, but it works on pixels of as many bytes: one or
+    two samples pass as pixels of 2 or 4 bytes; of three or four it gives the higher bytes ("16B" says big
+    endian, as stored) and in a second run the lower ones ("16L", the same as if it were little endian).
+    """
+    size, samples = (contents.width, contents.height), _SAMPLES[contents.colour_type]
+
+    def decode(mode: str, raw_mode: str) -> NDArray[np.uint8]:
+        return np.asarray(Image.frombytes(mode, size, data, "zip", raw_mode, contents.interlaced))
+
+    if samples <= 2:
+        mode = "LA" if samples == 1 else "RGBA"
+        return decode(mode, mode).view(">u2").astype(np.uint16)
+    mode = "RGB" if samples == 3 else "RGBA"
+    joined = decode(mode, f"{mode};16B").astype(np.uint16)
+    joined <<= 8
+    joined |= decode(mode, f"{mode};16L")
+    return joined
+
+
+# Writing
+
+
+def metadata_chunks(photo: Photo) -> list[Chunk]:
+    """Everything that goes between the header and the pixels, in the order of section 5.6."""
+    chunks = [chunk for chunk in photo.colour_chunks if photo.icc_profile is None or chunk[0] != b"sRGB"]
+    if photo.icc_profile is not None:
+        chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(photo.icc_profile)))
+    if photo.dpi is not None:
+        chunks.append((b"pHYs", struct.pack(">IIB", *(round(dpi / _INCH) for dpi in photo.dpi), 1)))
+    if photo.exif is not None:
+        chunks.append((b"eXIf", photo.exif))
+    if photo.xmp is not None:
+        chunks.append((b"iTXt", _XMP_KEYWORD.encode() + bytes(5) + photo.xmp))
+    if photo.iptc is not None:
+        chunks.append(_raw_profile("iptc", photoshop.block(photo.iptc)))
+    chunks += [_text_chunk(keyword, text) for keyword, text in photo.text]
+    return chunks
+
+
+def _raw_profile(kind: str, data: bytes) -> Chunk:
+    """ImageMagick's text of hexadecimal digits: the only form in which other programs find IPTC in a PNG."""
+    digits = data.hex()
+    lines = [digits[at : at + 72] for at in range(0, len(digits), 72)]
+    text = f"\n{kind}\n{len(data):8}\n" + "\n".join(lines) + "\n"
+    return b"zTXt", (_RAW_PROFILE + kind).encode() + b"\0\0" + zlib.compress(text.encode())
+
+
+def _text_chunk(keyword: str, text: str) -> Chunk:
+    """tEXt where Latin-1 suffices, else iTXt (11.3.3)."""
+    key = keyword.encode("latin-1", "replace")[:79] or b"Comment"
+    try:
+        return b"tEXt", key + b"\0" + text.encode("latin-1")
+    except UnicodeEncodeError:
+        return b"iTXt", key + bytes(5) + text.encode()
+
+
+class PngWriter:
+    """A PNG file written as its rows arrive, compressed on all cores; at most a few MB are kept in memory.
+
+    The rows are cut into stripes of about 1 MB, each deflated by itself up to a byte boundary (a sync flush),
+    so the pieces join to one stream; only references further back than the stripe's beginning are lost.
+
+        with PngWriter(file, width, height, channels=3) as writer:
+            writer.write(rows)  # (n, width, channels), until there were `height` of them
+
+    Several frames make an animation: `next_frame` begins each.
+    """
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        width: int,
+        height: int,
+        *,
+        channels: int,
+        bits: int = 8,
+        chunks: Sequence[Chunk] = (),
+        frames: int = 1,
+        plays: int = 0,
+        threads: int | None = None,
+    ) -> None:
+        """channels: 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha; bits: 8 or 16.
+
+        frames: above 1, an animation that is shown `plays` times (0: for ever).
+        """
+        self._file, self._channels, self._bits = file, channels, bits
+        self._shape, self._frames_left, self._sequence = (height, width), frames, 0
+        self._pieces: InOrder[_Piece] = InOrder(self._put, threads)
+        file.write(SIGNATURE)
+        colour_type = {1: _GRAY, 2: _GRAY_ALPHA, 3: _RGB, 4: _RGB_ALPHA}[channels]
+        self._chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0))
+        if frames > 1:
+            self._chunk(b"acTL", struct.pack(">II", frames, plays))
+        for kind, content in chunks:
+            self._chunk(kind, content)
+        self._animated, self._first = frames > 1, True
+        if frames == 1:
+            self._begin(height, width)
+
+    def next_frame(self, delay_ms: float, box: tuple[int, int, int, int] | None = None) -> None:
+        """Begins the next frame of an animation: `box` (left, top, width, height) is what it replaces."""
+        if not self._first:
+            self._end_frame()
+        height, width = self._shape
+        left, top, wide, high = box or (0, 0, width, height)
+        delay = _delay(delay_ms)
+        # Neither disposed of nor blended: the rows replace what was in the box (11.3.6.2).
+        self._chunk(b"fcTL", self._number() + struct.pack(">IIIIHHBB", wide, high, left, top, *delay, 0, 0))
+        self._begin(high, wide)
+
+    def write(self, rows: Pixels) -> None:
+        """The next rows (n, width, channels) of the type that `bits` says."""
+        raw = np.ascontiguousarray(rows, dtype=">u2" if self._bits == 16 else np.uint8)
+        raw = raw.reshape(len(rows), -1).view(np.uint8)
+        if raw.shape[1] != self._row_bytes or len(raw) > self._rows_left:
+            raise ValueError(f"{rows.shape} does not fit into what is left of the picture")
+        self._rows_left -= len(raw)
+        self._waiting.append(raw)
+        self._rows_waiting += len(raw)
+        if self._rows_waiting >= self._stripe_rows:
+            self._submit()
+
+    def close(self) -> None:
+        """Writes what is left. Raises ValueError if rows are missing."""
+        self._end_frame()
+        if self._frames_left:
+            raise ValueError(f"{self._frames_left} frames are missing")
+        self._chunk(b"IEND", b"")
+
+    def __enter__(self) -> PngWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self.close()
+        finally:
+            self._pieces.__exit__(kind, value, trace)
+
+    def _begin(self, height: int, width: int) -> None:
+        self._rows_left, self._row_bytes = height, width * self._channels * self._bits // 8
+        self._stripe_rows = max(1, _STRIPE_BYTES // self._row_bytes)
+        self._waiting: list[NDArray[np.uint8]] = []
+        self._rows_waiting, self._adler = 0, 1
+        self._above = np.zeros(self._row_bytes, np.uint8)
+        self._header = b"\x78\x5e"  # zlib: a window of 32 KB, compressed fast
+
+    def _submit(self) -> None:
+        raw = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting)
+        self._waiting, self._rows_waiting = [], 0
+        for start in range(0, len(raw), self._stripe_rows):
+            stripe = raw[start : start + self._stripe_rows]
+            self._pieces.submit(_deflated, self._above, stripe)
+            self._above = stripe[-1]
+
+    def _put(self, piece: _Piece) -> None:
+        self._adler = _adler32_joined(self._adler, piece.adler, piece.size)
+        self._data(self._header + piece.data)
+        self._header = b""
+
+    def _end_frame(self) -> None:
+        if self._rows_left:
+            raise ValueError(f"{self._rows_left} rows are missing")
+        if self._waiting:
+            self._submit()
+        self._pieces.finish()
+        self._data(b"\x03\0" + struct.pack(">I", self._adler))  # an empty last block, the checksum
+        self._first = False
+        self._frames_left -= 1
+
+    def _data(self, data: bytes) -> None:
+        if self._first:
+            self._chunk(b"IDAT", data)
+        else:
+            self._chunk(b"fdAT", self._number() + data)
+
+    def _number(self) -> bytes:
+        self._sequence += 1
+        return struct.pack(">I", self._sequence - 1)
+
+    def _chunk(self, kind: bytes, content: bytes) -> None:
+        self._file.write(struct.pack(">I4s", len(content), kind))
+        self._file.write(content)
+        self._file.write(struct.pack(">I", zlib.crc32(content, zlib.crc32(kind))))
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A stripe: its deflated bytes, and Adler-32 and size of what they stand for."""
+
+    data: bytes
+    adler: int
+    size: int
+
+
+def _deflated(above: NDArray[np.uint8], rows: NDArray[np.uint8]) -> _Piece:
+    """Rows of bytes (n, row) with the Up filter, deflated up to a byte boundary."""
+    filtered = np.empty((rows.shape[0], rows.shape[1] + 1), np.uint8)
+    filtered[:, 0] = _UP
+    np.subtract(rows[0], above, out=filtered[0, 1:])
+    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+    deflater = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS, 9)
+    data = deflater.compress(filtered.data) + deflater.flush(zlib.Z_SYNC_FLUSH)
+    return _Piece(data, zlib.adler32(filtered.data), filtered.size)
+
+
+def _adler32_joined(first: int, second: int, second_size: int) -> int:
+    """Adler-32 of two joined pieces from each piece's own (RFC 1950, section 8, solved for the concatenation)."""
+    prime = 65521
+    low = ((first & 0xFFFF) + (second & 0xFFFF) - 1) % prime
+    high = ((first >> 16) + (second >> 16) + second_size % prime * ((first & 0xFFFF) - 1)) % prime
+    return high << 16 | low
+
+
+def _delay(milliseconds: float) -> tuple[int, int]:
+    """A frame's duration as the fraction of a second that fcTL holds: two numbers below 65,536."""
+    if milliseconds < 65_535:
+        return round(milliseconds), 1000
+    return min(65_535, round(milliseconds / 100)), 10

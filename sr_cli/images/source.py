@@ -1,0 +1,157 @@
+"""Inputs opened, limits kept, and a decoder's many ways to fail turned into one."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import stat
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image, UnidentifiedImageError
+
+from sr_cli.errors import InputError, OutOfMemory, SrupError
+from sr_cli.images.formats import READABLE
+from sr_cli.images.photo import Limits
+
+
+@dataclass
+class Source:
+    """An opened input: its seekable content, its name for messages, when it was changed, and its limits."""
+
+    file: BinaryIO
+    name: str
+    modified_ns: int | None
+    limits: Limits
+    metadata_bytes: int = field(default=0, init=False)
+
+    def check_frames(self, frames: int) -> None:
+        """Raises InputError for more frames or pages than the limit."""
+        if frames > self.limits.max_frames:
+            raise InputError(
+                f"{self.name}: holds more than {self.limits.max_frames:,} frames or pages; "
+                "raise the limit with --max-frames if you trust it"
+            )
+
+    def check_pixels(self, width: int, height: int, frames: int = 1) -> None:
+        """Raises InputError for a picture without pixels, or if all frames together have more than the limit."""
+        if width < 1 or height < 1:
+            raise InputError(f"{self.name}: has no pixels ({width}x{height})")
+        self.check_frames(frames)
+        if width * height * frames > self.limits.max_pixels:
+            size = f"{width}x{height}" + (f" times {frames} frames" if frames > 1 else "")
+            raise InputError(
+                f"{self.name}: {size} is more than {self.limits.max_pixels:,} pixels; "
+                "raise the limit with --max-pixels if you trust it"
+            )
+
+    def count_metadata(self, size: int) -> None:
+        """Adds to what was read beside pixels. Raises InputError above the limit."""
+        self.metadata_bytes += size
+        if self.metadata_bytes > self.limits.max_metadata_bytes:
+            raise InputError(
+                f"{self.name}: holds more than {self.limits.max_metadata_bytes:,} bytes of metadata; "
+                "raise the limit with --max-metadata-bytes if you trust it"
+            )
+
+    def inflate(self, data: bytes) -> bytes:
+        """Metadata compressed by zlib, counted. Raises zlib.error, and InputError above the limit."""
+        room = self.limits.max_metadata_bytes - self.metadata_bytes
+        inflater = zlib.decompressobj()
+        content = inflater.decompress(data, room + 1)
+        self.count_metadata(len(content))
+        if not inflater.eof:
+            raise zlib.error("cut off")
+        return content
+
+
+@contextlib.contextmanager
+def opened(source: Path | BinaryIO, limits: Limits) -> Iterator[Source]:
+    """A path or a stream (which need not be seekable) as something that decoders can read. Raises InputError."""
+    if not isinstance(source, Path):
+        name = "standard input" if getattr(source, "name", "") == "<stdin>" else "the input"
+        yield _checked(source, name, limits)
+        return
+    if source.is_dir():
+        raise InputError(f"{source}: is a folder, not a picture")
+    try:
+        with source.open("rb") as file:
+            yield _checked(file, str(source), limits)
+    except FileNotFoundError:
+        raise InputError(f"{source}: no such file") from None
+    except PermissionError:
+        raise InputError(f"{source}: no permission to read it") from None
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read: {error.strerror or error}") from error
+
+
+def _checked(file: BinaryIO, name: str, limits: Limits) -> Source:
+    modified = None
+    with contextlib.suppress(OSError, AttributeError):  # streams in memory have no file behind them
+        status = os.fstat(file.fileno())
+        modified = status.st_mtime_ns if stat.S_ISREG(status.st_mode) else None
+    if not file.seekable():
+        file = io.BytesIO(file.read())
+    start = file.tell()
+    if not file.read(1):
+        raise InputError(f"{name}: is empty")
+    file.seek(start)
+    return Source(file, name, modified, limits)
+
+
+class _PillowTamed:
+    """Pillow's own limit on pixels is a global, ours is an argument; its warnings matter only if it fails.
+
+    Both are off while any thread is inside, and as they were afterwards.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+                self._warnings = warnings.catch_warnings()
+                self._warnings.__enter__()
+                warnings.simplefilter("ignore")
+            self._inside += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                Image.MAX_IMAGE_PIXELS = self._limit
+                self._warnings.__exit__(None, None, None)
+
+
+_PILLOW_TAMED = _PillowTamed()
+
+
+@contextlib.contextmanager
+def decoding(name: str) -> Iterator[None]:
+    """Whatever a decoder raises on damaged or hostile bytes becomes one `InputError`.
+
+    Decoders raise nearly every built-in exception on such files (struct.error, IndexError, SyntaxError, ...);
+    all of them mean the same here. Only the decoding of a file belongs inside.
+    """
+    try:
+        with _PILLOW_TAMED:
+            yield
+    except SrupError:
+        raise
+    except MemoryError as error:
+        raise OutOfMemory(f"{name}: does not fit into memory") from error
+    except UnidentifiedImageError as error:
+        known = ", ".join(READABLE)
+        raise InputError(f"{name}: not a picture in a format that can be read ({known}), or damaged") from error
+    except Exception as error:
+        detail = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{name}: the picture is damaged or cut off ({detail})") from error
