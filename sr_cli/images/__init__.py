@@ -34,6 +34,7 @@ __all__ = [
     "channels",
     "check_several",
     "check_size",
+    "default_suffix",
     "for_network",
     "for_target",
     "is_temporary",

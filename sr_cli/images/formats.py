@@ -57,6 +57,14 @@ def by_suffix(path: Path) -> OutputFormat | None:
     return next((output for output in OUTPUT_FORMATS if suffix in output.suffixes), None)
 
 
+def default_suffix(source: Path, kind: str = "still") -> str:
+    """The suffix of an output that nobody named: the input's where that keeps its quality, else PNG's."""
+    output = by_suffix(source)
+    if output is None or (output is GIF and kind != "animation"):
+        return ".png"  # GIF's 256 colours are kept for animations
+    return source.suffix
+
+
 def by_name(name: str) -> OutputFormat:
     """The output format of a `--format` value ("png", "jpg", ".tiff", ...). Raises UsageError."""
     wanted = name.lower().removeprefix(".")
