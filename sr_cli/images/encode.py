@@ -47,9 +47,7 @@ def write(
     be written, OutputError if the target exists (without `overwrite`) or cannot be written.
     """
     sequence = PhotoSequence((photo,))
-    write_all(
-        sequence, target, format=format, quality=quality, overwrite=overwrite, strip=strip, placing=placing
-    )
+    write_all(sequence, target, format=format, quality=quality, overwrite=overwrite, strip=strip, placing=placing)
 
 
 def write_all(

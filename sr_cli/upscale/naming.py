@@ -67,7 +67,7 @@ class Namer:
     def _suffix(self, source: Path | None) -> str:
         if self.options.format is not None:
             return images.by_name(self.options.format).suffixes[0]
-        return source.suffix if source is not None and images.by_suffix(source) else ".png"
+        return ".png" if source is None else images.default_suffix(source)
 
 
 def _check_relative(text: str, what: str) -> None:
