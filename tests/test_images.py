@@ -20,10 +20,8 @@ from sr_cli.errors import InputError, OutputError, UsageError
 from sr_cli.images import (
     Limits,
     Photo,
-    alpha_as_rgb,
     atomic,
     bleed,
-    for_network,
     is_temporary,
     read,
     with_pixels,
@@ -66,12 +64,9 @@ def enlarged(photo: Photo) -> Photo:
         size = (samples.shape[1] * 4, samples.shape[0] * 4)
         return np.asarray(Image.fromarray(samples).resize(size, Image.Resampling.BICUBIC))
 
-    rgb = resize(for_network(photo))
-    shown = alpha_as_rgb(photo)
-    alpha = None if photo.alpha is None else np.full(rgb.shape[:2], photo.alpha.flat[0])
-    if shown is not None:
-        alpha = resize(shown)[..., 0]
-    return with_pixels(photo, rgb[..., :1] if photo.is_gray else rgb, alpha)
+    pixels = bleed(photo.pixels, photo.alpha)
+    planes = [resize(pixels[..., channel]) for channel in range(pixels.shape[2])]
+    return with_pixels(photo, np.dstack(planes), None if photo.alpha is None else resize(photo.alpha))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".tiff"])

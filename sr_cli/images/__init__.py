@@ -1,6 +1,6 @@
 """Pictures in and out: what a photo carries besides its pixels survives, and no file is harmed."""
 
-from sr_cli.images.alpha import alpha_as_rgb, bleed, for_network
+from sr_cli.images.alpha import bleed
 from sr_cli.images.atomic import atomic_output, is_temporary
 from sr_cli.images.decode import channels, read, read_all
 from sr_cli.images.encode import losses, write, write_all
@@ -12,6 +12,7 @@ from sr_cli.images.formats import (
     by_suffix,
     check_several,
     check_size,
+    default_suffix,
     for_target,
 )
 from sr_cli.images.photo import Limits, Photo, PhotoSequence, Pixels, with_pixels, without_metadata
@@ -26,7 +27,6 @@ __all__ = [
     "PhotoSequence",
     "Pixels",
     "PngWriter",
-    "alpha_as_rgb",
     "atomic_output",
     "bleed",
     "by_name",
@@ -35,7 +35,6 @@ __all__ = [
     "check_several",
     "check_size",
     "default_suffix",
-    "for_network",
     "for_target",
     "is_temporary",
     "losses",

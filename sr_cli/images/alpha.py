@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sr_cli.images.photo import Photo, Pixels
+from sr_cli.images.photo import Pixels
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
 _KEPT_FROM = 1 / 8
@@ -67,16 +67,3 @@ def _enlarge(values: Floats, height: int, width: int) -> Floats:
         for c in range(values.shape[2])
     ]
     return np.stack(channels, axis=2)[:height, :width]
-
-
-def for_network(photo: Photo) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """What a network that enlarges RGB is given: (H, W, 3), colours spread under transparency, gray repeated."""
-    pixels = bleed(photo.pixels, photo.alpha)
-    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
-
-
-def alpha_as_rgb(photo: Photo) -> Pixels | None:
-    """Alpha as (H, W, 3) for an enlarger of RGB; None where it is absent or the same everywhere."""
-    if photo.alpha is None or bool((photo.alpha == photo.alpha.flat[0]).all()):
-        return None
-    return np.repeat(photo.alpha[..., None], 3, axis=2)
