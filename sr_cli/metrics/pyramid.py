@@ -61,8 +61,8 @@ def steerable_pyramid(image: Floats, scales: int) -> Pyramid:
     bands = []
     for scale in range(1, scales + 1):
         passed = (-1j) ** order * spectrum * _high_mask(octaves + scale)
-        directions = [gain * np.cos(angles - math.pi * b / BANDS) ** order for b in range(BANDS)]
-        bands.append([_inverse(passed * direction) for direction in directions])
+        cosines = (np.cos(angles - math.pi * b / BANDS) for b in range(BANDS))
+        bands.append([_inverse(passed * (gain * (c * c) * (c * c) * c)) for c in cosines])
         inner = tuple(
             slice(n // 2 - (n + 1) // 2 // 2, n // 2 - (n + 1) // 2 // 2 + (n + 1) // 2) for n in spectrum.shape
         )
