@@ -24,7 +24,7 @@ class Namer:
     """
 
     def __init__(self, options: UpscaleOptions) -> None:
-        self.template = options.name or DEFAULT_TEMPLATE
+        self.template = DEFAULT_TEMPLATE if options.name is None else options.name
         self.options = options
         model = options.model
         self.model = Path(model).stem if model.endswith(".safetensors") else model.replace(":", "-")

@@ -21,8 +21,8 @@ Floats = NDArray[np.float32]
 # Rows of the result that are computed at once times their width: bounds the memory for floats.
 _BAND_PIXELS = 2**20
 # Share of full opacity that keeps the colours under complete transparency defined.
-_FAINT = np.float32(1e-4)
-_TINY = np.float32(1e-6)
+_FAINT = np.float32(1e-5)
+_TINY = np.float32(1e-7)
 
 
 def to_linear(encoded: Floats) -> Floats:
