@@ -99,4 +99,6 @@ class BicubicPhases(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         padded = F.pad(x, (2, 2, 2, 2), mode="replicate")
-        return F.conv2d(padded, self.kernel.to(x.dtype), groups=self.channels)
+        # bf16 has 8 bits: enough for the detail that a network adds, not for the picture it is added to.
+        with torch.autocast(x.device.type, enabled=False):
+            return F.conv2d(padded, self.kernel.to(x.dtype), groups=self.channels)

@@ -1,0 +1,74 @@
+"""Torch itself: op by op, compiled, or recorded as a CUDA graph."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from sr_cli.backends import Network
+from sr_cli.models import Generator
+
+
+def in_precision(folded: Generator, dtype: torch.dtype) -> Generator:
+    """A copy whose convolutions have their weights in `dtype`; what they add to stays in fp32."""
+    network = copy.deepcopy(folded)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(dtype)
+    return network
+
+
+def prepare(folded: Generator, dtype: torch.dtype) -> Network:
+    """The module itself; below fp32 under autocast."""
+    return folded if dtype == torch.float32 else _autocast(in_precision(folded, dtype), dtype)
+
+
+def compiled(folded: Generator, dtype: torch.dtype) -> Network:
+    """`torch.compile` for fixed shapes; the first batch of each shape takes many seconds."""
+    device = next(folded.parameters()).device
+    options = {"freezing": True} if device.type == "cpu" else {"triton.cudagraphs": True}
+    module = folded if dtype == torch.float32 else in_precision(folded, dtype)
+    optimised: Network = torch.compile(module, dynamic=False, options=options)
+    if dtype != torch.float32:
+        optimised = _autocast(optimised, dtype)
+    # A compiled CUDA graph reuses its output's memory.
+    return (lambda batch: optimised(batch).clone()) if device.type == "cuda" else optimised
+
+
+def _autocast(network: Network, dtype: torch.dtype) -> Network:
+    def run(batch: Tensor) -> Tensor:
+        with torch.autocast(batch.device.type, dtype):
+            return network(batch).float()
+
+    return run
+
+
+def graph(network: Network) -> Network:
+    """Records a network as one CUDA graph per batch shape: one launch instead of hundreds."""
+    recorded: dict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
+
+    def run(batch: Tensor) -> Tensor:
+        if batch.shape not in recorded:
+            recorded[batch.shape] = _record(network, batch)
+        replay, source, result = recorded[batch.shape]
+        source.copy_(batch)
+        replay.replay()
+        return result.clone()
+
+    return run
+
+
+def _record(network: Network, batch: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
+    source = batch.clone(memory_format=torch.channels_last)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # cuDNN chooses its algorithms before the recording starts
+        for _ in range(3):
+            network(source)
+    torch.cuda.current_stream().wait_stream(side)
+    replay = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(replay):
+        result = network(source)
+    return replay, source, result

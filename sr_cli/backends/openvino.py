@@ -1,0 +1,64 @@
+"""OpenVINO on the CPU: one converted network for all shapes."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sr_cli.backends import Network
+from sr_cli.errors import UsageError
+from sr_cli.models import Generator
+
+_HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
+
+
+def prepare(folded: Generator, dtype: torch.dtype) -> Network:
+    """Converts the generator (seconds). Raises UsageError for a precision other than fp32 and bf16."""
+    if dtype not in _HINTS:
+        raise UsageError("the backend openvino computes in fp32 or bf16; use --precision fp32 or bf16")
+    import openvino
+
+    settings = {
+        "INFERENCE_PRECISION_HINT": _HINTS[dtype],
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    }
+    request = openvino.Core().compile_model(convert(folded), "CPU", settings).create_infer_request()
+    scale = folded.scale
+
+    def run(batch: Tensor) -> Tensor:
+        count, channels, height, width = batch.shape
+        result = torch.empty(count, channels, height * scale, width * scale)
+        request.set_input_tensor(openvino.Tensor(batch.contiguous().numpy(), shared_memory=True))
+        request.set_output_tensor(openvino.Tensor(result.numpy(), shared_memory=True))
+        request.infer()
+        return result
+
+    return run
+
+
+def convert(folded: Generator) -> Any:
+    """The generator as an OpenVINO model of any batch and picture size.
+
+    By the front end itself and not by `openvino.convert_model`, which reports its use to the network.
+    """
+    import openvino
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    module = copy.deepcopy(folded).to(memory_format=torch.contiguous_format)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the tracer's own deprecation; it is the only form the front end reads
+        traced = torch.jit.trace(module, torch.zeros(1, 3, 16, 16), check_trace=False)
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        decoder = TorchScriptPythonDecoder(traced)  # must live as long as the front end reads it
+        model = frontend.convert(frontend.load(decoder))
+    for parameter in model.get_parameters():
+        parameter.set_element_type(openvino.Type.f32)
+        parameter.set_partial_shape(openvino.PartialShape([-1, 3, -1, -1]))
+    model.validate_nodes_and_infer_types()
+    return model
