@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sr_cli import adapters, memory, tiling
+from sr_cli import adapters, backends, memory, tiling
 from sr_cli.adapters import Picture
+from sr_cli.backends import Network
 from sr_cli.errors import OutOfMemory, UsageError, WeightsError
 
 if TYPE_CHECKING:
@@ -58,8 +59,6 @@ class EngineResult:
 
 Progress = Callable[[int, int], None]
 """Called with the tiles done and their total."""
-Network: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
-"""RGB in 0..1 as (N, 3, H, W) to (N, 3, scale*H, scale*W)."""
 OnRows = Callable[[Pixels], None]
 """Called with finished rows of the output, top to bottom, each row once."""
 
@@ -144,7 +143,10 @@ class Upscaler:
     `weights.load_blend`. `ensemble` averages the results of the eight flips and rotations of the picture
     (Lim et al. 2017, "EDSR", section 3.4: "self-ensemble"), in eight times the time.
 
-    Raises UsageError for an unknown device or precision, WeightsError where the weights cannot be had.
+    `backend` names a way to run the network (`backends.NAMES`); "auto" runs it with plain torch until enough
+    pixels have come by to repay a conversion for OpenVINO, where that is installed.
+
+    Raises UsageError for an unknown device, precision or backend, WeightsError where the weights cannot be had.
     """
 
     def __init__(
@@ -153,6 +155,7 @@ class Upscaler:
         *,
         device: str = "auto",
         precision: str = "auto",
+        backend: str = "auto",
         tile: int | Literal["auto"] = "auto",
         overlap: int | Literal["auto", "full"] = "auto",
         fidelity: float | None = None,
@@ -189,16 +192,23 @@ class Upscaler:
         self._dtype = choose_precision(precision, self._device)
         self.device_name, self.precision = str(self._device), _DTYPE_NAMES[str(self._dtype)]
         self._folded = generator.fold().to(self._device)
-        self._network = self._in_precision(self._dtype)
+        self.backend = backends.choose(backend, self._device, self._dtype)
+        self._repays_after = backends.REPAYS_AFTER if backend == "auto" and self.backend != "eager" else 0
+        self._network = self._prepare(self._dtype, "eager" if self._repays_after else self.backend)
         self._bytes_per_pixel = generator.peak_values_per_pixel * self._dtype.itemsize
 
-    def _in_precision(self, dtype: torch.dtype) -> Network:
-        import copy
-
-        import torch
-
-        network = self._folded if dtype == torch.float32 else copy.deepcopy(self._folded).to(dtype)
+    def _prepare(self, dtype: torch.dtype, backend: str) -> Network:
+        network = backends.prepare(self._folded, dtype, backend)
         return _ensemble(network) if self.ensemble else network
+
+    def _expect(self, plan: tiling.Plan) -> None:
+        """Converts the network for a faster backend once the pixels seen and to come repay that."""
+        if self._repays_after <= 0:
+            return
+        height, width = plan.window
+        self._repays_after -= len(plan.tiles) * height * width * (8 if self.ensemble else 1)
+        if self._repays_after <= 0:
+            self._network = self._prepare(self._dtype, self.backend)
 
     def upscale(self, pixels: Pixels, progress: Progress | None = None, on_rows: OnRows | None = None) -> EngineResult:
         """Enlarges one picture by `self.scale`.
@@ -302,6 +312,7 @@ class _Pass:
     def _run_plan(self, plan: tiling.Plan) -> None:
         import torch
 
+        self.upscaler._expect(plan)
         batch = self.upscaler._batch_size(plan)
         done = 0
         with torch.inference_mode():
@@ -347,7 +358,7 @@ class _Pass:
         if windows.shape[3] == 1:
             batch = batch.expand(-1, 3, -1, -1)
         batch = batch.contiguous(memory_format=torch.channels_last)
-        result = upscaler._network(batch.to(upscaler._dtype)).float()
+        result = upscaler._network(batch)
         if not bool(torch.isfinite(result).all()):
             result = self._compute_wider(batch)
         if windows.shape[3] == 1:
@@ -362,7 +373,7 @@ class _Pass:
         self.redone += batch.shape[0]
         wider = {torch.float16: [torch.bfloat16, torch.float32], torch.bfloat16: [torch.float32]}
         for dtype in wider.get(upscaler._dtype, []):
-            result = upscaler._in_precision(dtype)(batch.to(dtype)).float()
+            result = upscaler._prepare(dtype, "eager")(batch)
             if bool(torch.isfinite(result).all()):
                 return result
         raise WeightsError(f"the weights of {upscaler.name} give values that are not finite, even in fp32")

@@ -22,15 +22,16 @@ if TYPE_CHECKING:
 
 Network: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
 
-NAMES = ("auto", "eager", "compiled", "graph", "fused", "openvino", "onnxruntime")
-"""`eager`: torch op by op. `compiled`: torch.compile. `graph`: eager, recorded as a CUDA graph. `fused`: Triton
-kernels for MESRGAN's bottlenecks. `openvino`, `onnxruntime`: those run-times, on the CPU."""
+NAMES = ("auto", "eager", "compiled", "graph", "openvino", "onnxruntime")
+"""`eager`: torch op by op. `compiled`: torch.compile. `graph`: eager, recorded as a CUDA graph. `openvino`,
+`onnxruntime`: those run-times, on the CPU."""
 
 _ON = {
     "cpu": ("eager", "compiled", "openvino", "onnxruntime"),
-    "cuda": ("eager", "compiled", "graph", "fused"),
+    "cuda": ("eager", "compiled", "graph"),
     "mps": ("eager",),
 }
+_PRECISIONS = {"openvino": ("torch.float32", "torch.bfloat16"), "onnxruntime": ("torch.float32",)}
 _EXTRAS = {"openvino": "openvino", "onnxruntime": "onnx"}
 
 REPAYS_AFTER = 2**20
@@ -43,7 +44,7 @@ def missing(name: str, device: torch.device) -> str | None:
         return f"the backend {name} does not run on {device.type}; use {', '.join(_ON[device.type])}"
     if name == "compiled" and device.type == "cpu" and not _has_compiler():
         return "the backend compiled needs a C++ compiler (g++, clang++ or cl), and none is installed"
-    if name in ("compiled", "fused") and device.type == "cuda" and find_spec("triton") is None:
+    if name == "compiled" and device.type == "cuda" and find_spec("triton") is None:
         return f"the backend {name} needs Triton, which this build of torch does not bring"
     if name in _EXTRAS and find_spec(name) is None:
         return f"the backend {name} is not installed; pip install 'srup[{_EXTRAS[name]}]'"
@@ -61,24 +62,32 @@ def usable(device: torch.device) -> list[str]:
     return [name for name in _ON[device.type] if missing(name, device) is None]
 
 
-def choose(name: str, device: torch.device) -> str:
+def computes_in(name: str, dtype: torch.dtype) -> bool:
+    """Whether a backend has a precision."""
+    return _PRECISIONS.get(name) is None or str(dtype) in _PRECISIONS[name]
+
+
+def choose(name: str, device: torch.device, dtype: torch.dtype) -> str:
     """The backend that `auto` or a name stands for. Raises UsageError where it cannot be used.
 
-    `auto` is OpenVINO on a CPU where it is installed, else eager.
+    `auto` is OpenVINO on a CPU where it is installed and has the precision, else eager.
     """
     if name not in NAMES:
         raise UsageError(f"unknown backend {name!r}; use {', '.join(NAMES)}")
     if name == "auto":
-        return "openvino" if device.type == "cpu" and missing("openvino", device) is None else "eager"
+        possible = device.type == "cpu" and missing("openvino", device) is None and computes_in("openvino", dtype)
+        return "openvino" if possible else "eager"
     if (reason := missing(name, device)) is not None:
         raise UsageError(reason)
+    if not computes_in(name, dtype):
+        raise UsageError(f"the backend {name} does not compute in {str(dtype).removeprefix('torch.')}")
     return name
 
 
 def prepare(folded: Generator, dtype: torch.dtype, name: str = "eager") -> Network:
     """`folded` (from `Generator.fold()`, fp32, on its device) as a network that computes in `dtype`.
 
-    Raises UsageError where the backend cannot run this generator.
+    `name` is a backend that `choose` has agreed to.
     """
     if name == "openvino":
         from sr_cli.backends import openvino
@@ -94,8 +103,4 @@ def prepare(folded: Generator, dtype: torch.dtype, name: str = "eager") -> Netwo
         return eager.compiled(folded, dtype)
     if name == "graph":
         return eager.graph(eager.prepare(folded, dtype))
-    if name == "fused":
-        from sr_cli.backends import fused
-
-        return fused.prepare(folded, dtype)
     return eager.prepare(folded, dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ def prepare(folded: Generator, dtype: torch.dtype) -> Network:
 def compiled(folded: Generator, dtype: torch.dtype) -> Network:
     """`torch.compile` for fixed shapes; the first batch of each shape takes many seconds."""
     device = next(folded.parameters()).device
-    options = {"freezing": True} if device.type == "cpu" else {"triton.cudagraphs": True}
+    options: dict[str, Any] = {"freezing": True} if device.type == "cpu" else {"triton.cudagraphs": True}
     module = folded if dtype == torch.float32 else in_precision(folded, dtype)
     optimised: Network = torch.compile(module, dynamic=False, options=options)
     if dtype != torch.float32:
@@ -62,7 +63,7 @@ def graph(network: Network) -> Network:
 
 def _record(network: Network, batch: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
     source = batch.clone(memory_format=torch.channels_last)
-    side = torch.cuda.Stream()
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):  # cuDNN chooses its algorithms before the recording starts
         for _ in range(3):

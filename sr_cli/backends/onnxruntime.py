@@ -6,15 +6,12 @@ import torch
 from torch import Tensor
 
 from sr_cli.backends import Network
-from sr_cli.errors import UsageError
 from sr_cli.models import Generator
 from sr_cli.models.onnx import to_onnx
 
 
 def prepare(folded: Generator, dtype: torch.dtype) -> Network:
-    """Exports the generator (many seconds). Raises UsageError for a precision other than fp32."""
-    if dtype != torch.float32:
-        raise UsageError("the backend onnxruntime computes in fp32; use --precision fp32")
+    """Exports the generator (many seconds)."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -10,16 +10,13 @@ import torch
 from torch import Tensor
 
 from sr_cli.backends import Network
-from sr_cli.errors import UsageError
 from sr_cli.models import Generator
 
 _HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
 
 def prepare(folded: Generator, dtype: torch.dtype) -> Network:
-    """Converts the generator (seconds). Raises UsageError for a precision other than fp32 and bf16."""
-    if dtype not in _HINTS:
-        raise UsageError("the backend openvino computes in fp32 or bf16; use --precision fp32 or bf16")
+    """Converts the generator (seconds)."""
     import openvino
 
     settings = {
@@ -32,8 +29,10 @@ def prepare(folded: Generator, dtype: torch.dtype) -> Network:
 
     def run(batch: Tensor) -> Tensor:
         count, channels, height, width = batch.shape
+        # The request does not own what it reads and writes: both are held here until it is done.
+        source = batch.contiguous().numpy()
         result = torch.empty(count, channels, height * scale, width * scale)
-        request.set_input_tensor(openvino.Tensor(batch.contiguous().numpy(), shared_memory=True))
+        request.set_input_tensor(openvino.Tensor(source, shared_memory=True))
         request.set_output_tensor(openvino.Tensor(result.numpy(), shared_memory=True))
         request.infer()
         return result
@@ -53,9 +52,11 @@ def convert(folded: Generator) -> Any:
     module = copy.deepcopy(folded).to(memory_format=torch.contiguous_format)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the tracer's own deprecation; it is the only form the front end reads
-        traced = torch.jit.trace(module, torch.zeros(1, 3, 16, 16), check_trace=False)
+        example = torch.zeros(1, 3, 16, 16)
+        traced = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
         frontend = FrontEndManager().load_by_framework("pytorch")
-        decoder = TorchScriptPythonDecoder(traced)  # must live as long as the front end reads it
+        # Must live as long as the front end reads it; by default its constants point into memory of torch.
+        decoder = TorchScriptPythonDecoder(traced, shared_memory=False)
         model = frontend.convert(frontend.load(decoder))
     for parameter in model.get_parameters():
         parameter.set_element_type(openvino.Type.f32)

@@ -1,0 +1,112 @@
+"""Every way to run a network gives the same picture."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sr_cli import backends, engine
+from sr_cli.errors import UsageError
+from sr_cli.models import PRESETS, Generator, create
+from sr_cli.models.mesrgan import MesrganConfig
+from sr_cli.weights import LoadedModel
+
+CPU = torch.device("cpu")
+LEVEL = 1 / 255
+
+
+def small_mesrgan() -> Generator:
+    model = create(MesrganConfig(blocks=1, features=16, growth=8))
+    model.reset_parameters(torch.Generator().manual_seed(0))
+    return model.eval()
+
+
+def needs(name: str) -> None:
+    if (reason := backends.missing(name, CPU)) is not None:
+        pytest.skip(reason)
+
+
+def loaded(generator: Generator) -> LoadedModel:
+    return LoadedModel("test", None, generator, None, "", Path("test.safetensors"), None)
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime", pytest.param("compiled", marks=pytest.mark.slow)])
+def test_backends_agree_with_eager(name: str) -> None:
+    needs(name)
+    folded = small_mesrgan().fold()
+    network = backends.prepare(folded, torch.float32, name)
+    for shape in ((1, 3, 24, 32), (2, 3, 17, 21)):
+        batch = torch.rand(shape, generator=torch.Generator().manual_seed(1)).to(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            expected, result = folded(batch), network(batch)
+        assert result.dtype == torch.float32
+        assert (result - expected).abs().max() < 1e-4
+
+
+def test_results_stay_when_the_network_runs_again() -> None:
+    needs("openvino")
+    network = backends.prepare(small_mesrgan().fold(), torch.float32, "openvino")
+    first = network(torch.zeros(1, 3, 16, 16))
+    kept = first.clone()
+    network(torch.ones(1, 3, 16, 16))
+    assert torch.equal(first, kept)
+
+
+@pytest.mark.parametrize("name", ["srgan", "esrgan", "mesrgan"])
+def test_bf16_keeps_the_picture_that_detail_is_added_to(name: str) -> None:
+    model = create(PRESETS[name])
+    model.reset_parameters(torch.Generator().manual_seed(0))
+    folded = model.eval().fold()
+    batch = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        error = (backends.prepare(folded, torch.bfloat16)(batch) - folded(batch)).abs()
+    # Random weights exaggerate: a trained network's own contribution is smaller.
+    assert error.mean() < 2 * LEVEL
+    if name == "mesrgan":
+        assert error.max() < 0.5 * LEVEL
+
+
+def test_auto_is_openvino_where_it_is_installed_and_has_the_precision() -> None:
+    expected = "eager" if find_spec("openvino") is None else "openvino"
+    assert backends.choose("auto", CPU, torch.float32) == expected
+    assert backends.choose("auto", CPU, torch.float16) == "eager"
+
+
+def test_errors_name_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="unknown backend 'tensorrt'; use auto, eager"):
+        backends.choose("tensorrt", CPU, torch.float32)
+    with pytest.raises(UsageError, match="does not run on cpu; use eager"):
+        backends.choose("graph", CPU, torch.float32)
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install 'srup\[openvino\]'"):
+        backends.choose("openvino", CPU, torch.float32)
+    assert backends.choose("auto", CPU, torch.float32) == "eager"
+
+
+def test_precision_that_a_backend_lacks_is_refused() -> None:
+    needs("openvino")
+    with pytest.raises(UsageError, match="openvino does not compute in float16"):
+        backends.choose("openvino", CPU, torch.float16)
+
+
+def test_the_engine_converts_only_when_that_repays(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs("openvino")
+    prepared: list[str] = []
+    prepare = backends.prepare
+
+    def record(folded: Generator, dtype: torch.dtype, name: str = "eager") -> backends.Network:
+        prepared.append(name)
+        return prepare(folded, dtype, name)
+
+    monkeypatch.setattr(backends, "prepare", record)
+    monkeypatch.setattr(backends, "REPAYS_AFTER", 60 * 60)
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 30, 3)).astype(np.uint8)
+    upscaler = engine.Upscaler(loaded(small_mesrgan()), device="cpu", tile=0, overlap=0)
+    results = [upscaler.upscale(pixels).pixels for _ in range(5)]
+    assert prepared == ["eager", "openvino"]
+    for result in results[1:]:
+        assert np.abs(result.astype(int) - results[0]).max() <= 1
