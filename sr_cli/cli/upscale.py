@@ -125,6 +125,8 @@ def _record(result: ImageResult) -> dict[str, Any]:
         "tiles": result.tiles,
         "seconds": round(result.seconds, 3),
     }
+    if result.losses:
+        record["losses"] = list(result.losses)
     if result.status == "skipped":
         record["reason"] = result.note
     if result.status == "failed":
@@ -149,6 +151,8 @@ def _tell(console: Console, result: ImageResult) -> None:
         console.note(f"{result.output}  skipped: {result.note}")
     elif result.output != Path("-"):
         console.note(f"{result.output}  {result.width}x{result.height}  {result.seconds:.1f} s")
+    if result.losses:
+        console.note(f"  {'; '.join(result.losses)}")
     if result.redone:
         console.warn(f"{result.redone} tiles of {result.input} overflowed in half precision and were redone")
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -67,13 +67,17 @@ def make_upscaler(options: UpscaleOptions) -> engine.Upscaler:
     )
 
 
-def checked_size(photo: images.Photo, task: Task, options: UpscaleOptions) -> tuple[int, int]:
-    """Width and height of the result. Raises UsageError where the format, InputError where a limit forbids it."""
-    width, height = options.size_of(photo.width, photo.height)
+def output_format(task: Task, options: UpscaleOptions) -> images.OutputFormat:
+    """The format that the output will have. Raises UsageError."""
     if task.target is None:
-        images.check_size(images.by_name(options.format or "png"), width, height)
-    else:
-        images.check_size(images.for_target(task.target, options.format), width, height)
+        return images.by_name(options.format or "png")
+    return images.for_target(task.target, options.format)
+
+
+def checked_size(width: int, height: int, task: Task, options: UpscaleOptions) -> tuple[int, int]:
+    """Width and height of the result. Raises UsageError where the format, InputError where a limit forbids it."""
+    width, height = options.size_of(width, height)
+    images.check_size(output_format(task, options), width, height)
     if width * height > options.limits.max_output_pixels:
         raise InputError(
             f"{task.shown_source}: would become {width}x{height}, more than "
@@ -111,9 +115,10 @@ class _Job:
 
     index: int
     task: Task
-    photo: images.Photo | None = None
-    size: tuple[int, int] = (0, 0)
-    """Width and height of the result."""
+    sequence: images.PhotoSequence | None = None
+    """What was read; None if there is an outcome."""
+    sizes: tuple[tuple[int, int], ...] = ()
+    """Width and height of each result."""
     content: str | None = None
     """Checksum of the input, for the journal."""
     outcome: ImageResult | None = None
@@ -203,8 +208,10 @@ class _Run:
         if exists and content and self._was_done(task, content):
             return _skip(index, task, "it was done before")
         check_target(task, self.options)
-        photo = images.read(task.source or self._stdin(), limits=self.options.limits)
-        return _Job(index, task, photo, checked_size(photo, task, self.options), content)
+        sequence = images.read_all(task.source or self._stdin(), limits=self.options.limits)
+        images.check_several(output_format(task, self.options), sequence.kind, len(sequence.frames))
+        sizes = tuple(checked_size(photo.width, photo.height, task, self.options) for photo in sequence.frames)
+        return _Job(index, task, sequence, sizes, content)
 
     def _may_be_done(self, task: Task) -> bool:
         """Whether the journal knows the output, so that the weights decide whether it is still the right one."""
@@ -238,62 +245,84 @@ class _Run:
     # The network.
 
     def _process(self, job: _Job, writers: Background | None) -> None:
-        """Enlarges a job's photograph and hands it to a writer, or writes it here if there are none."""
+        """Enlarges a job's pictures and hands them to a writer, or writes them here if there are none."""
         self._tell("started", job.index)
-        if job.photo is None:
+        if job.sequence is None:
             assert job.outcome is not None
             self._finish(job, job.outcome)
             return
-        upscaler = self.upscaler()
-        amount = job.size[0] * job.size[1] * job.photo.pixels.itemsize * 4
+        counts = Counts()
+        frames = self._enlarged(job, job.sequence, self.upscaler(), counts)
+        if len(job.sizes) > 1:  # one after the other into the file: memory holds one frame
+            self._write(job, counts, frames)
+            return
+        pixels = job.sequence.frames[0].pixels
+        amount = job.sizes[0][0] * job.sizes[0][1] * pixels.itemsize * (pixels.shape[2] + 1)
         if writers is not None:
             writers.reserve(amount)
         started = time.monotonic()
-
-        def progress(done: int, total: int) -> None:
-            self._tell("progress", job.index, done, total)
-
         try:
-            enlarged, counts = enlarge(upscaler, job.photo, job.size, progress)
+            photo = next(frames)
         except Exception as error:
             if writers is not None:
                 writers.release(amount)
             self._finish(job, self._failure(job.task, error))
             return
-        job = replace(job, photo=enlarged, seconds=job.seconds + time.monotonic() - started)
+        job = replace(job, seconds=job.seconds + time.monotonic() - started)
         if writers is None:
-            self._write(job, counts)
+            self._write(job, counts, [photo])
         else:
-            writers.submit(lambda: self._write(job, counts), amount)
+            writers.submit(lambda: self._write(job, counts, [photo]), amount)
+
+    def _enlarged(
+        self, job: _Job, sequence: images.PhotoSequence, upscaler: engine.Upscaler, counts: Counts
+    ) -> Iterator[images.Photo]:
+        for index, (photo, size) in enumerate(zip(sequence.frames, job.sizes, strict=True)):
+            before = counts.tiles
+
+            def progress(done: int, total: int, index: int = index, before: int = before) -> None:
+                # Frames that are to come count like this one.
+                coming = (total - before) * (len(job.sizes) - index - 1)
+                self._tell("progress", job.index, done, total + coming)
+
+            yield enlarge(upscaler, photo, size, counts, progress)
 
     # Writing, behind the network.
 
-    def _write(self, job: _Job, counts: Counts) -> None:
+    def _write(self, job: _Job, counts: Counts, frames: Iterable[images.Photo]) -> None:
         started = time.monotonic()
         try:
-            self._put(job)
+            self._put(job, frames)
         except Exception as error:
             outcome = self._failure(job.task, error)
         else:
-            seconds = job.seconds + time.monotonic() - started
-            width, height = job.size
-            paths = job.task.shown_source, job.task.shown_target
-            outcome = ImageResult(*paths, "done", width, height, counts.tiles, counts.redone, seconds)
+            assert job.sequence is not None
+            outcome = ImageResult(
+                job.task.shown_source,
+                job.task.shown_target,
+                "done",
+                *job.sizes[0],
+                tiles=counts.tiles,
+                redone=counts.redone,
+                seconds=job.seconds + time.monotonic() - started,
+                losses=tuple(images.losses(job.sequence.frames[0], output_format(job.task, self.options))),
+            )
         self._finish(job, outcome)
 
-    def _put(self, job: _Job) -> None:
-        """Writes the enlarged photograph to its place. Raises SrupError."""
-        assert job.photo is not None
+    def _put(self, job: _Job, frames: Iterable[images.Photo]) -> None:
+        """Writes enlarged pictures to their place. Raises SrupError."""
+        assert job.sequence is not None
         task, options = job.task, self.options
         if task.target is None:
-            self._put_on_stdout(job.photo)
+            self._put_on_stdout(job.sequence, frames)
             return
         if task.root is not None:
             _make_folder(task.target.parent)
             check_inside(task.target, task.root)
-        images.write(
-            job.photo,
+        images.write_all(
+            job.sequence,
             task.target,
+            frames=frames,
             format=options.format,
             quality=options.quality,
             overwrite=options.overwrite,
@@ -301,12 +330,14 @@ class _Run:
             placing=lambda finished: self._record(job, finished),
         )
 
-    def _put_on_stdout(self, photo: images.Photo) -> None:
+    def _put_on_stdout(self, sequence: images.PhotoSequence, frames: Iterable[images.Photo]) -> None:
         if self.stdout is None:
             raise OutputError("there is no standard output to write to")
-        options = self.options
+        wish = self.options
         try:
-            images.write(photo, self.stdout, format=options.format, quality=options.quality, strip=options.strip)
+            images.write_all(
+                sequence, self.stdout, frames=frames, format=wish.format, quality=wish.quality, strip=wish.strip
+            )
             self.stdout.flush()
         except BrokenPipeError:
             raise

@@ -12,7 +12,7 @@ from sr_cli.upscale.resample import resample
 
 @dataclass
 class Counts:
-    """Tiles over all passes of one photograph."""
+    """Tiles over all passes and frames of one file."""
 
     tiles: int = 0
     """Tiles computed."""
@@ -32,22 +32,22 @@ def enlarge(
     upscaler: engine.Upscaler,
     photo: images.Photo,
     size: tuple[int, int],
+    counts: Counts,
     progress: engine.Progress | None = None,
-) -> tuple[images.Photo, Counts]:
-    """`photo` as a picture of `size` (width, height), and the tiles it took.
+) -> images.Photo:
+    """`photo` as a picture of `size` (width, height); its tiles are added to `counts`.
 
     Colours hidden under transparency are first replaced by the visible ones around them, so that the
     network does not draw them into the edge as a halo; the transparency itself goes through the same
     network as a grey picture, so that both have the same edges. The model runs as often as it takes, and
     what is too large then is reduced; a size up to the photograph's own takes no pass at all.
     """
-    counts = Counts()
     pixels, alpha = images.bleed(photo.pixels, photo.alpha), photo.alpha
     for _ in range(passes_for(upscaler.scale, photo.width, photo.height, size)):
         pixels = _once(upscaler, pixels, counts, progress)
         alpha = None if alpha is None else _alpha_once(upscaler, alpha, counts, progress)
     pixels, alpha = resample(pixels, alpha, *size)
-    return images.with_pixels(photo, pixels, alpha), counts
+    return images.with_pixels(photo, pixels, alpha)
 
 
 def _once(

@@ -31,6 +31,8 @@ class ImageResult:
     """Tiles computed again because half precision overflowed."""
     seconds: float = 0.0
     """Time spent on this input: reading, enlarging and writing it, without waiting for others."""
+    losses: tuple[str, ...] = ()
+    """What the output's format could not hold, in words."""
     note: str | None = None
     """Why it was skipped."""
     error: str | None = None
