@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +24,10 @@ EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
 
 
 def train(
-    data: Annotated[list[Path] | None, typer.Option(help="Folder of training images; may be repeated.")] = None,
+    data: Annotated[
+        list[Path] | None, typer.Option("--data", help="Folder of training images; may be repeated.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Published set, downloaded when needed. [div2k]")] = None,
     stage: Annotated[str, typer.Option(help="pixel, gan or both.")] = "both",
     model: Annotated[str | None, typer.Option("-m", "--model", help="Preset to train. [mesrgan]")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The run's folder. [runs/MODEL]")] = None,
@@ -41,22 +45,27 @@ def train(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights and patches. [0]")] = None,
     device: options.Device = "auto",
     precision: Annotated[str | None, typer.Option(help="auto, fp32, fp16 or bf16.")] = None,
-    feature_net: Annotated[str | None, typer.Option(help="vgg19 or squeezenet1_1. [vgg19]")] = None,
+    feature_net: Annotated[str | None, typer.Option(help="vgg19, squeezenet1_1 or none. [vgg19]")] = None,
     feature_weights: Annotated[Path | None, typer.Option(help="File of its weights; no download.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads to compute with on CPU.")] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that prepare patches.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Download gigabytes without asking.")] = False,
+    offline: options.Offline = False,
     json_lines: options.JsonLines = False,
     quiet: options.Quiet = False,
 ) -> int:
     """Train a generator: pixel stage, GAN stage, or both."""
     from sr_cli.training.job import TrainOptions, run_training
 
-    console = Console(json_lines=json_lines, quiet=quiet)
+    # Of torchrun's processes, the first one speaks.
+    first = os.environ.get("RANK", "0") == "0"
+    console = Console(json_lines=json_lines and first, quiet=quiet or not first)
     asked = TrainOptions(
         model=model,
         stage=stage,
         out=out,
         data=tuple(data or ()),
+        dataset=dataset,
         val=val,
         init=init,
         resume=resume,
@@ -75,10 +84,21 @@ def train(
         device=device,
         threads=threads,
         workers=workers,
+        offline=offline,
+        confirm=_confirm(yes),
     )
     with _view(console) as report:
         result = run_training(asked, report)
     return _finish(console, result)
+
+
+def _confirm(yes: bool) -> Callable[[str], bool] | None:
+    """How to ask before downloads: not at all with --yes, and where nobody can answer."""
+    if yes:
+        return lambda _: True
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+    return lambda question: typer.confirm(question, err=True)
 
 
 def _finish(console: Console, result: TrainResult) -> int:
@@ -96,7 +116,7 @@ def _finish(console: Console, result: TrainResult) -> int:
 @contextmanager
 def _view(console: Console) -> Iterator[Report]:
     """What shows a run while it goes on: JSON lines, a live line on a terminal, or plain lines."""
-    from sr_cli.training.events import Notice
+    from sr_cli.training.events import Download, Notice
 
     if console.machine:
         yield lambda event: console.event(event.to_dict())
@@ -109,6 +129,9 @@ def _view(console: Console) -> Iterator[Report]:
             nonlocal shown
             if isinstance(event, Notice):
                 console.note(event.message)
+                return
+            if isinstance(event, Download):
+                bar.update(event.done, event.total or 0, f"downloading {event.what}")
                 return
             bar.update(event.step, event.steps, _describe(event))
             now = time.monotonic()

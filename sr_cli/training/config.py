@@ -74,7 +74,7 @@ class GanConfig:
     feature_loss: str = "l1"
     """Distance between features: `l1` (ESRGAN) or `l2` (the poster)."""
     feature_net: str = "vgg19"
-    """`vgg19` (conv5_4 before activation) or `squeezenet1_1`."""
+    """`vgg19` (conv5_4 before activation), `squeezenet1_1`, or `none` for no feature loss."""
     adversarial_weight: float = 5e-3
     """Weight of the generator's adversarial loss."""
     adversarial: str = "auto"
@@ -93,7 +93,7 @@ class GanConfig:
             _require(getattr(self, name) >= 0, f"gan.{name} must not be negative, not {getattr(self, name)}")
         _require(self.discriminator_features >= 1, "gan.discriminator_features must be at least 1")
         _require(self.feature_loss in ("l1", "l2"), f"unknown feature loss {self.feature_loss!r}")
-        _require(self.feature_net in ("vgg19", "squeezenet1_1"), f"unknown feature net {self.feature_net!r}")
+        _require(self.feature_net in ("vgg19", "squeezenet1_1", "none"), f"unknown feature net {self.feature_net!r}")
         _require(
             self.adversarial in ("auto", "vanilla", "relativistic"), f"unknown adversarial loss {self.adversarial!r}"
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -100,8 +101,8 @@ def _save_array(path: Path, array: NDArray[np.uint8]) -> None:
 def cache_image(path: Path, cache: Path) -> CachedImage:
     """The memory-mapped form of an image file, made at first use, keyed by the file's content.
 
-    Raises OSError, ValueError or SyntaxError (Pillow's, for a broken PNG) when it is not a readable
-    image; OutputError when the cache cannot be written.
+    Raises InputError when it is not a readable image, OSError when the file cannot be read, OutputError
+    when the cache cannot be written.
     """
     with path.open("rb") as file:
         key = hashlib.file_digest(file, "sha256").hexdigest()[:32]
@@ -138,6 +139,22 @@ def load_images(
     return images, len(paths) - len(images)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a patch lies in the data, and how it is turned."""
+
+    image: int
+    """Index of the image."""
+    top: int
+    """First row, in LR pixels."""
+    left: int
+    """First column, in LR pixels."""
+    turns: int
+    """Quarter turns."""
+    flip: bool
+    """Whether it is mirrored before turning."""
+
+
 class PatchDataset(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
     """Batches by step number: (LR, HR) as uint8 (batch, 3, patch/4, patch/4) and (batch, 3, patch, patch).
 
@@ -170,19 +187,27 @@ class PatchDataset(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
             torch.from_numpy(np.stack([hr for _, hr in pairs])),
         )
 
-    def _draw(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def place(self, rng: np.random.Generator) -> Place:
+        """Where a patch lies; it takes the same numbers from `rng` for every way of cutting it out."""
         for _ in range(_REDRAWS + 1):
-            image = self.images[int(rng.integers(len(self.images)))]
-            top = int(rng.integers(image.lr.shape[0] - self.side + 1))
-            left = int(rng.integers(image.lr.shape[1] - self.side + 1))
-            lr = image.lr[top : top + self.side, left : left + self.side]
-            if self.min_detail == 0.0 or lr.mean(axis=2).std() >= self.min_detail:
+            index = int(rng.integers(len(self.images)))
+            lr = self.images[index].lr
+            top = int(rng.integers(lr.shape[0] - self.side + 1))
+            left = int(rng.integers(lr.shape[1] - self.side + 1))
+            detail = lr[top : top + self.side, left : left + self.side].mean(axis=2).std() if self.min_detail else 0.0
+            if detail >= self.min_detail:
                 break
-        hr = _window(image.hr, top, left, self.side)
-        turns, flip = int(rng.integers(4)), bool(rng.integers(2))
+        return Place(index, top, left, turns=int(rng.integers(4)), flip=bool(rng.integers(2)))
+
+    def _draw(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        place = self.place(rng)
+        image, top, left, side = self.images[place.image], place.top, place.left, self.side
+        hr = image.hr[SCALE * top : SCALE * (top + side), SCALE * left : SCALE * (left + side)]
         if self.degrade == "photo":
             lr = self._degraded(image.hr, top, left, rng)
-        return _augment(lr, turns, flip), _augment(hr, turns, flip)
+        else:
+            lr = image.lr[top : top + side, left : left + side]
+        return _augment(lr, place), _augment(hr, place)
 
     def _degraded(self, hr: NDArray[np.uint8], top: int, left: int, rng: np.random.Generator) -> NDArray[np.uint8]:
         """The patch (side, side, 3) at LR position (top, left), degraded together with what surrounds it."""
@@ -198,22 +223,61 @@ class PatchDataset(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         return lr[y : y + self.side, x : x + self.side]
 
 
-def _window(hr: NDArray[np.uint8], top: int, left: int, side: int) -> NDArray[np.uint8]:
-    """What a window of LR pixels shows at high resolution."""
-    return hr[SCALE * top : SCALE * (top + side), SCALE * left : SCALE * (left + side)]
-
-
-def _augment(patch: NDArray[np.uint8], turns: int, flip: bool) -> NDArray[np.uint8]:
-    """(H, W, 3) to (3, H, W), turned by 90 degrees `turns` times and mirrored."""
-    turned = np.rot90(patch[:, ::-1] if flip else patch, turns)
+def _augment(patch: NDArray[np.uint8], place: Place) -> NDArray[np.uint8]:
+    """(H, W, 3) to (3, H, W), mirrored, then turned."""
+    turned = np.rot90(patch[:, ::-1] if place.flip else patch, place.turns)
     return np.ascontiguousarray(turned.transpose(2, 0, 1))
 
 
-def batches(dataset: PatchDataset, start: int, stop: int, workers: int, pin: bool) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of steps `start` to `stop` - 1, drawn ahead by worker processes; 0 draws them here.
+class ResidentPatches:
+    """The same batches as a `PatchDataset` without degradation, cut out of images that lie on the device."""
 
-    `pin` puts them into memory from which a GPU copies faster.
-    """
+    def __init__(self, dataset: PatchDataset, device: torch.device) -> None:
+        assert dataset.degrade == "none"
+        self.dataset = dataset
+        self.images = [
+            tuple(torch.from_numpy(pixels.transpose(2, 0, 1).copy()).to(device) for pixels in (image.lr, image.hr))
+            for image in dataset.images
+        ]
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        seed, side = self.dataset.seed, self.dataset.side
+        places = [self.dataset.place(np.random.default_rng([seed, step, i])) for i in self.dataset.positions]
+        lr, hr = (
+            torch.stack([self._cut(self.images[place.image][which], place, scale, side) for place in places])
+            for which, scale in enumerate((1, SCALE))
+        )
+        return lr, hr
+
+    @staticmethod
+    def _cut(pixels: Tensor, place: Place, scale: int, side: int) -> Tensor:
+        top, left, side = scale * place.top, scale * place.left, scale * side
+        patch = pixels[:, top : top + side, left : left + side]
+        return torch.rot90(patch.flip(2) if place.flip else patch, place.turns, (1, 2))
+
+
+def fits_on(device: torch.device, dataset: PatchDataset) -> bool:
+    """Whether all images may lie on a GPU: without degradation, in at most half of its free memory."""
+    if device.type != "cuda" or dataset.degrade != "none":
+        return False
+    needed = sum(image.lr.nbytes + image.hr.nbytes for image in dataset.images)
+    return needed <= torch.cuda.mem_get_info(device)[0] // 2
+
+
+def _ignore_interrupts(_worker: int) -> None:
+    """In a worker: Ctrl-C reaches the whole process group, but only the main process decides what to do."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def batches(
+    dataset: PatchDataset, start: int, stop: int, workers: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of steps `start` to `stop` - 1, drawn ahead by worker processes, 0 of which draw them here;
+    or cut out on a GPU that holds all images."""
+    if fits_on(device, dataset):
+        resident = ResidentPatches(dataset, device)
+        return (resident[step] for step in range(start, stop))
     return iter(
         torch.utils.data.DataLoader(
             dataset,
@@ -221,6 +285,7 @@ def batches(dataset: PatchDataset, start: int, stop: int, workers: int, pin: boo
             sampler=range(start, stop),
             num_workers=workers,
             prefetch_factor=4 if workers else None,
-            pin_memory=pin,
+            pin_memory=device.type == "cuda",
+            worker_init_fn=_ignore_interrupts,
         )
     )

@@ -61,7 +61,24 @@ class Progress:
         return plain
 
 
-Event = Notice | Progress
+@dataclass(frozen=True)
+class Download:
+    """How far a download is."""
+
+    what: str
+    """The file."""
+    done: int
+    """Bytes that are here."""
+    total: int | None
+    """Bytes in all, where known."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        plain: dict[str, Any] = _plain({"event": "download", **dataclasses.asdict(self)})
+        return plain
+
+
+Event = Notice | Progress | Download
 Report = Callable[[Event], None]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -16,12 +19,16 @@ import torch
 from torch import Tensor
 
 import sr_cli
-from sr_cli import memory, models
+from sr_cli import memory, models, weights
+from sr_cli.engine import choose_device
 from sr_cli.errors import InputError, OutputError, UsageError, WeightsError
-from sr_cli.training import checkpoint, core, data, losses, parallel, stages, validation
+from sr_cli.training import checkpoint, core, data, losses, parallel, sources, stages, validation
 from sr_cli.training.config import RECIPES, TrainConfig, override, read_toml
 from sr_cli.training.events import Notice, Report, StageResult, TrainResult
-from sr_cli.training.run import Run, sha256
+from sr_cli.training.run import Run
+
+SMALLEST_CROP = 64
+"""Validation images of fewer pixels a side are left out."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,8 @@ class TrainOptions:
     """The run's folder; `runs/MODEL` when not given."""
     data: tuple[Path, ...] = ()
     """Folders of training images."""
+    dataset: str | None = None
+    """Named set to train on where there is no `data`; `div2k` when not given."""
     val: Path | None = None
     """Folder of validation images; without it some training images are held out."""
     init: Path | None = None
@@ -68,15 +77,28 @@ class TrainOptions:
     """Processes that draw patches."""
     cache: Path | None = None
     """Where decoded images are kept."""
+    offline: bool = False
+    """Never touch the network."""
+    confirm: sources.Confirm | None = None
+    """Asked before large downloads; None stands for no."""
 
 
-def resolve_config(options: TrainOptions) -> TrainConfig:
-    """Recipe or resumed run, then the TOML file, then the flags. Raises UsageError for nonsense."""
+def resolve_folder(options: TrainOptions) -> Path:
+    """The run's folder: the one asked for, or one named after the model."""
+    if options.out:
+        return options.out
+    model = options.model or (read_toml(options.config).get("model") if options.config else None)
+    return Path("runs") / str(model or TrainConfig().model)
+
+
+def resolve_config(options: TrainOptions, resumed: Path | None = None) -> TrainConfig:
+    """Recipe, or the configuration of the run that is resumed, then the TOML file, then the flags.
+
+    Raises UsageError for nonsense.
+    """
     if options.recipe not in RECIPES:
         raise UsageError(f"unknown recipe {options.recipe!r}; known: {', '.join(RECIPES)}")
-    config = RECIPES[options.recipe]
-    if options.resume and options.out and (options.out / "config.toml").exists():
-        config = override(TrainConfig(), read_toml(options.out / "config.toml"))
+    config = override(RECIPES[options.recipe], read_toml(resumed)) if resumed else RECIPES[options.recipe]
     if options.config:
         config = override(config, read_toml(options.config))
     names = ("model", "batch", "patch", "degrade", "seed", "precision")
@@ -95,6 +117,33 @@ def resolve_config(options: TrainOptions) -> TrainConfig:
     return config
 
 
+_SOURCES = ("data", "dataset", "val", "init", "feature_weights")
+
+
+def _recall_sources(options: TrainOptions, run: Run) -> TrainOptions:
+    """Options with what is not given filled in from the run that is resumed."""
+    if not run.sources.exists():
+        return options
+    try:
+        known = json.loads(run.sources.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {run.sources}: {error}") from None
+    filled: dict[str, Any] = {}
+    for name in _SOURCES:
+        if known.get(name) and not getattr(options, name):
+            value = known[name]
+            filled[name] = tuple(map(Path, value)) if name == "data" else value if name == "dataset" else Path(value)
+    return dataclasses.replace(options, **filled)
+
+
+def _record_sources(options: TrainOptions, run: Run) -> None:
+    known: dict[str, Any] = {"data": [str(path.absolute()) for path in options.data], "dataset": options.dataset}
+    for name in ("val", "init", "feature_weights"):
+        path = getattr(options, name)
+        known[name] = str(path.absolute()) if path else None
+    checkpoint.write_atomically(run.sources, json.dumps(known, indent=2).encode())
+
+
 def run_training(options: TrainOptions, report: Report) -> TrainResult:
     """Trains the stages asked for and returns where their weights are.
 
@@ -103,38 +152,50 @@ def run_training(options: TrainOptions, report: Report) -> TrainResult:
     """
     if options.stage not in ("pixel", "gan", "both"):
         raise UsageError(f"--stage must be pixel, gan or both, not {options.stage!r}")
-    config = resolve_config(options)
-    folder = options.out or Path("runs") / config.model
+    stopper = _Stopper(options.max_minutes)
+    run = Run(resolve_folder(options))
+    resumed = run.config if options.resume and run.config.exists() else None
+    config = resolve_config(options, resumed)
+    if options.resume:
+        options = _recall_sources(options, run)
     names = ["pixel", "gan"] if options.stage == "both" else [options.stage]
+    _check_folder(run, names, options.resume)
     device = _device(options.device)
     if device.type == "cpu":
         memory.keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
-    with _Stopper(options.max_minutes) as stopper, parallel.group(device):
-        run = Run(folder)
-        _check_folder(run, names, options.resume)
-        # Whatever can fail at once does so before images are decoded.
+    results: list[StageResult] = []
+    with parallel.group(device):
+        # What can fail at once does so before anything is downloaded or decoded.
+        if config.batch % parallel.world():
+            raise UsageError(f"--batch {config.batch} cannot be shared equally by {parallel.world()} processes")
+        sources.confirm_downloads(
+            None if options.data else options.dataset or sources.DEFAULT_SET,
+            config.gan.feature_net if "gan" in names and not options.feature_weights else "none",
+            options.confirm,
+        )
         features = _features(config, options) if "gan" in names else None
-        material, skipped = _material(config, options, folder, report)
-        run.write_config(config)
-        results: list[StageResult] = []
-        for name in names:
-            generator, parent = _initial_generator(config, name, options, run)
-            run.about = {"parent_sha256": parent, **_about(options, material)}
-            report(Notice(_starting(name, run, parent)))
-            steps = config.pixel.steps if name == "pixel" else config.gan.steps
-            if name == "pixel":
-                stage: stages.Stage = stages.PixelStage(config, generator, device)
-            else:
-                assert features is not None
-                stage = stages.GanStage(config, generator, device, features)
-            results.append(
-                core.train(name, stage, config, steps, material, run, report, stopper, best_is_last=name == "gan")
-            )
-            if stopper.reason:
-                break
-    return TrainResult(folder, results, skipped, stopper.reason)
+        if names[0] == "gan":
+            _start(config, "gan", options, run)
+        paths = _image_paths(options, report)
+        material, skipped = _material(config, options, paths, report)
+        run.about = _about(paths)
+        if parallel.rank() == 0:
+            run.write_config(config)
+            _record_sources(options, run)
+        parallel.from_first(None)
+        with stopper:
+            for name in names:
+                generator, parent, where = _start(config, name, options, run)
+                if parallel.rank() == 0:
+                    report(Notice(f"{name} stage: {where}"))
+                stage, steps = _stage(config, name, generator, device, features)
+                results.append(core.train(name, stage, config, steps, material, run, report, stopper, parent))
+                if stopper.reason:
+                    break
+                parallel.from_first(None)  # the next stage starts from what process 0 has written
+    return TrainResult(run.folder, results, skipped, stopper.reason)
 
 
 class _Stopper:
@@ -167,17 +228,12 @@ class _Stopper:
 
 
 def _device(name: str) -> torch.device:
-    """`auto`: CUDA, Apple's GPU, else the CPU; torchrun's processes take a GPU each."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        if device.type == "cuda":
-            device = torch.device("cuda", device.index or int(os.environ.get("LOCAL_RANK", "0")))
-            torch.cuda.set_device(device)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device {name} is not available: {str(error).splitlines()[0]}") from None
+    """The engine's choice; torchrun's processes take a GPU each."""
+    device = choose_device(name)
+    if device.type == "cuda":
+        index = device.index if device.index is not None else int(os.environ.get("LOCAL_RANK", "0"))
+        device = torch.device("cuda", index)
+        torch.cuda.set_device(device)
     return device
 
 
@@ -191,40 +247,45 @@ def _check_folder(run: Run, names: list[str], resume: bool) -> None:
         raise InputError(f"nothing to resume in {run.folder}; leave out --resume to start there")
 
 
-def _features(config: TrainConfig, options: TrainOptions) -> losses.FeatureLoss:
-    net = losses.feature_net(config.gan.feature_net, options.feature_weights)
+def _features(config: TrainConfig, options: TrainOptions) -> losses.FeatureLoss | None:
+    if config.gan.feature_net == "none":
+        return None
+    net = losses.feature_net(config.gan.feature_net, options.feature_weights, options.offline)
     if config.patch < net.min_side:
         raise UsageError(f"{config.gan.feature_net} needs --patch of at least {net.min_side}, not {config.patch}")
     return losses.FeatureLoss(net, config.gan.feature_loss, config.gan.feature_relative)
 
 
-def _material(config: TrainConfig, options: TrainOptions, folder: Path, report: Report) -> tuple[core.Material, int]:
-    if not options.data:
-        raise UsageError("no training images: name a folder with --data DIR")
-    world = parallel.world()
-    if config.batch % world:
-        raise UsageError(f"--batch {config.batch} cannot be shared equally by {world} processes")
-    paths = data.find_images(options.data)
-    val_paths = data.find_images([options.val]) if options.val else None
-    if val_paths is None:
-        paths, val_paths = data.hold_out(paths)
-    cache = options.cache or default_cache()
+def _image_paths(options: TrainOptions, report: Report) -> tuple[list[Path], list[Path]]:
+    """The image files for training and for validation; one process downloads, the others find them."""
+    if options.data:
+        return sources.split(data.find_images(options.data), options.val)
+    for turn in (True, False):
+        if (parallel.rank() == 0) == turn:
+            found = sources.set_images(options.dataset or sources.DEFAULT_SET, options.offline, report)
+        parallel.from_first(None)
+    return sources.split(found, options.val)
+
+
+def _material(
+    config: TrainConfig, options: TrainOptions, paths: tuple[list[Path], list[Path]], report: Report
+) -> tuple[core.Material, int]:
+    """Patches and validation crops, and the number of image files left out."""
+    rank, world = parallel.rank(), parallel.world()
+    cache = options.cache or sources.default_cache()
 
     def notice(message: str) -> None:
-        if parallel.rank() == 0:
+        if rank == 0:
             report(Notice(message))
 
-    images, skipped = data.load_images(paths, cache, config.patch, notice)
-    held_out, skipped_val = data.load_images(val_paths, cache, 16, notice)
+    # One process decodes, the others find its files.
+    for turn in (True, False):
+        if (rank == 0) == turn:
+            images, skipped = data.load_images(paths[0], cache, config.patch, notice)
+            held_out, skipped_val = data.load_images(paths[1], cache, SMALLEST_CROP, notice)
+        parallel.from_first(None)
     patches = data.PatchDataset(
-        images,
-        config.seed,
-        config.batch,
-        config.patch,
-        config.min_detail,
-        config.degrade,
-        parallel.rank(),
-        world,
+        images, config.seed, config.batch, config.patch, config.min_detail, config.degrade, rank, world
     )
     workers = options.workers if options.workers is not None else min(8, max(1, (os.cpu_count() or 2) // world - 1))
     crops = validation.validation_crops(held_out, degradation=config.degrade)
@@ -232,46 +293,37 @@ def _material(config: TrainConfig, options: TrainOptions, folder: Path, report: 
     return core.Material(patches, crops, workers), skipped + skipped_val
 
 
-def default_cache() -> Path:
-    """Where decoded images are kept unless told otherwise."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "srup" / "images"
-
-
-def _initial_generator(
-    config: TrainConfig, name: str, options: TrainOptions, run: Run
-) -> tuple[models.Generator, str | None]:
-    """A stage's generator before its first step, and the sha256 of the weights file it comes from."""
+def _start(config: TrainConfig, name: str, options: TrainOptions, run: Run) -> tuple[models.Generator, str | None, str]:
+    """A stage's generator before its first step, the sha256 of the weights that it has, and where they are from."""
     generator = models.create(models.PRESETS[config.model])
     generator.reset_parameters(torch.Generator().manual_seed(config.seed))
     if run.checkpoint(name).exists():
-        return generator, _recorded_parent(run, name)
+        return generator, None, f"continuing {run.checkpoint(name)}"
     source = options.init
     if name == "gan" and run.best("pixel").exists() and (source is None or options.stage == "both"):
         source = run.best("pixel")
     if source is not None:
         load_generator(generator, source)
-        return generator, sha256(source)
-    if name == "gan":
-        return _bundled(config.model)
-    return generator, None
-
-
-def _recorded_parent(run: Run, name: str) -> str | None:
-    if not run.best(name).exists():
-        return None
-    _, info = checkpoint.load_state(run.best(name))
-    parent: str | None = info.get("parent_sha256")
-    return parent
-
-
-def _bundled(model: str) -> tuple[models.Generator, str | None]:
+        return generator, sha256_of(source), f"starting from {source}"
+    if name == "pixel" or options.stage == "both":
+        return generator, None, "starting from fresh weights"
     try:
-        from sr_cli import weights
-    except ImportError:
-        raise WeightsError(f"{model}:pixel is not bundled; name weights to start from with --init FILE") from None
-    loaded = weights.load(f"{model}:pixel")
-    return loaded.generator, loaded.sha256
+        loaded = weights.load(f"{config.model}:pixel", offline=options.offline)
+    except WeightsError as error:
+        raise WeightsError(f"no pixel-stage weights to start from: {error}; name some with --init FILE") from None
+    return loaded.generator, loaded.sha256, f"starting from {config.model}:pixel"
+
+
+def _stage(
+    config: TrainConfig,
+    name: str,
+    generator: models.Generator,
+    device: torch.device,
+    features: losses.FeatureLoss | None,
+) -> tuple[stages.Stage, int]:
+    if name == "pixel":
+        return stages.PixelStage(config, generator, device), config.pixel.steps
+    return stages.GanStage(config, generator, device, features), config.gan.steps
 
 
 def load_generator(generator: models.Generator, path: Path) -> None:
@@ -295,15 +347,21 @@ def load_generator(generator: models.Generator, path: Path) -> None:
     generator.load_state_dict({k: v.to(wanted[k].dtype) for k, v in tensors.items()})
 
 
-def _about(options: TrainOptions, material: core.Material) -> dict[str, Any]:
-    """What a model card says of a run."""
+def _about(paths: tuple[list[Path], list[Path]]) -> dict[str, Any]:
+    """What a model card says of a run; folders by their names alone, as weights are published."""
     return {
-        "data": [str(path) for path in options.data],
-        "images": len(material.patches.images),
+        "data": sorted({path.parent.name for path in paths[0]}),
+        "images": len(paths[0]),
         "srup": sr_cli.__version__,
         "torch": torch.__version__,
         "commit": _git_commit(),
     }
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _git_commit() -> str | None:
@@ -314,9 +372,3 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None
-
-
-def _starting(name: str, run: Run, parent: str | None) -> str:
-    if run.checkpoint(name).exists():
-        return f"{name} stage: continuing {run.checkpoint(name)}"
-    return f"{name} stage: starting from {f'weights {parent[:12]}' if parent else 'fresh weights'}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import pickle
 import zipfile
 from pathlib import Path
 
@@ -102,21 +104,26 @@ class Vgg19(FeatureNet):
 
     def __init__(self, weights: dict[str, Tensor]) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        channels = 3
-        for width in self.WIDTHS:
-            if width:
-                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
-                channels = width
-            else:
-                layers.append(nn.MaxPool2d(2))
-        self.features = nn.Sequential(*layers[:-1])
+        self.features = nn.Sequential(*self.layers())
         self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         _load(self, {k: v for k, v in weights.items() if k.startswith("features.")})
 
     mean: Tensor
     std: Tensor
+
+    @classmethod
+    def layers(cls) -> list[nn.Module]:
+        """The layers up to conv5_4, its ReLU left out."""
+        layers: list[nn.Module] = []
+        channels = 3
+        for width in cls.WIDTHS:
+            if width:
+                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
+                channels = width
+            else:
+                layers.append(nn.MaxPool2d(2))
+        return layers[:-1]
 
     def forward(self, rgb: Tensor) -> list[Tensor]:
         return [self.features((rgb - self.mean) / self.std)]
@@ -226,13 +233,13 @@ def _load(module: nn.Module, weights: dict[str, Tensor]) -> None:
 _NETS: dict[str, type[Vgg19] | type[SqueezeNet]] = {"vgg19": Vgg19, "squeezenet1_1": SqueezeNet}
 
 
-def feature_net(name: str, path: Path | None = None) -> FeatureNet:
+def feature_net(name: str, path: Path | None = None, offline: bool = False) -> FeatureNet:
     """`vgg19` or `squeezenet1_1` with weights from a file (.safetensors, .npz or torch's .pth), or
     downloaded through torchvision when there is none.
 
     Raises WeightsError when the file cannot be read or does not fit, or the download fails.
     """
-    weights = _read(path) if path else _download(name)
+    weights = _read(path) if path else _download(name, offline)
     try:
         return _NETS[name](weights)
     except WeightsError as error:
@@ -251,20 +258,37 @@ def _read(path: Path) -> dict[str, Tensor]:
                 return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
         state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
         return state
-    except (OSError, ValueError, zipfile.BadZipFile, SafetensorError, RuntimeError) as error:
-        raise WeightsError(f"cannot read the feature weights {path}: {error}") from None
+    except (OSError, ValueError, zipfile.BadZipFile, SafetensorError, RuntimeError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(f"cannot read the feature weights {path}: {reason}") from None
 
 
-def _download(name: str) -> dict[str, Tensor]:
+def _published(name: str) -> tuple[str, float]:
+    """Address and size in MB of a network's ImageNet weights, by torchvision's record."""
     from torchvision.models import SqueezeNet1_1_Weights, VGG19_Weights  # type: ignore[import-untyped]
 
     weights = VGG19_Weights.IMAGENET1K_V1 if name == "vgg19" else SqueezeNet1_1_Weights.IMAGENET1K_V1
+    return weights.url, weights.meta["_file_size"]
+
+
+def missing_megabytes(name: str) -> int:
+    """What has to be downloaded of a network's weights, in MB; 0 if they are here."""
+    url, megabytes = _published(name)
+    here = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+    return 0 if here.exists() else math.ceil(megabytes)
+
+
+def _download(name: str, offline: bool) -> dict[str, Tensor]:
+    url, _ = _published(name)
     try:
+        if offline and missing_megabytes(name):
+            raise OSError("--offline forbids it")
         state: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
-            weights.url, map_location="cpu", progress=False, check_hash=True, weights_only=True
+            url, map_location="cpu", progress=False, check_hash=True, weights_only=True
         )
     except (OSError, RuntimeError) as error:
         raise WeightsError(
-            f"cannot download {name} from {weights.url}: {error}; give its weights with --feature-weights FILE"
+            f"cannot download {name} from {url}: {error}; give its weights with --feature-weights FILE, "
+            "or leave the feature loss out with --feature-net none"
         ) from None
     return state

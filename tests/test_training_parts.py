@@ -1,0 +1,400 @@
+"""The parts of training: data, degradations, losses, discriminator, configuration, plot."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from sr_cli import datasets, models
+from sr_cli.errors import InputError, UsageError, WeightsError
+from sr_cli.models.discriminator import Discriminator
+from sr_cli.training import config, data, degrade, losses, plot, stages
+
+
+def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Blocks of random colours, so that nothing is flat and nothing repeats."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (height // 4 + 1, width // 4 + 1, 3), dtype=np.uint8)
+    large = Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(large)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[data.CachedImage]:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index, (height, width) in enumerate([(130, 200), (161, 97), (64, 64)]):
+        Image.fromarray(picture(height, width, index)).save(folder / f"{index}.png")
+    found, skipped = data.load_images(data.find_images([folder]), tmp_path / "cache", 64, pytest.fail)
+    assert skipped == 0
+    return found
+
+
+# --- data
+
+
+def test_lr_is_made_as_for_evaluation(images: list[data.CachedImage]) -> None:
+    for image in images:
+        assert np.array_equal(image.lr, datasets.reduce_image(np.asarray(image.hr)))
+
+
+def test_patches_depend_on_seed_step_and_position_alone(images: list[data.CachedImage]) -> None:
+    whole = data.PatchDataset(images, seed=1, batch=4, patch=32)
+    assert torch.equal(whole[7][1], data.PatchDataset(images, 1, 4, 32)[7][1])
+    assert not torch.equal(whole[7][1], whole[8][1])
+    assert not torch.equal(whole[7][1], data.PatchDataset(images, 2, 4, 32)[7][1])
+    shares = [data.PatchDataset(images, 1, 4, 32, rank=rank, world=2)[7] for rank in range(2)]
+    for which in range(2):
+        assert torch.equal(torch.stack([s[which] for s in shares], 1).flatten(0, 1), whole[7][which])
+
+
+def test_a_patch_and_its_reduction_show_the_same(images: list[data.CachedImage]) -> None:
+    lr, hr = data.PatchDataset(images, 0, 16, 64)[0]
+    assert lr.shape == (16, 3, 16, 16)
+    assert hr.shape == (16, 3, 64, 64)
+    for low, high in zip(lr, hr, strict=True):
+        reduced = datasets.reduce_image(high.permute(1, 2, 0).contiguous().numpy())
+        # Only the border, where the filter saw pixels outside the patch, may differ much; elsewhere it is
+        # how Pillow rounds and clips between its two passes, whose order a turned patch exchanges.
+        difference = np.abs(reduced.astype(int) - low.permute(1, 2, 0).numpy().astype(int))[2:-2, 2:-2]
+        assert difference.max() <= 8
+        assert difference.mean() < 0.5
+
+
+def test_batches_from_the_device_are_those_from_the_workers(images: list[data.CachedImage]) -> None:
+    dataset = data.PatchDataset(images, 3, 8, 32, min_detail=2.0)
+    resident = data.ResidentPatches(dataset, torch.device("cpu"))
+    for step in range(5):
+        for mine, theirs in zip(resident[step], dataset[step], strict=True):
+            assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_give_the_steps_in_order(images: list[data.CachedImage], workers: int) -> None:
+    dataset = data.PatchDataset(images, 3, 2, 32, degrade="photo")
+    for step, (lr, hr) in enumerate(data.batches(dataset, 4, 9, workers, torch.device("cpu")), 4):
+        assert torch.equal(lr, dataset[step][0])
+        assert torch.equal(hr, dataset[step][1])
+    assert step == 8
+
+
+def test_degraded_patches_stay_in_place(images: list[data.CachedImage]) -> None:
+    clean, damaged = (data.PatchDataset(images, 5, 32, 64, degrade=kind) for kind in ("none", "photo"))
+    assert torch.equal(clean[0][1], damaged[0][1])
+    error = (clean[0][0].float() - damaged[0][0].float()).abs().mean((1, 2, 3))
+    shuffled = (clean[0][0].float() - damaged[0][0].roll(1, 0).float()).abs().mean((1, 2, 3))
+    assert (error < shuffled).all()
+    assert 0.05 < (error == 0).float().mean() < 0.5  # some patches are clean
+
+
+def test_worker_processes_get_paths_instead_of_pixels(images: list[data.CachedImage]) -> None:
+    assert images[0].hr.shape == (128, 200, 3)
+    copy = pickle.loads(pickle.dumps(images[0]))
+    assert len(pickle.dumps(images[0])) < 1000
+    assert np.array_equal(copy.hr, images[0].hr)
+
+
+def test_unusable_images_are_named_and_counted(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    (folder / "deep").mkdir(parents=True)
+    Image.fromarray(picture(64, 64)).save(folder / "deep" / "good.png")
+    Image.fromarray(picture(64, 20)).save(folder / "small.png")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8 not a picture")
+    whole = (folder / "deep" / "good.png").read_bytes()
+    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "notes.txt").write_text("not an image")
+    (folder / ".hidden.png").write_bytes(b"")
+    said: list[str] = []
+    found, skipped = data.load_images(data.find_images([folder]), tmp_path / "cache", 32, said.append)
+    assert [image.name for image in found] == ["good.png"]
+    assert skipped == len(said) == 3
+    for name in ("broken.jpg", "cut.png", "small.png"):
+        assert sum(name in line for line in said) == 1
+    with pytest.raises(InputError, match="no usable image"):
+        data.load_images([folder / "broken.jpg"], tmp_path / "cache", 32, said.append)
+
+
+def test_missing_and_empty_folders(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        data.find_images([tmp_path / "nowhere"])
+    with pytest.raises(InputError, match="no images in"):
+        data.find_images([tmp_path])
+
+
+@given(st.integers(2, 500))
+def test_hold_out_splits(count: int) -> None:
+    paths = [Path(f"{i:03}.png") for i in range(count)]
+    train, val = data.hold_out(paths)
+    assert sorted(train + val) == paths
+    assert 1 <= len(val) <= max(1, count // 20)
+    assert len(val) <= 8
+
+
+# --- degradations
+
+
+def test_degradations_are_seeded_and_shaped() -> None:
+    hr = picture(96, 128)
+    for seed in range(40):
+        lr = degrade.photo(hr, np.random.default_rng(seed))
+        assert lr.shape == (24, 32, 3)
+        assert lr.dtype == np.uint8
+        assert np.array_equal(lr, degrade.photo(hr, np.random.default_rng(seed)))
+
+
+def test_without_any_step_a_degradation_is_the_bicubic_reduction() -> None:
+    hr = picture(64, 64)
+    settings = replace(degrade.PHOTO, clean=1.0)
+    assert np.array_equal(degrade.photo(hr, np.random.default_rng(0), settings), datasets.reduce_image(hr))
+
+
+def test_gaussian_blur_is_a_convolution_with_a_gaussian() -> None:
+    impulse = np.zeros((65, 64, 3), np.uint8)
+    impulse[32, 30] = 255
+    y, x = np.mgrid[-32:33, -30:34]
+    u, v = np.cos(0.7) * x + np.sin(0.7) * y, np.cos(0.7) * y - np.sin(0.7) * x
+    expected = 255 / (2 * np.pi * 2.0 * 1.2) * np.exp(-((u / 2.0) ** 2 + (v / 1.2) ** 2) / 2)
+    assert np.abs(degrade.gaussian_blur(impulse, 2.0, 1.2, 0.7)[..., 0] - expected).max() <= 0.6
+
+
+def test_low_pass_keeps_what_is_slow_and_removes_what_is_fast() -> None:
+    x = np.arange(64)
+    for cycles, kept in ((4, True), (24, False)):
+        wave = 128 + 100 * np.sin(2 * np.pi * cycles * x / 64)
+        rgb = np.rint(np.broadcast_to(wave[None, :, None], (32, 64, 3))).astype(np.uint8)
+        assert (np.ptp(degrade.low_pass(rgb, 0.2)) > 100) == kept
+
+
+def test_noise_has_the_deviation_it_says() -> None:
+    for level, expected in ((128, 4.0), (0, 4.0 * 0.5**0.5)):
+        flat = np.full((200, 200, 3), level, np.uint8)
+        noisy = degrade.noise(flat, np.random.default_rng(0), 4.0, gray=False).astype(float) - level
+        if level:
+            assert noisy.std() == pytest.approx(expected, rel=0.03)
+        else:  # black is cut off at 0: half of the values are left
+            assert np.sqrt((noisy**2).mean() * 2) == pytest.approx(expected, rel=0.05)
+    gray = degrade.noise(np.full((50, 50, 3), 128, np.uint8), np.random.default_rng(0), 4.0, gray=True)
+    assert np.ptp(gray.astype(int), axis=2).max() == 0
+
+
+def test_sheet_shows_every_patch() -> None:
+    sheet = degrade.sheet([picture(64, 64, i) for i in range(2)], seed=0, columns=3)
+    assert sheet.size == (4 * 68, 2 * 68)
+
+
+# --- losses
+
+
+def test_content_losses() -> None:
+    output, target = torch.tensor([[0.0, 1.0]]), torch.tensor([[0.5, 0.5]])
+    assert losses.content("l1", output, target).item() == pytest.approx(0.5)
+    assert losses.content("l2", output, target).item() == pytest.approx(0.25)
+    assert losses.content("charbonnier", output, target).item() == pytest.approx(0.5, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["vanilla", "relativistic"])
+def test_adversarial_losses_are_the_papers(kind: str) -> None:
+    real, fake = torch.randn(5, 1, dtype=torch.float64), torch.randn(5, 1, dtype=torch.float64)
+    log = torch.log
+    d_real, d_fake = torch.sigmoid(real), torch.sigmoid(fake)
+    if kind == "relativistic":
+        d_real, d_fake = torch.sigmoid(real - fake.mean()), torch.sigmoid(fake - real.mean())
+    expected = -log(d_real).mean() - log(1 - d_fake).mean()
+    assert torch.allclose(losses.discriminator(kind, real, fake), expected)
+    swapped = -log(d_fake).mean() - (log(1 - d_real).mean() if kind == "relativistic" else 0)
+    assert torch.allclose(losses.adversarial(kind, real, fake), swapped)
+
+
+def squeezenet_weights(torchvision_names: bool = False) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    state = {}
+    for name, *_ in losses.SqueezeNet.FIRES:
+        channels, squeeze, expand = next(sizes for n, *sizes in losses.SqueezeNet.FIRES if n == name)
+        for part, conv in (
+            ("squeeze1x1", nn.Conv2d(channels, squeeze, 1)),
+            ("expand1x1", nn.Conv2d(squeeze, expand, 1)),
+            ("expand3x3", nn.Conv2d(squeeze, expand, 3)),
+        ):
+            state |= {f"{name}.{part}.{key}": value for key, value in conv.state_dict().items()}
+    state |= {f"conv1.{key}": value for key, value in nn.Conv2d(3, 64, 3).state_dict().items()}
+    if torchvision_names:
+        positions = {f"fire{i + 2}.": f"features.{p}." for i, p in enumerate(losses.SqueezeNet.TORCHVISION)}
+        positions["conv1."] = "features.0."
+        for old, new in positions.items():
+            state = {
+                (new + key.removeprefix(old)).replace("squeeze1x1", "squeeze") if key.startswith(old) else key: value
+                for key, value in state.items()
+            }
+    return state
+
+
+def test_feature_loss_is_zero_for_equal_pictures_and_has_a_gradient() -> None:
+    loss = losses.FeatureLoss(losses.SqueezeNet(squeezenet_weights()), "l1", relative=True)
+    target, output = torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64, requires_grad=True)
+    assert loss(target, target).item() == 0
+    loss(output, target, step=5).backward()
+    assert output.grad is not None
+    assert output.grad.abs().sum() > 0
+    assert all(p.grad is None for p in loss.parameters())
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_only_the_relative_feature_loss_ignores_the_networks_scale(relative: bool) -> None:
+    weights = squeezenet_weights()
+    output, target = torch.rand(2, 1, 3, 64, 64)
+    values = []
+    for factor in (1.0, 3.0):
+        scaled = {k: v * factor if k.startswith("conv1") else v for k, v in weights.items()}
+        scaled = {k: v * 0 if k.endswith("bias") and not k.startswith("conv1") else v for k, v in scaled.items()}
+        values.append(losses.FeatureLoss(losses.SqueezeNet(scaled), "l2", relative)(output, target).item())
+    assert (values[0] == pytest.approx(values[1], rel=1e-3)) == relative
+
+
+def test_torchvisions_squeezenet_gives_the_same_maps() -> None:
+    torchvision = pytest.importorskip("torchvision.models")
+    theirs = torchvision.squeezenet1_1(weights=None).eval()
+    mine = losses.SqueezeNet(theirs.state_dict()).eval()
+    rgb = torch.rand(1, 3, 96, 80)
+    with torch.no_grad():
+        x = (rgb - mine.mean) / mine.std
+        maps = {}
+        for position, layer in enumerate(theirs.features):
+            x = layer(x)
+            maps[position] = x
+        for name, ours in zip(mine.MAPS, mine(rgb), strict=True):
+            position = mine.TORCHVISION[[n for n, *_ in mine.FIRES].index(name)]
+            assert torch.allclose(torch.relu(ours), maps[position], atol=1e-5)
+
+
+def test_torchvisions_vgg19_gives_the_same_map() -> None:
+    torchvision = pytest.importorskip("torchvision.models")
+    with torch.device("meta"):
+        layers = torchvision.vgg19(weights=None).features
+        own = losses.Vgg19.layers()
+    mine = [(type(m), getattr(m, "out_channels", None)) for m in own]
+    theirs = [(type(m), getattr(m, "out_channels", None)) for m in layers[:35]]
+    assert mine == theirs
+
+
+def test_both_layouts_of_squeezenet_load(tmp_path: Path) -> None:
+    np.savez(tmp_path / "release.npz", **{k: v.numpy() for k, v in squeezenet_weights().items()})
+    torch.save(squeezenet_weights(torchvision_names=True), tmp_path / "torchvision.pth")
+    release = losses.feature_net("squeezenet1_1", tmp_path / "release.npz")
+    other = losses.feature_net("squeezenet1_1", tmp_path / "torchvision.pth")
+    for name, value in release.state_dict().items():
+        same = value.flip(1) if name == "conv1.weight" else value
+        assert torch.equal(same, other.state_dict()[name])
+
+
+def test_feature_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    with pytest.raises(WeightsError, match=r"other\.npz.*conv1\.weight"):
+        losses.feature_net("squeezenet1_1", tmp_path / "other.npz")
+    (tmp_path / "broken.pth").write_bytes(b"no pickle")
+    with pytest.raises(WeightsError, match=r"broken\.pth"):
+        losses.feature_net("vgg19", tmp_path / "broken.pth")
+    with pytest.raises(WeightsError, match=r"nowhere\.safetensors"):
+        losses.feature_net("vgg19", tmp_path / "nowhere.safetensors")
+
+
+# --- networks and optimisation
+
+
+@pytest.mark.parametrize("side", [16, 48, 128])
+def test_discriminator_takes_any_patch_of_16s(side: int) -> None:
+    network = Discriminator(features=4)
+    network.reset_parameters(torch.Generator().manual_seed(0))
+    assert network(torch.rand(2, 3, side, side)).shape == (2, 1)
+
+
+def test_discriminator_has_the_papers_layers() -> None:
+    convs = [m for m in Discriminator().modules() if isinstance(m, nn.Conv2d)]
+    assert [c.out_channels for c in convs] == [64, 64, 128, 128, 256, 256, 512, 512]
+    assert [c.stride[0] for c in convs] == [1, 2] * 4
+
+
+def test_learning_rates() -> None:
+    cosine = config.OptimiserConfig(lr=1.0, warmup=10)
+    rates = [stages.learning_rate(cosine, step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[50] == pytest.approx(0.5)
+    assert rates[99] < 0.001
+    halve = config.OptimiserConfig(lr=1.0, schedule="halve", halve_at=(10, 20), warmup=0)
+    assert [stages.learning_rate(halve, step, 100) for step in (9, 10, 20)] == [1.0, 0.5, 0.25]
+
+
+def test_a_step_with_a_non_finite_gradient_changes_nothing() -> None:
+    parameter = nn.Parameter(torch.ones(3))
+    optimisation = stages.Optimisation(config.OptimiserConfig(warmup=0), 10, [parameter], None)
+    assert not optimisation.step(0, parameter.sum())
+    before, state = parameter.detach().clone(), optimisation.tensors("adam")
+    state = {k: v.clone() for k, v in state.items()}
+    assert optimisation.step(1, (parameter * float("nan")).sum())
+    assert torch.equal(parameter, before)
+    for name, value in optimisation.tensors("adam").items():
+        assert torch.equal(value, state[name])
+    assert not optimisation.step(2, parameter.sum())
+
+
+def test_ema_follows_and_undoes_what_a_bad_step_did_to_batchnorm() -> None:
+    model = models.create(models.PRESETS["srgan"])
+    model.reset_parameters(torch.Generator().manual_seed(0))
+    ema = stages.Ema(model, decay=0.9)
+    before = {k: v.clone() for k, v in model.named_parameters()}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    ema.update(model, step=1000, bad=torch.tensor(False))
+    for name, value in ema.model.named_parameters():
+        assert torch.allclose(value, before[name] + 0.1, atol=1e-6)
+    with torch.no_grad():
+        model.trunk_norm.running_mean.fill_(float("nan"))
+    ema.update(model, step=1001, bad=torch.tensor(True))
+    assert all(torch.isfinite(buffer).all() for buffer in model.buffers())
+
+
+# --- configuration
+
+
+def test_configuration_survives_toml(tmp_path: Path) -> None:
+    for known in config.RECIPES.values():
+        (tmp_path / "config.toml").write_text(config.dump_toml(config.to_dict(known)))
+        assert config.override(config.TrainConfig(), config.read_toml(tmp_path / "config.toml")) == known
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("bach = 3", "bach"),
+        ("batch = 'many'", "batch"),
+        ("patch = 100", "patch"),
+        ("[gan.generator]\nlr = -1", "gan.generator"),
+        ("pixel = 3", "pixel"),
+        ("= nonsense", "configuration"),
+    ],
+)
+def test_nonsense_in_a_configuration_is_named(tmp_path: Path, text: str, named: str) -> None:
+    (tmp_path / "c.toml").write_text(text)
+    with pytest.raises(UsageError, match=named):
+        config.override(config.TrainConfig(), config.read_toml(tmp_path / "c.toml"))
+
+
+def test_plot_is_svg_with_a_panel_per_curve() -> None:
+    import xml.etree.ElementTree as ElementTree
+
+    records = [{"stage": "pixel", "step": i, "loss": 0.1 / i, "val_psnr_y": 20.0 + i} for i in range(1, 5)]
+    records += [{"stage": "gan", "step": i, "loss": 1.0, "feature": float("nan")} for i in range(1, 3)]
+    root = ElementTree.fromstring(plot.svg(records))
+    titles = [e.text for e in root.iter() if e.get("font-weight") == "bold"]
+    assert titles == ["pixel: losses", "pixel: validation PSNR-Y, dB", "gan: losses"]
+    ElementTree.fromstring(plot.svg([]))
