@@ -42,9 +42,8 @@ def read_all(source: Path | BinaryIO, *, limits: Limits | None = None) -> PhotoS
 
 def _read(source: Path | BinaryIO, limits: Limits, *, every: bool) -> PhotoSequence:
     with opened(source, limits) as file, decoding(file.name):
-        start = file.file.tell()
         head = file.file.read(16)
-        file.file.seek(start)
+        file.file.seek(file.start)
         if head.startswith(png.SIGNATURE):
             sequence = _read_png(file, every)
         elif head.startswith(_TIFF_SIGNATURES):
@@ -90,7 +89,10 @@ def _read_tiff(source: Source, every: bool) -> PhotoSequence:
     image: Image.Image | None = None
     photos = []
     pages = tiff.pages(source)
-    for page in pages if every else pages[:1]:
+    if not every:
+        pages = pages[:1]
+    source.check_total(sum(width * height for width, height in (page.size for page in pages)), f"{len(pages)} pages")
+    for page in pages:
         turned = not page.has_16_bits
         if page.has_16_bits:
             photo = _deep(tiff.read_16_bits(source, page), page.icc_profile, "TIFF")

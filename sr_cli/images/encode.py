@@ -24,7 +24,6 @@ from sr_cli.images.photo import Photo, PhotoSequence, Pixels, without_metadata
 JPEG_QUALITY, WEBP_QUALITY = 95, 90
 _JPEG_SEGMENT = 65_533  # bytes that one APP segment can hold
 _JPEG_XMP_PREFIX = 29
-_GIF_TRANSPARENT = 255
 
 
 def write(
@@ -312,8 +311,11 @@ def _palette_image(photo: Photo) -> Image.Image:
     """255 colours chosen for the frame, and one for what is less than half opaque."""
     pixels = bleed(photo.pixels, photo.alpha)
     rgb = Image.fromarray(np.repeat(pixels, 3, axis=2) if photo.is_gray else pixels)
-    image = rgb.quantize(_GIF_TRANSPARENT, Image.Quantize.MEDIANCUT)
+    image = rgb.quantize(255, Image.Quantize.MEDIANCUT)
     if photo.alpha is not None:
-        image.paste(_GIF_TRANSPARENT, mask=Image.fromarray(np.where(photo.alpha < 128, 255, 0).astype(np.uint8)))
-        image.info["transparency"] = _GIF_TRANSPARENT
+        palette = (image.getpalette() or [])[: 3 * 255]
+        free = len(palette) // 3
+        image.putpalette([*palette, 0, 0, 0])
+        image.paste(free, mask=Image.fromarray(np.where(photo.alpha < 128, 255, 0).astype(np.uint8)))
+        image.info["transparency"] = free
     return image

@@ -80,7 +80,7 @@ def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
 
 def inspect(source: Source) -> Contents:
     """All chunks but the pixels. Raises InputError above a limit; struct.error or ValueError if damaged."""
-    file, start = source.file, source.file.tell()
+    file = source.file
     contents: Contents | None = None
     for kind, offset, length in _chunks(file):
         if contents is None:
@@ -100,7 +100,7 @@ def inspect(source: Source) -> Contents:
                 _add(contents, source, kind, data)
     if contents is None or not contents.idat:
         raise ValueError("there are no pixels in it")
-    file.seek(start)
+    file.seek(source.start)
     _unpack_raw_profiles(contents)
     return contents
 
@@ -317,13 +317,13 @@ class PngWriter:
             self._chunk(b"acTL", struct.pack(">II", frames, plays))
         for kind, content in chunks:
             self._chunk(kind, content)
-        self._animated, self._first = frames > 1, True
+        self._first, self._begun = True, False  # in the first frame; in any frame
         if frames == 1:
             self._begin(height, width)
 
     def next_frame(self, delay_ms: float, box: tuple[int, int, int, int] | None = None) -> None:
         """Begins the next frame of an animation: `box` (left, top, width, height) is what it replaces."""
-        if not self._first:
+        if self._begun:
             self._end_frame()
         height, width = self._shape
         left, top, wide, high = box or (0, 0, width, height)
@@ -364,6 +364,7 @@ class PngWriter:
             self._pieces.__exit__(kind, value, trace)
 
     def _begin(self, height: int, width: int) -> None:
+        self._begun = True
         self._rows_left, self._row_bytes = height, width * self._channels * self._bits // 8
         self._stripe_rows = max(1, _STRIPE_BYTES // self._row_bytes)
         self._waiting: list[NDArray[np.uint8]] = []

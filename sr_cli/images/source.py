@@ -29,6 +29,8 @@ class Source:
     name: str
     modified_ns: int | None
     limits: Limits
+    start: int = 0
+    """Where in `file` the content begins."""
     metadata_bytes: int = field(default=0, init=False)
 
     def check_frames(self, frames: int) -> None:
@@ -44,8 +46,11 @@ class Source:
         if width < 1 or height < 1:
             raise InputError(f"{self.name}: has no pixels ({width}x{height})")
         self.check_frames(frames)
-        if width * height * frames > self.limits.max_pixels:
-            size = f"{width}x{height}" + (f" times {frames} frames" if frames > 1 else "")
+        self.check_total(width * height * frames, f"{width}x{height}" + (f" times {frames}" if frames > 1 else ""))
+
+    def check_total(self, pixels: int, size: str) -> None:
+        """Raises InputError if pictures of `pixels` together, described as `size`, have more than the limit."""
+        if pixels > self.limits.max_pixels:
             raise InputError(
                 f"{self.name}: {size} is more than {self.limits.max_pixels:,} pixels; "
                 "raise the limit with --max-pixels if you trust it"
@@ -102,7 +107,7 @@ def _checked(file: BinaryIO, name: str, limits: Limits) -> Source:
     if not file.read(1):
         raise InputError(f"{name}: is empty")
     file.seek(start)
-    return Source(file, name, modified, limits)
+    return Source(file, name, modified, limits, start)
 
 
 class _PillowTamed:

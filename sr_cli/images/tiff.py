@@ -228,7 +228,6 @@ class Page:
 
 def pages(source: Source) -> list[Page]:
     """All pictures of a TIFF file but reduced copies. Raises ValueError or struct.error if it is damaged."""
-    start = source.file.tell()
     reader = _Reader(source.file)
     found: list[Page] = []
     offset, seen = reader.first, set[int]()
@@ -238,7 +237,7 @@ def pages(source: Source) -> list[Page]:
         found.append(Page(len(found), directory, reader.layout))
         source.check_pixels(*found[-1].size)
         source.check_frames(len(found))
-    source.file.seek(start)
+    source.file.seek(source.start)
     return [page for page in found if not page.is_reduced] or found[:1]
 
 
@@ -339,7 +338,7 @@ def _in_8_bits(
 ) -> NDArray[np.uint8]:
     """The blocks (offset, size) of a plane as bytes (rows, bytes per row), uncompressed by Pillow's libtiff."""
     width, height = page.size
-    layout, start = Layout("<"), source.file.tell()
+    layout = Layout("<")
     strip = page.number(_ROWS_PER_STRIP, height)
     fields = {_BITS: 8, _COMPRESSION: page.number(_COMPRESSION, 1), _PHOTOMETRIC: 1, _SAMPLES: 1}
     fields[_FILL_ORDER] = page.number(_FILL_ORDER, 1)
@@ -357,11 +356,11 @@ def _in_8_bits(
     out.seek(8)
     places = []
     for offset, size in blocks:
-        source.file.seek(start + offset)
+        source.file.seek(source.start + offset)
         places.append(out.tell())
         if out.write(source.file.read(size)) < size:
             raise ValueError("a strip or tile is cut off")
-    source.file.seek(start)
+    source.file.seek(source.start)
     directory = Directory({tag: Field(_LONG, 1, layout.pack("I", value)) for tag, value in fields.items()})
     for tag, values in ((_TILE_OFFSETS, places), (_TILE_SIZES, [size for _, size in blocks])):
         tag = tag if tiled else {_TILE_OFFSETS: _STRIP_OFFSETS, _TILE_SIZES: _STRIP_SIZES}[tag]
