@@ -192,6 +192,8 @@ class Upscaler:
         self._dtype = choose_precision(precision, self._device)
         self.device_name, self.precision = str(self._device), _DTYPE_NAMES[str(self._dtype)]
         self._folded = generator.fold().to(self._device)
+        if backend == "auto" and not generator.traceable:
+            backend = "eager"
         self.backend = backends.choose(backend, self._device, self._dtype)
         self._repays_after = backends.REPAYS_AFTER if backend == "auto" and self.backend != "eager" else 0
         self._network = self._prepare(self._dtype, "eager" if self._repays_after else self.backend)

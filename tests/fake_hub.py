@@ -1,13 +1,15 @@
 """A Hugging Face Hub on a loopback port, with faults on demand.
 
 It speaks the resolve protocol (HEAD and GET with ETag, X-Repo-Commit, X-Linked-Size, X-Linked-Etag,
-ranges, a redirect to large-file storage on another host name) and logs every request. Use the fixture
-`fake_hub` of conftest.py: it also points huggingface_hub at the server, inside this process and, through
-the environment, in child processes.
+ranges, a redirect to large-file storage on another host name) and what an upload needs (creating a
+repository, the LFS batch protocol, commits; what was committed can be downloaded). It logs every request.
+Use the fixture `fake_hub` of conftest.py: it also points huggingface_hub at the server, inside this
+process and, through the environment, in child processes.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -26,7 +28,7 @@ class Fault:
     """Something that goes wrong with one of the next requests, for as long as `times` lasts."""
 
     method: str
-    """`HEAD` or `GET`; for GET only the transfer of content is meant."""
+    """`HEAD`, `GET` (the transfer of content only), `POST` or `PUT`."""
     status: int | None = None
     """Answer with this status instead."""
     cut_after: int | None = None
@@ -58,6 +60,8 @@ class FakeHub:
         """Content sent instead of `files`, to lie about it."""
         self.plain: set[str] = set()
         """Files that are in git itself, not in large-file storage: no linked headers, no redirect."""
+        self.stored: dict[str, bytes] = {}
+        """What was uploaded to large-file storage, by sha256."""
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
         self.ranges = True
@@ -133,10 +137,61 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if path.startswith("/lfs/"):
             self._content(path.removeprefix("/lfs/"))
+        elif method in ("POST", "PUT"):
+            self._upload(method, path)
         elif match := _RESOLVE.fullmatch(path):
             self._resolve(method, f"{match[1]}/{match[3]}", match[2])
         else:
             self.answer(404)
+
+    def _upload(self, method: str, path: str) -> None:
+        """Creating a repository, large-file storage, and commits, as the Hub's API has them."""
+        body = self.body()
+        fault = self.hub.take_fault(method)
+        if fault is not None:
+            self._fail(fault)
+        elif method == "PUT":
+            self.hub.stored[path.removeprefix("/put/")] = body
+            self.answer(200)
+        elif path == "/api/repos/create":
+            wanted = json.loads(body)
+            name = "/".join(filter(None, (wanted.get("organization"), wanted["name"])))
+            self.answer_json({"url": f"{self.hub.endpoint}/{name}", "name": name, "id": name})
+        elif path == "/api/validate-yaml":
+            self.answer_json({"errors": [], "warnings": []})
+        elif path == "/verify":
+            wanted = json.loads(body)
+            stored = self.hub.stored.get(wanted["oid"], b"")
+            self.answer(200 if hashlib.sha256(stored).hexdigest() == wanted["oid"] else 400)
+        elif "/preupload/" in path:
+            modes = {True: "lfs", False: "regular"}
+            files = [
+                {"path": f["path"], "uploadMode": modes[f["path"].endswith(".safetensors")], "shouldIgnore": False}
+                for f in json.loads(body)["files"]
+            ]
+            self.answer_json({"files": files})
+        elif path.endswith("/info/lfs/objects/batch"):
+            objects = []
+            for item in json.loads(body)["objects"]:
+                upload = {"href": f"{self.hub.storage}/put/{item['oid']}"}
+                verify = {"href": f"{self.hub.endpoint}/verify"}
+                objects.append({**item, "actions": {"upload": upload, "verify": verify}})
+            self.answer_json({"transfer": "basic", "objects": objects})
+        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/[^/]+", path):
+            self._commit(match[1], [json.loads(line) for line in body.splitlines()])
+        else:
+            self.answer(404)
+
+    def _commit(self, repo: str, operations: list[dict[str, Any]]) -> None:
+        for operation in operations:
+            value = operation["value"]
+            if operation["key"] == "lfsFile":
+                self.hub.files[f"{repo}/{value['path']}"] = self.hub.stored[value["oid"]]
+            elif operation["key"] == "file":
+                self.hub.files[f"{repo}/{value['path']}"] = base64.b64decode(value["content"])
+                self.hub.plain.add(f"{repo}/{value['path']}")
+        url = f"{self.hub.endpoint}/{repo}/commit/{COMMIT}"
+        self.answer_json({"commitUrl": url, "commitOid": COMMIT, "commitMessage": operations[0]["value"]["summary"]})
 
     def _resolve(self, method: str, name: str, revision: str) -> None:
         fault = self.hub.take_fault("HEAD") if method == "HEAD" else None

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sr_cli.models import esrgan, mesrgan, msrresnet, rrdbnet, srgan
+from sr_cli.models import esrgan, foreign, mesrgan, msrresnet, rrdbnet, srgan
 from sr_cli.models.base import Generator, GeneratorConfig, count_multiplications, count_parameters
 
 _FAMILIES: dict[str, tuple[type[GeneratorConfig], type[Any]]] = {
@@ -18,6 +18,9 @@ _FAMILIES: dict[str, tuple[type[GeneratorConfig], type[Any]]] = {
     "msrresnet": (msrresnet.MsrresnetConfig, msrresnet.Msrresnet),
 }
 
+FOREIGN = foreign.ForeignConfig.family
+"""Family of the networks that are built from their weights by the optional library spandrel."""
+
 PRESETS: dict[str, GeneratorConfig] = {**srgan.PRESETS, **esrgan.PRESETS, **mesrgan.PRESETS}
 """The networks that have a name; see each family's file."""
 
@@ -26,10 +29,11 @@ def config_from_dict(values: dict[str, Any]) -> GeneratorConfig:
     """The inverse of `GeneratorConfig.to_dict`. Raises ValueError for an unknown family or field."""
     fields = dict(values)
     family = fields.pop("family", None)
-    if family not in _FAMILIES:
-        raise ValueError(f"unknown model family {family!r}; known: {', '.join(_FAMILIES)}")
+    configs = {name: config for name, (config, _) in _FAMILIES.items()} | {FOREIGN: foreign.ForeignConfig}
+    if family not in configs:
+        raise ValueError(f"unknown model family {family!r}; known: {', '.join(configs)}")
     try:
-        return _FAMILIES[family][0](**fields)
+        return configs[family](**fields)
     except TypeError as error:
         raise ValueError(f"family {family!r}: {error}") from None
 
@@ -54,6 +58,7 @@ def recognise(tensors: Mapping[str, Tensor]) -> tuple[GeneratorConfig, dict[str,
 
 
 __all__ = [
+    "FOREIGN",
     "PRESETS",
     "Generator",
     "GeneratorConfig",

@@ -41,6 +41,8 @@ class Generator(nn.Module):
     scale: int = 4
     alignment: int = 1
     """Only shifts of the input by a multiple of this many pixels merely shift the output."""
+    traceable: bool = True
+    """Whether a recording of one forward pass holds for all sizes, as converters assume."""
 
     @property
     def receptive_radius(self) -> int:

@@ -78,6 +78,7 @@ class Rrdbnet(Generator):
         self.config: RrdbnetConfig = config
         self.scale = config.scale
         self.alignment = config.unshuffle
+        self.traceable = config.unshuffle == 1
         features = config.features
         self.head = nn.Conv2d(3 * config.unshuffle**2, features, 3, padding=1)
         self.trunk = nn.Sequential(*[Group(features, config.growth) for _ in range(config.blocks)])
@@ -87,12 +88,14 @@ class Rrdbnet(Generator):
         self.tail = nn.Conv2d(features, 3, 3, padding=1)
 
     def forward(self, rgb: Tensor) -> Tensor:
-        height, width = rgb.shape[-2:]
         x = self.head(self._unshuffle(rgb))
         x = x + self.trunk_conv(self.trunk(x))
         for conv in self.upsampler:
             x = F.leaky_relu(conv(F.interpolate(x, scale_factor=2, mode="nearest")), LEAKY_SLOPE)
         x = self.tail(F.leaky_relu(self.conv(x), LEAKY_SLOPE))
+        if self.config.unshuffle == 1:
+            return x
+        height, width = rgb.shape[-2:]
         return x[..., : height * self.scale, : width * self.scale]
 
     def _unshuffle(self, rgb: Tensor) -> Tensor:

@@ -53,8 +53,6 @@ def load(spec: str | Path, *, offline: bool = False, progress: Progress | None =
     Raises WeightsError: unknown name, no weights yet, missing or damaged file, failed verification,
     failed download, tensors that do not fit the network.
     """
-    from sr_cli import models
-
     if is_path(spec):
         return _load_path(Path(spec))
     if spec in INTERPOLATION:
@@ -62,11 +60,7 @@ def load(spec: str | Path, *, offline: bool = False, progress: Progress | None =
     entry, stage = read_manifest().stage(str(spec))
     path, data = fetch(entry, stage, offline=offline, progress=progress)
     where = f"{entry.name}:{stage.name} ({path})"
-    config = config_of(entry)
-    tensors = _tensors(data, where)
-    if found := models.recognise(tensors):
-        tensors = found[1]  # under our names; whether they fit the manifest's configuration is checked next
-    generator = build(config, tensors, where)
+    generator = _assemble(_tensors(data, where), where, config_of(entry))
     return LoadedModel(entry.name, stage.name, generator, stage.overlap, stage.sha256, path, entry)
 
 
@@ -84,6 +78,14 @@ def config_of(entry: ModelEntry) -> GeneratorConfig:
         return models.config_from_dict(dict(entry.config))
     except ValueError as error:
         raise WeightsError(f"the manifest entry of {entry.name}: {error}") from None
+
+
+def network_of(entry: ModelEntry) -> Generator:
+    """The network of a manifest entry, its weights undefined where it has no need of them. Raises WeightsError."""
+    from sr_cli import models
+
+    config = config_of(entry)
+    return load(entry.name).generator if config.family == models.FOREIGN else models.create(config).eval()
 
 
 def fetch(
@@ -125,6 +127,24 @@ def read_bytes(path: Path) -> bytes:
         raise WeightsError(f"cannot read the weights file {path}: {error.strerror}") from None
 
 
+def _assemble(tensors: dict[str, Tensor], where: str, config: GeneratorConfig | None = None) -> Generator:
+    """The network that a state dict belongs to; `config` is what it must be, if a manifest says so."""
+    from sr_cli import models
+    from sr_cli.models import foreign
+
+    if found := models.recognise(tensors):
+        return build(config or found[0], found[1], where)
+    if config is not None and config.family != models.FOREIGN:
+        return build(config, tensors, where)
+    generator = foreign.load(tensors)
+    if generator is None:
+        hint = "" if foreign.available() else "; pip install 'srup[spandrel]' opens further architectures"
+        raise WeightsError(
+            f"{where}: not an architecture that srup knows; its first tensors are {_some(tensors)}{hint}"
+        )
+    return generator
+
+
 def build(config: GeneratorConfig, tensors: dict[str, Tensor], where: str) -> Generator:
     """The network of `config` with these weights, in evaluation mode. Raises WeightsError where they do not fit."""
     from sr_cli import models
@@ -153,8 +173,6 @@ def _some(keys: Iterable[str], limit: int = 4) -> str:
 
 
 def _load_path(path: Path) -> LoadedModel:
-    from sr_cli import models
-
     if path.suffix.lower() != ".safetensors":
         if not path.exists():
             raise WeightsError(f"no weights file {path}")
@@ -162,12 +180,7 @@ def _load_path(path: Path) -> LoadedModel:
         raise WeightsError(f"{path} is not a .safetensors file; `srup models convert {path} {converted}` makes one")
     data = read_bytes(path)
     sha256 = hashlib.sha256(data).hexdigest()
-    tensors = _tensors(data, str(path))
-    found = models.recognise(tensors)
-    if found is None:
-        raise WeightsError(f"{path}: not an architecture that srup knows; its first tensors are {_some(tensors)}")
-    config, tensors = found
-    generator = build(config, tensors, str(path))
+    generator = _assemble(_tensors(data, str(path)), str(path))
     entry, stage = _known(sha256)
     return LoadedModel(
         name=path.stem,

@@ -210,11 +210,16 @@ def user_path() -> Path:
     return home() / "manifest.json"
 
 
+def user_folder() -> Path:
+    """Where the files of the user's own models lie."""
+    return home() / "weights"
+
+
 def read_manifest() -> Manifest:
     """The built-in manifest with the user's own put over it. Raises WeightsError naming what is wrong in which."""
     models = dict(read_file(builtin_path(), PACKAGE / "bundled", "built-in").models)
     if user_path().exists():
-        models.update(read_file(user_path(), home() / "weights", "user").models)
+        models.update(read_file(user_path(), user_folder(), "user").models)
     return Manifest(models)
 
 

@@ -1,0 +1,325 @@
+"""`srup models`: what weights there are, and getting, checking, adding and giving away more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sr_cli.cli import options as shared
+from sr_cli.cli.console import Console
+from sr_cli.errors import UsageError, WeightsError
+
+if TYPE_CHECKING:
+    from sr_cli.cli.console import Progress
+    from sr_cli.hub import Progress as HubProgress
+    from sr_cli.weights import Manifest, ModelEntry, Stage
+
+app = typer.Typer(
+    help="List, inspect, download, verify, add, convert, export and publish models.", no_args_is_help=True
+)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A model's name.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")]
+
+
+@app.command(name="list")
+def list_(json: shared.Json = False) -> None:
+    """List the models that have a name."""
+    from sr_cli import weights
+
+    console = Console(json_document=json)
+    entries = list(weights.read_manifest().models.values())
+    if json:
+        console.document({"models": [_record(entry) for entry in entries]})
+        return
+    rows = [(entry.name, _stages(entry), _place(entry), f"x{entry.scale}", entry.summary) for entry in entries]
+    console.table(["model", "stages", "weights", "scale", "what it is"], rows)
+
+
+@app.command()
+def info(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME|PATH", help="A model's name, name:stage, or a .safetensors file.")
+    ],
+    offline: shared.Offline = False,
+    json: shared.Json = False,
+) -> None:
+    """Show what is known of a model, or of a file: network, licence, training, scores."""
+    from sr_cli import weights
+    from sr_cli.weights import loading, registry
+
+    console = Console(json_document=json)
+    if loading.is_path(name):
+        loaded = weights.load(name)
+        entry = loaded.entry
+        record = {
+            "path": str(loaded.path),
+            "sha256": loaded.sha256,
+            "known_as": f"{entry.name}:{loaded.stage}" if entry else None,
+            "overlap": loaded.overlap,
+            **registry.describe(loaded.generator),
+        }
+    else:
+        entry = weights.read_manifest().model(name.partition(":")[0])
+        if ":" in name:
+            weights.read_manifest().stage(name)  # for its error
+        record = {**_record(entry), **registry.describe(loading.network_of(entry))}
+    if json:
+        console.document(record)
+    else:
+        _tell(console, record)
+
+
+@app.command()
+def download(
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Models, or name:stage.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="All models.")] = False,
+    offline: shared.Offline = False,
+    json: shared.Json = False,
+    quiet: shared.Quiet = False,
+) -> None:
+    """Download models ahead of use. What is on this machine already is verified."""
+    from sr_cli import weights
+    from sr_cli.weights import loading
+
+    console = Console(json_document=json, quiet=quiet)
+    manifest = weights.read_manifest()
+    if bool(names) == all_:
+        raise UsageError("name the models to download, or pass --all")
+    pairs = [pair for name in names or manifest.models for pair in _pairs(manifest, name, bool(names))]
+    files = []
+    for entry, stage in pairs:
+        with console.progress(f"{entry.name}:{stage.name}") as bar:
+            path, _ = loading.fetch(entry, stage, offline=offline, progress=_onto(bar))
+        files.append({"name": entry.name, "stage": stage.name, "path": str(path), "size": stage.size})
+        if not json:
+            console.data(f"{entry.name}:{stage.name}  {path}")
+    if json:
+        console.document({"files": files})
+
+
+@app.command()
+def verify(
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Models; all without one.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="All models; the default without names.")] = False,
+    json: shared.Json = False,
+) -> int:
+    """Check weights on this machine against their checksums and networks; downloads nothing."""
+    from sr_cli.weights import registry
+
+    console = Console(json_document=json)
+    if names and all_:
+        raise UsageError("name models or pass --all, not both")
+    results = list(registry.verify(names or []))
+    if json:
+        records = [{**vars(result), "path": str(result.path) if result.path else None} for result in results]
+        console.document({"results": records})
+    else:
+        console.table(
+            ["weights", "status", "file"],
+            [(f"{result.name}:{result.stage}", result.status, str(result.path or "")) for result in results],
+        )
+    bad = [result for result in results if result.error]
+    for result in bad:
+        console.error(f"{result.name}:{result.stage}: {result.error}")
+    return WeightsError.exit_code if bad else 0
+
+
+@app.command()
+def add(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="hf:USER/REPO[@REVISION]/FILE, a run folder, or a file.")
+    ],
+    name: Annotated[str, typer.Option("--name", help="What -m will take.")],
+    stage: Annotated[str | None, typer.Option("--stage", help="pixel, photo or gan; one of a run's.")] = None,
+    licence: Annotated[str | None, typer.Option("--licence", help="The weights' licence, as SPDX says it.")] = None,
+    summary: Annotated[str | None, typer.Option("--summary", help="One line on what it is.")] = None,
+    overwrite: Overwrite = False,
+    json: shared.Json = False,
+    quiet: shared.Quiet = False,
+) -> None:
+    """Give weights a name of your own: from the Hub (pinned), a training run, or a file (copied)."""
+    from sr_cli.weights import registry
+
+    console = Console(json_document=json, quiet=quiet)
+    with console.progress(source) as bar:
+        entry = registry.add(
+            source,
+            name,
+            stage=stage,
+            licence=licence,
+            summary=summary,
+            overwrite=overwrite,
+            progress=_onto(bar),
+        )
+    if json:
+        console.document(_record(entry))
+    else:
+        console.data(f"{entry.name}: {_stages(entry)}; use it with -m {entry.name}")
+
+
+@app.command()
+def remove(name: Name, json: shared.Json = False) -> None:
+    """Forget a model of your own and delete its files; of a built-in one, only what was downloaded."""
+    from sr_cli.weights import registry
+
+    console = Console(json_document=json)
+    paths = [str(path) for path in registry.remove(name)]
+    if json:
+        console.document({"name": name, "deleted": paths})
+    for path in [] if json else paths:
+        console.data(f"deleted {path}")
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN.pth", help="A PyTorch checkpoint.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="The file to write.")],
+    overwrite: Overwrite = False,
+    max_size: Annotated[int, typer.Option("--max-size", help="Largest file to open, in MB.", min=1)] = 2048,
+    json: shared.Json = False,
+) -> None:
+    """Turn a PyTorch checkpoint into safetensors, without running anything that is in it."""
+    from sr_cli.weights.convert import convert as job
+
+    console = Console(json_document=json)
+    done = job(source, target, overwrite=overwrite, size_limit=max_size << 20)
+    if json:
+        console.document({**vars(done), "target": str(done.target)})
+        return
+    console.data(f"{done.target}: {done.tensors} tensors, {done.family or 'an architecture that srup does not know'}")
+    for what, names in (("taken out of", done.unwrapped), ("dropped", done.dropped)):
+        if names:
+            console.note(f"{what}: {', '.join(names)}")
+
+
+@app.command()
+def export(
+    model: Annotated[
+        str, typer.Argument(metavar="NAME|PATH", help="A model's name, name:stage, or a .safetensors file.")
+    ],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")],
+    format: Annotated[
+        str | None, typer.Option("--format", help="safetensors, basicsr or onnx; else the suffix decides.")
+    ] = None,
+    overwrite: Overwrite = False,
+    offline: shared.Offline = False,
+    json: shared.Json = False,
+) -> None:
+    """Write a model's weights for other programs: safetensors, BasicSR's layout, or ONNX."""
+    from sr_cli import weights
+    from sr_cli.weights.export import export as job
+
+    console = Console(json_document=json)
+    with console.progress(model) as bar:
+        loaded = weights.load(model, offline=offline, progress=_onto(bar))
+    written = job(loaded, target, format, overwrite=overwrite)
+    if json:
+        console.document({"target": str(target), "format": written, "size": target.stat().st_size})
+    else:
+        console.data(f"{target}: {written}")
+
+
+@app.command()
+def publish(
+    name: Name,
+    repo: Annotated[str, typer.Option("--repo", help="USER/REPO on the Hub; made if it is not there.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    message: Annotated[str | None, typer.Option("--message", help="Message of the commit.")] = None,
+    json: shared.Json = False,
+) -> None:
+    """Upload a model's weights, a model card and its manifest entry to the Hub."""
+    from sr_cli.weights.publish import publish as job
+
+    console = Console(json_document=json)
+    done = job(name, repo, private=private, message=message)
+    if json:
+        console.document(vars(done))
+    else:
+        console.data(f"{done.repo} at {done.commit}")
+        console.note(done.url)
+
+
+def _onto(bar: Progress) -> HubProgress:
+    """Moves a bar as a download goes on."""
+    return lambda done, total: bar.update(done, total or done)
+
+
+def _pairs(manifest: Manifest, name: str, named: bool) -> list[tuple[ModelEntry, Stage]]:
+    """What `download` fetches for a name: one stage, or all; a model without any is an error only if named."""
+    if ":" in name:
+        return [manifest.stage(name)]
+    entry = manifest.model(name)
+    if named and not entry.stages:
+        manifest.stage(name)  # for its error
+    return [(entry, stage) for stage in entry.stages.values()]
+
+
+def _record(entry: ModelEntry) -> dict[str, Any]:
+    """An entry as JSON shows it."""
+    from sr_cli.weights import registry
+
+    record = entry.to_dict()
+    stages = record.pop("stages")
+    details = []
+    for stage in entry.stages.values():
+        path = registry.present(entry, stage)
+        details.append({"stage": stage.name, "path": str(path) if path else None, **stages[stage.name]})
+    return {
+        "name": entry.name,
+        "stages": list(stages),
+        "bundled": _bundled(entry),
+        "origin": entry.origin,
+        **record,
+        "weights": details,
+    }
+
+
+def _bundled(entry: ModelEntry) -> bool:
+    """Whether all its weights come with the package."""
+    paths = [entry.path(stage) for stage in entry.stages.values()]
+    return entry.origin == "built-in" and bool(paths) and all(path is not None and path.exists() for path in paths)
+
+
+def _stages(entry: ModelEntry) -> str:
+    return ", ".join(
+        f"{name}*" if name == entry.default_stage and len(entry.stages) > 1 else name for name in entry.stages
+    )
+
+
+def _place(entry: ModelEntry) -> str:
+    """Where an entry's weights are, in a word."""
+    from sr_cli.weights import registry
+
+    if not entry.stages:
+        return "none yet"
+    if _bundled(entry):
+        return "bundled"
+    here = sum(registry.present(entry, stage) is not None for stage in entry.stages.values())
+    if here < len(entry.stages):
+        return "on the Hub" if here == 0 else "partly here"
+    return "here" if entry.origin == "built-in" else "yours"
+
+
+def _tell(console: Console, record: dict[str, Any], indent: str = "") -> None:
+    """A record for people: one line a fact, nested facts indented."""
+    for key, value in record.items():
+        label = key.replace("_", " ")
+        if isinstance(value, dict) and value:
+            console.data(f"{indent}{label}:")
+            _tell(console, value, indent + "  ")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for item in value:
+                console.data(f"{indent}{label}:")
+                _tell(console, item, indent + "  ")
+        elif value not in (None, {}, []):
+            text = (
+                ", ".join(map(str, value))
+                if isinstance(value, list)
+                else f"{value:,}"
+                if type(value) is int
+                else str(value)
+            )
+            console.data(f"{indent}{label}: {text}")

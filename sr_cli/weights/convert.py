@@ -1,0 +1,138 @@
+"""From a PyTorch pickle to safetensors, without running what the pickle says.
+
+A `.pth` file is a program for Python's unpickler. PyTorch's restricted unpickler (`weights_only=True`)
+builds tensors and plain containers and refuses everything else; there is no fallback to the other one.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sr_cli.errors import WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SIZE_LIMIT = 2 << 30
+"""Bytes of the largest file that is opened, packed and unpacked."""
+
+# What trainers wrap a generator's state dict in; the first that is there is taken.
+_WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "net_g", "generator", "model")
+_PREFIXES = ("module.", "_orig_mod.")
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What `convert` did."""
+
+    target: Path
+    """The safetensors file."""
+    tensors: int
+    """How many tensors it has."""
+    unwrapped: tuple[str, ...]
+    """Names and prefixes that were taken off, outermost first."""
+    dropped: tuple[str, ...]
+    """Everything else in the file, named."""
+    family: str | None
+    """Architecture, if it is one that srup knows without help."""
+
+
+def convert(source: Path, target: Path, *, overwrite: bool = False, size_limit: int = SIZE_LIMIT) -> Conversion:
+    """Writes the state dict in a PyTorch file as safetensors.
+
+    Raises WeightsError for a missing, too large or unreadable file, for one that wants to run anything, and
+    where there are no tensors; OutputError where the result cannot be written or exists.
+    """
+    from safetensors.torch import save
+
+    from sr_cli import models
+    from sr_cli.images.atomic import atomic_output
+
+    if target.suffix.lower() != ".safetensors":
+        raise WeightsError(f"{target}: the output of a conversion must end in .safetensors")
+    unwrapped: list[str] = []
+    dropped: list[str] = []
+    tensors = _tensors(_unwrap(_read(source, size_limit), unwrapped, dropped), unwrapped, dropped)
+    if not tensors:
+        raise WeightsError(f"{source}: has no tensors; it holds {_shorten(dropped) or 'nothing'}")
+    with atomic_output(target, overwrite=overwrite) as file:
+        file.write(save(tensors))
+    found = models.recognise(tensors)
+    return Conversion(target, len(tensors), tuple(unwrapped), tuple(dropped), found[0].family if found else None)
+
+
+def _read(path: Path, size_limit: int) -> Any:
+    import pickle
+
+    import torch
+
+    try:
+        size = path.stat().st_size
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                size = max(size, sum(member.file_size for member in archive.infolist()))
+    except FileNotFoundError:
+        raise WeightsError(f"no file {path}") from None
+    except (OSError, zipfile.BadZipFile) as error:
+        raise WeightsError(f"cannot read {path}: {error}") from None
+    if size > size_limit:
+        raise WeightsError(f"{path} is too large: {size / 1e6:.0f} MB, the limit is {size_limit / 1e6:.0f} MB")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols: what cannot be read is refused anyway
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"it asks for {wanted[1]}" if wanted else "it holds more than tensors"
+        raise WeightsError(f"{path} is refused: {what}; nothing of it was run") from None
+    except Exception as error:  # a damaged file can fail anywhere in torch's reader
+        reason = str(error).split("\n")[0][:200] or type(error).__name__
+        raise WeightsError(f"{path} is not a readable PyTorch file ({reason})") from None
+
+
+def _unwrap(value: Any, unwrapped: list[str], dropped: list[str]) -> dict[str, Any]:
+    """The innermost dictionary that holds the generator's tensors."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return {"tensor": value}
+    if not isinstance(value, dict):
+        dropped.append(f"a {type(value).__name__}")
+        return {}
+    inner = next((name for name in _WRAPPERS if isinstance(value.get(name), dict)), None)
+    if inner is None:
+        return value
+    unwrapped.append(inner)
+    dropped.extend(f"{key} ({_describe(other)})" for key, other in value.items() if key != inner)
+    return _unwrap(value[inner], unwrapped, dropped)
+
+
+def _tensors(state: dict[str, Any], unwrapped: list[str], dropped: list[str]) -> dict[str, Tensor]:
+    """The tensors of a state dict, each with its own memory, without the prefixes that all their names share."""
+    import torch
+
+    tensors = {}
+    for key, value in state.items():
+        if isinstance(key, str) and isinstance(value, torch.Tensor) and value.layout == torch.strided:
+            tensors[key] = value.detach().clone().contiguous()
+        else:
+            dropped.append(f"{key} ({_describe(value)})")
+    while tensors and (prefix := next((p for p in _PREFIXES if all(key.startswith(p) for key in tensors)), None)):
+        tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+        unwrapped.append(prefix)
+    return tensors
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{len(value)} entries"
+    return type(value).__name__
+
+
+def _shorten(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

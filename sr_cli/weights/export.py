@@ -1,0 +1,65 @@
+"""A model's weights for other programs: safetensors, BasicSR's layout, ONNX."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from sr_cli.errors import UsageError, WeightsError
+from sr_cli.weights.loading import LoadedModel
+
+FORMATS = ("safetensors", "basicsr", "onnx")
+_SUFFIXES = {"safetensors": (".safetensors",), "basicsr": (".pth", ".safetensors"), "onnx": (".onnx",)}
+
+
+def export(loaded: LoadedModel, target: Path, format: str | None = None, *, overwrite: bool = False) -> str:
+    """Writes a model's fp32 weights; gives the format that was written.
+
+    `safetensors`: under our names, readable by `-m`. `basicsr`: BasicSR's names (RRDBNet and its SRResNet),
+    as safetensors or, with the suffix .pth, as a PyTorch file of the kind BasicSR and Real-ESRGAN load.
+    `onnx`: the folded network with the weights inside, from RGB in 0..1 (N, 3, H, W) to (N, 3, sH, sW), any
+    size. Without a format the suffix decides.
+
+    Raises UsageError for a format or suffix that does not fit, WeightsError where the network has no such
+    form or the packages for it are missing, OutputError where the file cannot be written or exists.
+    """
+    from sr_cli.images.atomic import atomic_output
+
+    if format is None:
+        format = {".onnx": "onnx", ".pth": "basicsr"}.get(target.suffix.lower(), "safetensors")
+    if format not in FORMATS:
+        raise UsageError(f"--format must be one of {', '.join(FORMATS)}, not {format!r}")
+    if target.suffix.lower() not in _SUFFIXES[format]:
+        raise UsageError(f"{target}: the format {format} needs the suffix {' or '.join(_SUFFIXES[format])}")
+    data = _onnx(loaded) if format == "onnx" else _tensors(loaded, format == "basicsr", target.suffix.lower() == ".pth")
+    with atomic_output(target, overwrite=overwrite) as file:
+        file.write(data)
+    return format
+
+
+def _tensors(loaded: LoadedModel, basicsr: bool, pickle: bool) -> bytes:
+    import torch
+    from safetensors.torch import save
+
+    from sr_cli.models import rrdbnet
+
+    state = {name: value.contiguous() for name, value in loaded.generator.state_dict().items()}
+    family = loaded.generator.config.family
+    if basicsr:
+        if family not in ("rrdbnet", "msrresnet"):
+            raise WeightsError(f"{loaded.name} is of the family {family!r}, which BasicSR does not have")
+        state = rrdbnet.to_basicsr(state) if family == "rrdbnet" else state
+    if not pickle:
+        return save(state, metadata={"format": "pt"})
+    buffer = io.BytesIO()
+    torch.save({"params": state}, buffer)
+    return buffer.getvalue()
+
+
+def _onnx(loaded: LoadedModel) -> bytes:
+    from sr_cli.models.onnx import to_onnx
+
+    try:
+        return to_onnx(loaded.generator)
+    except ImportError:
+        raise WeightsError("exporting to ONNX needs further packages: pip install 'srup[onnx]'") from None

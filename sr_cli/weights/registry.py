@@ -1,0 +1,281 @@
+"""The user's own models: a manifest beside the caches, and a folder with the files that were added."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sr_cli import hub
+from sr_cli.errors import UsageError, WeightsError
+from sr_cli.hub import Progress
+from sr_cli.weights import manifest
+from sr_cli.weights.loading import load, read_bytes
+from sr_cli.weights.manifest import HubFile, ModelEntry, Stage, TrainingSummary
+from sr_cli.weights.runs import file_info, read_run
+
+if TYPE_CHECKING:
+    from sr_cli.models import Generator
+
+CARD = "srup.json"
+"""Manifest of the models in a repository that `publish` made."""
+
+_HUB_SPEC = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w.-]+))?/(?P<file>.+)")
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What became of checking one file."""
+
+    name: str
+    """Model."""
+    stage: str
+    """Stage."""
+    status: str
+    """`ok`, `damaged`, `missing` (a local file that should be there) or `not downloaded`."""
+    path: Path | None
+    """The file, None if it is not on this machine."""
+    error: str | None = None
+    """What is wrong, in a line."""
+
+
+def is_hub_spec(source: str) -> bool:
+    """Whether `source` names a file on the Hub."""
+    return source.startswith("hf:")
+
+
+def add(
+    source: str,
+    name: str,
+    *,
+    stage: str | None = None,
+    licence: str | None = None,
+    summary: str | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> ModelEntry:
+    """Registers weights under a name of the user's: `hf:USER/REPO[@REVISION]/FILE`, a run folder, or a file.
+
+    Files on the Hub are pinned to the commit that the revision stands for now (default `main`) and stay in
+    the Hub's cache; others are copied. `stage` says what a single file is (else what the file says itself,
+    else `pixel`), and picks one of a run's. A model that exists gains stages; a stage that exists is
+    replaced only with `overwrite`. The bare name stands for the stage photo, pixel or gan, whichever is first.
+
+    Raises UsageError for a name or stage that cannot be used, WeightsError for weights that cannot be had
+    or do not belong to the model, OutputError where nothing can be written.
+    """
+    own = dict(user_models())
+    _check_name(name)
+    if stage is not None and stage not in manifest.STAGES:
+        raise UsageError(f"--stage must be one of {', '.join(manifest.STAGES)}, not {stage!r}")
+    entry = own.get(name)
+    contents: dict[str, bytes] = {}
+    for config, scale, new, data in _sources(source, name, stage, licence, progress):
+        if entry is None:
+            entry = _new_entry(name, summary or f"added from {source}", config, scale)
+        if dict(entry.config) != dict(config):
+            raise WeightsError(f"{source} is {dict(config)}, but {name} is {dict(entry.config)}; choose another name")
+        if new.name in entry.stages and not overwrite:
+            raise UsageError(f"{name}:{new.name} exists; choose another name, or pass --overwrite")
+        entry = manifest.with_stage(entry, new)
+        if new.file is not None:
+            contents[new.file] = data
+    assert entry is not None
+    default = next(choice for choice in ("photo", "pixel", "gan") if choice in entry.stages)
+    entry = replace(entry, summary=summary or entry.summary, default_stage=default)
+    own[name] = entry
+    for file, data in contents.items():
+        _write(entry.folder / file, data)
+    _write(manifest.user_path(), manifest.dump(own).encode())
+    return entry
+
+
+def remove(name: str) -> list[Path]:
+    """Forgets a model of the user's and deletes its files; of a built-in one, only what was downloaded.
+
+    Gives the deleted files. Raises WeightsError for an unknown name, UsageError where there is nothing to delete.
+    """
+    own = dict(user_models())
+    mine = name in own
+    entry = own.pop(name) if mine else manifest.read_manifest().model(name)
+    paths = [path for stage in entry.stages.values() if mine and (path := entry.path(stage)) and path.exists()]
+    downloaded = [path for stage in entry.stages.values() if (path := cached(stage))]
+    if not mine and not downloaded:
+        raise UsageError(f"{name} is built in and nothing of it was downloaded: there is nothing to remove")
+    if mine:
+        _write(manifest.user_path(), manifest.dump(own).encode())
+    for path in paths:
+        path.unlink()
+    for path in downloaded:
+        hub.discard(path)
+    return paths + downloaded
+
+
+def verify(names: list[str]) -> Iterator[Verification]:
+    """Checks the files of models (all where none is named): present, checksum, and fitting their network.
+
+    Nothing is downloaded. Raises WeightsError for an unknown name or a broken manifest.
+    """
+    models = manifest.read_manifest()
+    entries = [models.model(name) for name in names] or list(models.models.values())
+    for entry in entries:
+        for stage in entry.stages.values():
+            yield _verify(entry, stage)
+
+
+def present(entry: ModelEntry, stage: Stage) -> Path | None:
+    """Where a stage's file is on this machine, or None."""
+    local = entry.path(stage)
+    return local if local is not None and local.exists() else cached(stage)
+
+
+def cached(stage: Stage) -> Path | None:
+    """Where a stage's file is in the Hub's cache, or None."""
+    return None if stage.hub is None else hub.cached(stage.hub.repo, stage.hub.revision, stage.hub.file)
+
+
+def user_models() -> Mapping[str, ModelEntry]:
+    """The user's own models. Raises WeightsError if their manifest is broken."""
+    path = manifest.user_path()
+    return manifest.read_file(path, manifest.user_folder(), "user").models if path.exists() else {}
+
+
+def describe(generator: Generator) -> dict[str, Any]:
+    """A network's size, and its multiplications and receptive radius per low-resolution pixel where they are known."""
+    from sr_cli import models
+
+    known = generator.config.family != models.FOREIGN
+    return {
+        "family": generator.config.family,
+        "config": generator.config.to_dict(),
+        "scale": generator.scale,
+        "parameters": models.count_parameters(generator),
+        "multiplications": models.count_multiplications(generator) if known else None,
+        "receptive_radius": generator.receptive_radius if known else None,
+    }
+
+
+def _check_name(name: str) -> None:
+    if not manifest.NAME.fullmatch(name):
+        raise UsageError(f"a name is lower-case letters, digits, '.', '_' and '-', not {name!r}")
+    built_in = manifest.read_file(manifest.builtin_path(), manifest.PACKAGE / "bundled").models
+    if name in built_in:
+        raise UsageError(f"{name} is a built-in model; choose another name")
+
+
+def _new_entry(name: str, summary: str, config: Mapping[str, Any], scale: int) -> ModelEntry:
+    return ModelEntry(name, summary, config, scale, None, {}, manifest.user_folder(), "user")
+
+
+_Source = tuple[Mapping[str, Any], int, Stage, bytes]
+
+
+def _sources(
+    source: str, name: str, stage: str | None, licence: str | None, progress: Progress | None
+) -> Iterator[_Source]:
+    """The configuration, scale, stage and content of all weights that `source` stands for."""
+    if is_hub_spec(source):
+        yield _from_hub(source, stage, licence, progress)
+        return
+    path = Path(source)
+    if path.is_dir():
+        runs = {run.stage: run for run in read_run(path)}
+        if stage is not None and stage not in runs:
+            raise WeightsError(f"{path} has the stages {', '.join(runs)}, not {stage}")
+        for run in runs.values() if stage is None else [runs[stage]]:
+            data = read_bytes(run.path)
+            new = _local_stage(name, run.stage, data, licence, run.parent_sha256, run.training)
+            yield run.config, run.scale, new, data
+        return
+    loaded = load(path)
+    info = file_info(path)
+    data = read_bytes(path)
+    of_file = info.get("stage") if info.get("stage") in manifest.STAGES else None
+    new = _local_stage(name, stage or of_file or "pixel", data, licence, info.get("parent_sha256"), None)
+    yield loaded.generator.config.to_dict(), loaded.generator.scale, new, data
+
+
+def _local_stage(
+    name: str, stage: str, data: bytes, licence: str | None, parent: str | None, training: TrainingSummary | None
+) -> Stage:
+    return Stage(
+        name=stage,
+        file=f"{name}-{stage}.safetensors",
+        hub=None,
+        sha256=hashlib.sha256(data).hexdigest(),
+        size=len(data),
+        overlap=None,
+        parent_sha256=parent,
+        licence=licence or "unknown",
+        licence_source=None,
+        training=training,
+        scores={},
+    )
+
+
+def _from_hub(source: str, stage: str | None, licence: str | None, progress: Progress | None) -> _Source:
+    match = _HUB_SPEC.fullmatch(source)
+    if match is None:
+        raise UsageError(f"{source!r} is not of the form hf:USER/REPO[@REVISION]/FILE")
+    if not match["file"].endswith(".safetensors"):
+        raise UsageError(f"{source}: only .safetensors files can be added; `srup models convert` makes one of a .pth")
+    remote = hub.resolve(hub.Source(match["repo"], match["revision"] or "main", match["file"]))
+    path = hub.download(match["repo"], remote.commit, match["file"], sha256=remote.sha256, progress=progress)
+    loaded = load(path)
+    known = _published(match["repo"], remote.commit, loaded.sha256)
+    new = Stage(
+        name=stage or (known.name if known else None) or loaded.stage or "pixel",
+        file=None,
+        hub=HubFile(match["repo"], remote.commit, match["file"]),
+        sha256=loaded.sha256,
+        size=path.stat().st_size,
+        overlap=known.overlap if known else None,
+        parent_sha256=known.parent_sha256 if known else None,
+        licence=licence or (known.licence if known else "unknown"),
+        licence_source=f"https://huggingface.co/{match['repo']}",
+        training=known.training if known else None,
+        scores=known.scores if known else {},
+    )
+    return loaded.generator.config.to_dict(), loaded.generator.scale, new, b""
+
+
+def _published(repo: str, commit: str, sha256: str) -> Stage | None:
+    """What a repository's own manifest says of a file; None where it has none, or one we cannot read."""
+    try:
+        path = hub.download(repo, commit, CARD)
+        found = manifest.Manifest(manifest.read_file(path, path.parent).models).by_sha256(sha256)
+    except WeightsError:
+        return None
+    return found[1] if found else None
+
+
+def _verify(entry: ModelEntry, stage: Stage) -> Verification:
+    path = present(entry, stage)
+    if path is None:
+        if stage.hub is not None:
+            return Verification(entry.name, stage.name, "not downloaded", None)
+        return Verification(entry.name, stage.name, "missing", entry.path(stage), f"no file {entry.path(stage)}")
+    try:
+        if hub.sha256_of(path) != stage.sha256:
+            raise WeightsError(f"{path}: its sha256 is not the one in the manifest")
+        load(f"{entry.name}:{stage.name}", offline=True)
+    except OSError as error:
+        return Verification(entry.name, stage.name, "damaged", path, f"cannot read {path}: {error.strerror}")
+    except WeightsError as error:
+        return Verification(entry.name, stage.name, "damaged", path, str(error))
+    return Verification(entry.name, stage.name, "ok", path)
+
+
+def _write(path: Path, data: bytes) -> None:
+    from sr_cli.errors import OutputError
+    from sr_cli.images.atomic import atomic_output
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {path.parent}: {error.strerror}; set SRUP_HOME to another") from None
+    with atomic_output(path, overwrite=True) as file:
+        file.write(data)
