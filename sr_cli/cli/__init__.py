@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from sr_cli import __version__
+from sr_cli.cli import compare, models, train, upscale
 from sr_cli.cli import eval as eval_command
-from sr_cli.cli import models, train, upscale
 
 app = typer.Typer(
     name="srup",
@@ -37,4 +37,5 @@ def _common(
 app.command(name="upscale")(upscale.upscale)
 app.command(name="train")(train.train)
 app.command(name="eval")(eval_command.evaluate)
+app.command(name="compare")(compare.compare)
 app.add_typer(models.app, name="models")

@@ -3,7 +3,7 @@
 from sr_cli.images.alpha import bleed
 from sr_cli.images.atomic import atomic_output, is_temporary
 from sr_cli.images.decode import channels, read, read_all
-from sr_cli.images.encode import losses, write, write_all
+from sr_cli.images.encode import losses, to_8_bits, write, write_all
 from sr_cli.images.formats import (
     OUTPUT_FORMATS,
     READABLE_SUFFIXES,
@@ -41,6 +41,7 @@ __all__ = [
     "metadata_chunks",
     "read",
     "read_all",
+    "to_8_bits",
     "with_pixels",
     "without_metadata",
     "write",

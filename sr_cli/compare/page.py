@@ -1,0 +1,218 @@
+"""The page: enlargements cut into tiles at several sizes, put into one self-contained HTML file."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sr_cli.compare import spots
+
+TILE = 512
+"""Pixels a side of a tile."""
+STEP = 4
+"""How much smaller each level of the pyramid is than the one before."""
+QUALITIES = (100, 95, 90, 84, 76, 68, 60)
+"""WebP qualities that are tried, best first; 100 stands for lossless."""
+_SAMPLES = 40
+_LOSSLESS_BYTES = 0.2
+"""Bytes a pixel below which lossless is not worth a try: enlargements need 0.3 to 0.6."""
+_BASE64 = 4 / 3
+
+Progress = Callable[[int, int], None]
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One tile to encode."""
+
+    layer: int
+    """Which picture."""
+    level: int
+    """Which size of it; 0 is the full one."""
+    index: int
+    """Which tile, row by row."""
+    left: int
+    """First column."""
+    top: int
+    """First row."""
+    area: int
+    """Pixels."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """One size of a picture."""
+
+    width: int
+    """Its columns."""
+    height: int
+    """Its rows."""
+    tiles: tuple[bytes | None, ...]
+    """WebP files, row by row; None where full size had no room."""
+
+    def record(self) -> dict[str, Any]:
+        """As the page reads it."""
+        tiles = [None if tile is None else base64.b64encode(tile).decode("ascii") for tile in self.tiles]
+        return {"width": self.width, "height": self.height, "tiles": tiles}
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """All tiles of all pictures."""
+
+    pictures: tuple[tuple[Level, ...], ...]
+    """For each picture its sizes, the full one first."""
+    quality: int
+    """WebP quality; 100 is lossless."""
+    coverage: float
+    """Share of the full-size tiles that are there."""
+
+
+def levels(picture: Pixels) -> list[Pixels]:
+    """A picture (H, W, 3) and its reductions by STEP each, down to one that fits a tile."""
+    found = [picture]
+    while max(found[-1].shape[:2]) > TILE:
+        found.append(_reduced(found[-1]))
+    return found
+
+
+def _reduced(picture: Pixels) -> Pixels:
+    """Reduced by STEP, the mean of each square; computed in strips, as the picture may lie on disk."""
+    height, width = picture.shape[:2]
+    reduced = np.empty((-(-height // STEP), -(-width // STEP), 3), np.uint8)
+    for top in range(0, height, TILE):
+        strip = Image.fromarray(np.ascontiguousarray(picture[top : top + TILE])).reduce(STEP)
+        reduced[top // STEP : top // STEP + strip.height] = np.asarray(strip)
+    return reduced
+
+
+def _jobs(pictures: Sequence[Sequence[Pixels]]) -> Iterator[Job]:
+    for layer, sizes in enumerate(pictures):
+        for level, picture in enumerate(sizes):
+            height, width = picture.shape[:2]
+            corners = [(top, left) for top in range(0, height, TILE) for left in range(0, width, TILE)]
+            for index, (top, left) in enumerate(corners):
+                area = min(TILE, height - top) * min(TILE, width - left)
+                yield Job(layer, level, index, left, top, area)
+
+
+def encode(pixels: Pixels, quality: int) -> bytes:
+    """A tile as WebP; `quality` 100 is lossless."""
+    file = io.BytesIO()
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if quality == 100:
+        image.save(file, "WEBP", lossless=True, quality=30, method=2)
+    else:
+        image.save(file, "WEBP", quality=quality, method=3)
+    return file.getvalue()
+
+
+def build(pictures: Sequence[Pixels], budget: int, progress: Progress | None = None) -> Pyramid:
+    """Tiles of all pictures in at most `budget` bytes of base64, at the best quality that allows.
+
+    Where even the lowest does not, full-size tiles are left out, those with the least differences between
+    the pictures (all but the first, the original) first; smaller sizes are always there.
+    """
+    sized = [levels(picture) for picture in pictures]
+    jobs = list(_jobs(sized))
+    room = int(budget / _BASE64)
+
+    def encode_job(job: Job, quality: int) -> bytes:
+        area = sized[job.layer][job.level][job.top : job.top + TILE, job.left : job.left + TILE]
+        return encode(area, quality)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+
+        def encode_all(some: Sequence[Job], quality: int, report: Progress | None) -> list[bytes]:
+            encoded = []
+            for one in pool.map(lambda job: encode_job(job, quality), some):
+                encoded.append(one)
+                if report:
+                    report(len(encoded), len(some))
+            return encoded
+
+        quality = _choose_quality(jobs, room, lambda some, q: encode_all(some, q, None))
+        encoded = encode_all(jobs, quality, progress)
+        while sum(map(len, encoded)) > room and quality != QUALITIES[-1]:  # the estimate was too low
+            quality = QUALITIES[QUALITIES.index(quality) + 1]
+            encoded = encode_all(jobs, quality, progress)
+    kept = _within(jobs, encoded, pictures, room)
+    tiles: dict[tuple[int, int], list[bytes | None]] = {}
+    for job, data in zip(jobs, kept, strict=True):
+        tiles.setdefault((job.layer, job.level), []).append(data)
+    done = tuple(
+        tuple(Level(size.shape[1], size.shape[0], tuple(tiles[layer, level])) for level, size in enumerate(sizes))
+        for layer, sizes in enumerate(sized)
+    )
+    full = [tile is not None for picture in done for tile in picture[0].tiles]
+    return Pyramid(done, quality, sum(full) / len(full))
+
+
+def _choose_quality(jobs: list[Job], room: int, encode_all: Callable[[list[Job], int], list[bytes]]) -> int:
+    """The best quality at which all tiles seem to fit, judged by some tiles of each level."""
+    groups: dict[bool, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(job.level == 0, []).append(job)
+    for quality in QUALITIES[:-1]:
+        if quality == 100 and sum(job.area for job in jobs) * _LOSSLESS_BYTES > room:
+            continue
+        total = 0.0
+        for group in groups.values():
+            some = group[:: max(1, len(group) // _SAMPLES)]
+            density = sum(map(len, encode_all(some, quality))) / sum(job.area for job in some)
+            total += density * sum(job.area for job in group)
+        if total <= 0.97 * room:
+            return quality
+    return QUALITIES[-1]
+
+
+def _within(jobs: list[Job], encoded: list[bytes], pictures: Sequence[Pixels], room: int) -> list[bytes | None]:
+    """The encoded tiles, without as many of the least interesting full-size ones as do not fit."""
+    excess = sum(map(len, encoded)) - room
+    kept: list[bytes | None] = list(encoded)
+    if excess <= 0:
+        return kept
+    compared = pictures[1:] if len(pictures) > 2 else pictures
+    height, width = compared[0].shape[:2]
+    differences = spots.difference_map(compared, min(TILE // 8, height, width))
+    columns = -(-width // TILE)
+    of_tile = {
+        index: float(differences[8 * (index // columns) :, 8 * (index % columns) :][:8, :8].mean() or 0.0)
+        for index in {job.index for job in jobs if job.level == 0 and job.layer > 0}
+    }
+    for unwanted in sorted(of_tile, key=lambda index: np.nan_to_num(of_tile[index])):
+        if excess <= 0:
+            break
+        for position, job in enumerate(jobs):
+            if job.level == 0 and job.layer > 0 and job.index == unwanted:
+                excess -= len(encoded[position])
+                kept[position] = None
+    return kept
+
+
+def data_url(pixels: Pixels) -> str:
+    """A lossless picture as a data URL."""
+    return "data:image/webp;base64," + base64.b64encode(encode(pixels, 100)).decode("ascii")
+
+
+def render(title: str, record: Mapping[str, Any]) -> str:
+    """The HTML file. Whatever stands in `title` and `record` is shown as text."""
+    template = resources.files("sr_cli").joinpath("pages/compare.html").read_text("utf-8")
+    # "<" could end the script element; both forms mean the same in JSON.
+    data = json.dumps(record, ensure_ascii=True, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    before, marker, after = template.partition("__DATA__")
+    assert marker
+    return before.replace("__TITLE__", html.escape(title)) + data + after

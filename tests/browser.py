@@ -1,0 +1,243 @@
+"""Headless Chromium for tests of our HTML pages, spoken to in the DevTools protocol over a pipe.
+
+Needs nothing but the browser itself (Debian: `apt-get install chromium`); tests skip without it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--remote-debugging-pipe",
+)
+_TIMEOUT = 60.0
+
+
+class Browser:
+    """One browser process. `open` shows a file in a new page."""
+
+    def __init__(self, executable: str, profile: Path) -> None:
+        to_browser, ours_out = os.pipe()
+        ours_in, from_browser = os.pipe()
+        # The browser reads commands from descriptor 3 and writes answers to 4.
+        script = f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}'
+        self._process = subprocess.Popen(
+            ["sh", "-c", script, executable, *_FLAGS, f"--user-data-dir={profile}", "about:blank"],
+            pass_fds=(to_browser, from_browser),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        os.close(to_browser)
+        os.close(from_browser)
+        self._out, self._in = ours_out, ours_in
+        os.set_blocking(ours_in, False)
+        self._received = b""
+        self._last = 0
+        self.events: list[dict[str, Any]] = []
+
+    def send(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
+        """One command and its answer; events that arrive meanwhile are kept."""
+        self._last += 1
+        message: dict[str, Any] = {"id": self._last, "method": method, "params": parameters}
+        if session:
+            message["sessionId"] = session
+        data = json.dumps(message).encode() + b"\0"
+        while data:
+            data = data[os.write(self._out, data) :]
+        deadline = time.monotonic() + _TIMEOUT
+        while True:
+            answer = self._receive(deadline, method)
+            if answer.get("id") == self._last:
+                if "error" in answer:
+                    raise RuntimeError(f"{method}: {answer['error']}")
+                return answer["result"]
+            self.events.append(answer)
+
+    def _receive(self, deadline: float, method: str) -> dict[str, Any]:
+        while b"\0" not in self._received:
+            try:
+                chunk = os.read(self._in, 1 << 20)
+                if not chunk:
+                    raise RuntimeError(f"the browser has ended during {method}")
+                self._received += chunk
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"no answer to {method}") from None
+                time.sleep(0.005)
+        message, self._received = self._received.split(b"\0", 1)
+        return json.loads(message)
+
+    def open(
+        self,
+        file: Path,
+        width: int = 1280,
+        height: int = 800,
+        *,
+        dark: bool = False,
+        phone: bool = False,
+        scale: float = 1.0,
+        calm: bool = True,
+    ) -> Page:
+        """A file in a new page of this size in CSS pixels; `calm` asks for reduced motion."""
+        target = self.send("Target.createTarget", url="about:blank")["targetId"]
+        session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        page = Page(self, target, session)
+        for domain in ("Page", "Runtime", "Network", "Log"):
+            page.send(f"{domain}.enable")
+        page.send(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=phone
+        )
+        page.send("Emulation.setTouchEmulationEnabled", enabled=phone)
+        page.send(
+            "Emulation.setEmulatedMedia",
+            features=[
+                {"name": "prefers-color-scheme", "value": "dark" if dark else "light"},
+                {"name": "prefers-reduced-motion", "value": "reduce" if calm else "no-preference"},
+            ],
+        )
+        page.send("Page.navigate", url=file.resolve().as_uri())
+        page.wait("document.readyState === 'complete' && location.protocol === 'file:'")
+        return page
+
+    def close(self) -> None:
+        try:
+            self.send("Browser.close")
+            self._process.wait(10)
+        except (RuntimeError, OSError, subprocess.TimeoutExpired):
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        os.close(self._out)
+        os.close(self._in)
+
+
+class Page:
+    """A tab that shows one file."""
+
+    def __init__(self, browser: Browser, target: str, session: str) -> None:
+        self._browser = browser
+        self._target = target
+        self._session = session
+
+    def send(self, method: str, **parameters: Any) -> dict[str, Any]:
+        return self._browser.send(method, self._session, **parameters)
+
+    def js(self, expression: str) -> Any:
+        """The value of a JavaScript expression; promises are awaited."""
+        answer = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        if "exceptionDetails" in answer:
+            details = answer["exceptionDetails"]
+            raise RuntimeError(details.get("exception", {}).get("description") or details["text"])
+        return answer["result"].get("value")
+
+    def wait(self, condition: str, seconds: float = 30.0) -> None:
+        """Until a JavaScript expression is true."""
+        deadline = time.monotonic() + seconds
+        while not self.js(condition):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"never true: {condition}")
+            time.sleep(0.02)
+
+    def key(self, key: str, *, shift: bool = False, kind: str = "both") -> None:
+        """Presses and releases a key (`a`, `ArrowLeft`, ` `); `kind` is `down` or `up` for half of it."""
+        text = key if len(key) == 1 else ""
+        common = {"key": key, "modifiers": 8 if shift else 0}
+        if kind in ("both", "down"):
+            self.send("Input.dispatchKeyEvent", type="keyDown", text=text, **common)
+        if kind in ("both", "up"):
+            self.send("Input.dispatchKeyEvent", type="keyUp", **common)
+
+    def mouse(self, kind: str, x: float, y: float, **more: Any) -> None:
+        """`mousePressed`, `mouseMoved`, `mouseReleased` or `mouseWheel` at a place in CSS pixels."""
+        button = {"button": "left", "clickCount": 1} if kind in ("mousePressed", "mouseReleased") else {}
+        self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, **{**button, **more})
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        self.mouse("mousePressed", *start)
+        for part in (0.25, 0.5, 0.75, 1.0):
+            x, y = (a + part * (b - a) for a, b in zip(start, end, strict=True))
+            self.mouse("mouseMoved", x, y, buttons=1)
+        self.mouse("mouseReleased", *end)
+
+    def click(self, selector: str) -> None:
+        """A click in the middle of an element."""
+        self.mouse("mousePressed", *self.middle(selector))
+        self.mouse("mouseReleased", *self.middle(selector))
+
+    def middle(self, selector: str) -> tuple[float, float]:
+        box = self.js(
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); "
+            "e.scrollIntoView({block: 'nearest', behavior: 'instant'}); const b = e.getBoundingClientRect(); "
+            "return [b.left + b.width / 2, b.top + b.height / 2]; })()"
+        )
+        return box[0], box[1]
+
+    def screenshot(self, file: Path | None = None, *, full: bool = False) -> bytes:
+        """What is seen, or all of the page, as PNG."""
+        answer = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=full)
+        data = base64.b64decode(answer["data"])
+        if file:
+            file.write_bytes(data)
+        return data
+
+    def _events(self, method: str) -> Iterator[dict[str, Any]]:
+        self.js("0")  # collects what is on its way
+        for event in self._browser.events:
+            if event.get("sessionId") == self._session and event["method"] == method:
+                yield event["params"]
+
+    @property
+    def errors(self) -> list[str]:
+        """Exceptions, failed assertions and logged errors (refused requests too) since the page was opened."""
+        found = [e["exceptionDetails"]["text"] for e in self._events("Runtime.exceptionThrown")]
+        found += [e["entry"]["text"] for e in self._events("Log.entryAdded") if e["entry"]["level"] == "error"]
+        found += [str(e["args"]) for e in self._events("Runtime.consoleAPICalled") if e["type"] in ("error", "assert")]
+        return found
+
+    @property
+    def requests(self) -> list[str]:
+        """Addresses the page has asked for, apart from the file itself and what it carries inside."""
+        urls = [e["request"]["url"] for e in self._events("Network.requestWillBeSent") if e["type"] != "Document"]
+        return [url for url in urls if not url.startswith(("data:", "blob:"))]
+
+    def close(self) -> None:
+        self._browser.send("Target.closeTarget", targetId=self._target)
+
+
+@contextmanager
+def running() -> Iterator[Browser]:
+    """A browser with a new, empty profile. Skips the test where none is installed."""
+    executable = next((found for name in _NAMES if (found := shutil.which(name))), None)
+    if executable is None:
+        pytest.skip("no Chromium here; on Debian: apt-get install chromium")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        browser = Browser(executable, Path(profile))
+        try:
+            yield browser
+        finally:
+            browser.close()
