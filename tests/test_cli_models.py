@@ -147,6 +147,18 @@ def test_what_goes_wrong_is_one_line_and_the_documented_code(run, tmp_path: Path
     assert not (tmp_path / "out.safetensors").exists()
 
 
+def test_a_manifest_with_a_missing_field_is_named(run, tmp_path: Path) -> None:
+    from sr_cli.weights import manifest
+
+    manifest.home().mkdir(parents=True)
+    manifest.user_path().write_text('{"schema": 1, "models": {"mine": {"summary": "x"}}}')
+    for arguments in (["models", "list"], ["upscale", "x.png", "-m", "mine"]):
+        result = run(*arguments)
+        assert result.returncode in (3, 4)
+        assert len(result.stderr.strip().splitlines()) == 1
+    assert "manifest.json: model 'mine': field 'config' is missing" in run("models", "list").stderr
+
+
 def test_damage_is_found(run, tmp_path: Path) -> None:
     make_run(tmp_path / "run")
     assert run("models", "add", tmp_path / "run", "--name", "mine").returncode == 0

@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,13 @@ def test_downloads_once_and_reports_progress(server: FakeHub, tmp_path: Path) ->
     assert fetch() == path == hub.cached(REPO, COMMIT, FILE)
     assert len(server.requests) == requests
     assert leftovers(tmp_path) == ["weights.safetensors"]
+
+
+def test_processes_that_want_the_same_file_share_one_download(server: FakeHub) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        paths = [future.result() for future in [pool.submit(fetch) for _ in range(4)]]
+    assert {path.read_bytes() for path in paths} == {DATA}
+    assert sum("/lfs/" in request.path for request in server.requests) == 1
 
 
 def test_the_hub_library_finds_the_file_in_its_cache(server: FakeHub) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from sr_cli import models, weights
@@ -184,6 +186,7 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:
         ("models.mine.stages.pixel", {"file": None}, "needs a 'file' or a 'hub'"),
         ("models.mine.stages.pixel", {"hub": {"repo": "a/b", "revision": "main", "file": "x"}}, "a full commit"),
         ("models.mine.stages.pixel", {"scores": {"set5": {"psnr_y": "31"}}}, "'psnr_y' must be a number"),
+        ("models.mine.stages.pixel", {"scores": {"set5": {"psnr_y": float("inf")}}}, "'psnr_y' must be a number"),
         ("models.mine.stages.pixel", {"training": {"steps": 3}}, "training: field 'data' is missing"),
     ],
 )
@@ -213,6 +216,36 @@ def test_a_missing_field_is_named(home: Path, mine: dict[str, Any], missing: str
     write(home, mine)
     with pytest.raises(WeightsError, match=f"field '{key}' is missing"):
         weights.load("mine")
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(data=st.data())
+def test_a_manifest_with_anything_anywhere_is_read_or_refused_in_one_line(data: st.DataObject) -> None:
+    document = json.loads(manifest.builtin_path().read_text("utf-8"))
+    target, key = document, data.draw(st.sampled_from(sorted(document)))
+    while isinstance(target[key], dict) and target[key] and data.draw(st.booleans()):
+        target = target[key]
+        key = data.draw(st.sampled_from(sorted(target)))
+    target[key] = data.draw(_JSON)
+    read, message = _parsed(json.dumps(document))
+    if read is None:
+        assert message.startswith("here")
+        assert "\n" not in message
+    else:
+        assert _parsed(manifest.dump(read.models))[0] == read
+
+
+def _parsed(text: str) -> tuple[manifest.Manifest | None, str]:
+    try:
+        return manifest.parse(text, "here", Path("nowhere")), ""
+    except WeightsError as error:
+        return None, str(error)
 
 
 def test_a_configuration_that_makes_no_network_is_named(home: Path, mine: dict[str, Any]) -> None:

@@ -96,6 +96,7 @@ def download(
         files.append({"name": entry.name, "stage": stage.name, "path": str(path), "size": stage.size})
         if not json:
             console.data(f"{entry.name}:{stage.name}  {path}")
+            console.note(f"licence: {stage.licence}")
     if json:
         console.document({"files": files})
 

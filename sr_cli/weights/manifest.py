@@ -284,7 +284,7 @@ class _Fields:
         return value
 
     def number(self, key: str) -> float:
-        return float(self._take(key, "a number", lambda v: type(v) in (int, float)))
+        return float(self._take(key, "a number", lambda v: type(v) in (int, float) and abs(v) < 1e300))
 
     def mapping(self, key: str) -> dict[str, Any]:
         value: dict[str, Any] = self._take(key, "an object", lambda v: isinstance(v, dict))
