@@ -6,6 +6,7 @@ Needs nothing but the browser itself (Debian: `apt-get install chromium`); tests
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -35,6 +36,7 @@ _FLAGS = (
     "--remote-debugging-pipe",
 )
 _TIMEOUT = 60.0
+_KEY_CODES = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32}  # those that the browser itself acts on
 
 
 class Browser:
@@ -43,11 +45,17 @@ class Browser:
     def __init__(self, executable: str, profile: Path) -> None:
         to_browser, ours_out = os.pipe()
         ours_in, from_browser = os.pipe()
-        # The browser reads commands from descriptor 3 and writes answers to 4.
-        script = f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}'
+
+        def place_pipes() -> None:
+            """The browser reads commands from descriptor 3 and writes answers to 4, whatever lies there now."""
+            commands, answers = (fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (to_browser, from_browser))
+            os.dup2(commands, 3)
+            os.dup2(answers, 4)
+
         self._process = subprocess.Popen(
-            ["sh", "-c", script, executable, *_FLAGS, f"--user-data-dir={profile}", "about:blank"],
-            pass_fds=(to_browser, from_browser),
+            [executable, *_FLAGS, f"--user-data-dir={profile}", "about:blank"],
+            preexec_fn=place_pipes,
+            close_fds=False,  # Python's own descriptors are not inherited anyway
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -166,7 +174,7 @@ class Page:
     def key(self, key: str, *, shift: bool = False, kind: str = "both") -> None:
         """Presses and releases a key (`a`, `ArrowLeft`, ` `); `kind` is `down` or `up` for half of it."""
         text = key if len(key) == 1 else ""
-        common = {"key": key, "modifiers": 8 if shift else 0}
+        common = {"key": key, "modifiers": 8 if shift else 0, "windowsVirtualKeyCode": _KEY_CODES.get(key, 0)}
         if kind in ("both", "down"):
             self.send("Input.dispatchKeyEvent", type="keyDown", text=text, **common)
         if kind in ("both", "up"):
