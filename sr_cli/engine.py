@@ -245,6 +245,13 @@ class Upscaler:
         """The tiles that a picture of this size would be cut into now."""
         return tiling.plan(height, width, self._auto_tile(height, width), self.overlap, self._alignment)
 
+    def working_bytes(self, height: int, width: int) -> int:
+        """Memory that the network takes for a picture of this size beside the pictures themselves, roughly."""
+        if self._network is None:
+            return 0
+        rows, columns = self.plan(height, width).window
+        return rows * columns * self._bytes_per_pixel
+
     def _auto_tile(self, height: int, width: int) -> int:
         if self._tile != "auto":
             return self._tile

@@ -13,7 +13,7 @@ from sr_cli.cli.console import Console
 from sr_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from sr_cli.upscale import ImageResult, UpscaleEvent
+    from sr_cli.upscale import Estimate, FileEstimate, ImageResult, UpscaleEvent
 
 
 def upscale(
@@ -55,6 +55,7 @@ def upscale(
     max_metadata_bytes: Annotated[
         int | None, typer.Option("--max-metadata-bytes", help="Refuse files with more metadata.")
     ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show sizes, memory, disk, time; do nothing.")] = False,
     json: shared.Json = False,
     json_lines: shared.JsonLines = False,
     quiet: shared.Quiet = False,
@@ -94,6 +95,8 @@ def upscale(
         offline=offline,
         limits=job.limits(max_pixels, max_output_pixels, max_frames, max_metadata_bytes),
     )
+    if dry_run:
+        return _show(console, job.estimate(inputs, output, choices, stdin=sys.stdin.buffer))
     with console.progress("starting") as bar:
 
         def report(event: UpscaleEvent) -> None:
@@ -113,6 +116,65 @@ def upscale(
         console.document({"results": [_record(result) for result in results]})
     _summarise(console, results)
     return job.exit_code(results)
+
+
+def _show(console: Console, estimate: Estimate) -> int:
+    """The dry run, as a table or as JSON; its exit code is the one that the run would have."""
+    from sr_cli import upscale as job
+
+    total = {
+        "files": len(estimate.planned),
+        "disk_bytes": estimate.disk_bytes,
+        "disk_free_bytes": estimate.disk_free,
+        "memory_bytes": estimate.memory_bytes,
+        "seconds": round(estimate.seconds, 1),
+    }
+    records = [_planned(file) for file in estimate.files]
+    if console.json_document:
+        console.document({"dry_run": True, "results": records, "total": total})
+    elif console.json_lines:
+        for record in records:
+            console.event({"event": record["status"], **record})
+    else:
+        columns = ("output", "from", "to", "tiles", "memory", "disk", "time")
+        console.table(columns, [_row(file) for file in estimate.planned])
+        for file in estimate.files:
+            if file.status == "failed":
+                console.error(file.error or "would fail")
+        free = "" if estimate.disk_free is None else f" of {_size(estimate.disk_free)} free"
+        count, time = len(estimate.planned), _duration(estimate.seconds)
+        skipped = sum(file.status == "skipped" for file in estimate.files)
+        done = f", {skipped} are there already" if skipped else ""
+        console.note(f"{count} files would take about {time} and {_size(estimate.disk_bytes)}{free}{done}")
+    return job.exit_code(estimate.files)
+
+
+def _planned(file: FileEstimate) -> dict[str, Any]:
+    record = {name: value for name, value in vars(file).items() if name not in ("note", "error", "exit_code")}
+    record.update(input=str(file.input), output=str(file.output), seconds=round(file.seconds, 3))
+    if file.status == "skipped":
+        record["reason"] = file.note
+    if file.status == "failed":
+        record.update(error=file.error, exit_code=file.exit_code)
+    return record
+
+
+def _row(file: FileEstimate) -> list[str]:
+    frames = f" x {file.frames}" if file.frames > 1 else ""
+    size, wish = f"{file.input_width}x{file.input_height}{frames}", f"{file.width}x{file.height}"
+    amounts = _size(file.memory_bytes), _size(file.disk_bytes), _duration(file.seconds)
+    return [str(file.output), size, wish, str(file.tiles), *amounts]
+
+
+def _size(amount: int) -> str:
+    return f"{amount / 1e9:.1f} GB" if amount >= 1e9 else f"{amount / 1e6:.1f} MB"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
 def _record(result: ImageResult) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Pictures in and out: what a photo carries besides its pixels survives, and no file is harmed."""
 
 from sr_cli.images.alpha import bleed
-from sr_cli.images.atomic import atomic_output, is_temporary
+from sr_cli.images.atomic import atomic_output, is_temporary, remove_leftovers
 from sr_cli.images.decode import channels, read, read_all
 from sr_cli.images.encode import losses, to_8_bits, write, write_all
 from sr_cli.images.formats import (
@@ -17,10 +17,12 @@ from sr_cli.images.formats import (
 )
 from sr_cli.images.photo import Limits, Photo, PhotoSequence, Pixels, with_pixels, without_metadata
 from sr_cli.images.png import PngWriter, metadata_chunks
+from sr_cli.images.probe import Header, probe
 
 __all__ = [
     "OUTPUT_FORMATS",
     "READABLE_SUFFIXES",
+    "Header",
     "Limits",
     "OutputFormat",
     "Photo",
@@ -39,8 +41,10 @@ __all__ = [
     "is_temporary",
     "losses",
     "metadata_chunks",
+    "probe",
     "read",
     "read_all",
+    "remove_leftovers",
     "to_8_bits",
     "with_pixels",
     "without_metadata",

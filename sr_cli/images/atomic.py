@@ -6,6 +6,8 @@ import contextlib
 import errno
 import os
 import secrets
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -37,6 +39,7 @@ def atomic_output(
     temporary = target.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(6)}{TEMPORARY_SUFFIX}"
     try:
         with temporary.open("xb") as file:
+            _hold(file.fileno())
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -48,6 +51,44 @@ def atomic_output(
     finally:
         with contextlib.suppress(OSError):  # renamed already, or the folder is gone: nothing left to remove
             temporary.unlink()
+
+
+def remove_leftovers(folder: Path, *, older_than_s: float = 60) -> None:
+    """Removes what killed processes left unfinished in a folder; never what a living one is writing."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            path = Path(entry.path)
+            if not is_temporary(path) or f"{TEMPORARY_PREFIX}{os.getpid()}-" in path.name:
+                continue
+            with contextlib.suppress(OSError):  # held, gone already, or not ours to remove
+                # The age covers the moments before a file is held and after it is closed.
+                if time.time() - entry.stat(follow_symlinks=False).st_ctime >= older_than_s:
+                    _remove_unless_held(path)
+
+
+if sys.platform == "win32":
+
+    def _hold(descriptor: int) -> None:
+        pass  # an open file cannot be removed there
+
+    def _remove_unless_held(path: Path) -> None:
+        path.unlink()
+
+else:
+    import fcntl
+
+    def _hold(descriptor: int) -> None:
+        """Marks a file as being written, until it is closed or its process ends, however it ends."""
+        with contextlib.suppress(OSError):  # a file system without locks: leftovers stay
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _remove_unless_held(path: Path) -> None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+        finally:
+            os.close(descriptor)
 
 
 def _exists(target: Path) -> OutputError:

@@ -17,9 +17,9 @@ from sr_cli.images.formats import READABLE
 from sr_cli.images.photo import Limits, Photo, PhotoSequence, Pixels, with_pixels
 from sr_cli.images.source import Source, decoding, opened
 
-_TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-_ANIMATED = ("GIF", "WEBP", "AVIF")
+ANIMATED = ("GIF", "WEBP", "AVIF")
 
 
 def read(source: Path | BinaryIO, *, limits: Limits | None = None) -> Photo:
@@ -46,15 +46,15 @@ def _read(source: Path | BinaryIO, limits: Limits, *, every: bool) -> PhotoSeque
         file.file.seek(file.start)
         if head.startswith(png.SIGNATURE):
             sequence = _read_png(file, every)
-        elif head.startswith(_TIFF_SIGNATURES):
+        elif head.startswith(TIFF_SIGNATURES):
             sequence = _read_tiff(file, every)
         else:
-            sequence = _read_other(file, every, _with_heif(file.name, head))
+            sequence = _read_other(file, every, formats_of(file.name, head))
     modified = file.modified_ns
     return replace(sequence, frames=tuple(replace(photo, modified_ns=modified) for photo in sequence.frames))
 
 
-def _with_heif(name: str, head: bytes) -> tuple[str, ...]:
+def formats_of(name: str, head: bytes) -> tuple[str, ...]:
     """The formats to try on a file that is neither PNG nor TIFF; HEIC if the package for it is installed."""
     others = tuple(format for format in READABLE if format not in ("PNG", "TIFF"))
     if head[4:8] != b"ftyp" or head[8:12] not in _HEIF_BRANDS:
@@ -110,7 +110,7 @@ def _read_tiff(source: Source, every: bool) -> PhotoSequence:
 def _read_other(source: Source, every: bool, formats: tuple[str, ...]) -> PhotoSequence:
     image = Image.open(source.file, formats=formats)
     source.check_pixels(image.width, image.height)
-    if every and image.format in _ANIMATED and getattr(image, "n_frames", 1) > 1:
+    if every and image.format in ANIMATED and getattr(image, "n_frames", 1) > 1:
         animation = _animation(source, image)
         first = _describe(source, image, animation.frames[0])
         return replace(animation, frames=(upright(first), *animation.frames[1:]))

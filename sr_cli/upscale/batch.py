@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,11 +15,12 @@ from typing import BinaryIO
 from sr_cli import engine, images, memory
 from sr_cli.errors import INTERNAL_ERROR, InputError, OutOfMemory, OutputError, SrupError
 from sr_cli.upscale import inputs as planning
+from sr_cli.upscale.checks import Past, check_source, check_target, checked_size, output_format
 from sr_cli.upscale.claims import Claims
 from sr_cli.upscale.enlarge import Counts, enlarge
 from sr_cli.upscale.events import ImageResult, Kind, Report, UpscaleEvent
 from sr_cli.upscale.inputs import Batch, Task
-from sr_cli.upscale.journal import Journals, content_of, key_of
+from sr_cli.upscale.journal import Journals
 from sr_cli.upscale.naming import check_inside
 from sr_cli.upscale.options import UpscaleOptions
 from sr_cli.upscale.pipeline import Background, Prefetch
@@ -67,48 +67,6 @@ def make_upscaler(options: UpscaleOptions) -> engine.Upscaler:
     )
 
 
-def output_format(task: Task, options: UpscaleOptions) -> images.OutputFormat:
-    """The format that the output will have. Raises UsageError."""
-    if task.target is None:
-        return images.by_name(options.format or "png")
-    return images.for_target(task.target, options.format)
-
-
-def checked_size(width: int, height: int, task: Task, options: UpscaleOptions) -> tuple[int, int]:
-    """Width and height of the result. Raises UsageError where the format, InputError where a limit forbids it."""
-    width, height = options.size_of(width, height)
-    images.check_size(output_format(task, options), width, height)
-    if width * height > options.limits.max_output_pixels:
-        raise InputError(
-            f"{task.shown_source}: would become {width}x{height}, more than "
-            f"{options.limits.max_output_pixels:,} pixels; raise the limit with --max-output-pixels"
-        )
-    return width, height
-
-
-def check_target(task: Task, options: UpscaleOptions) -> None:
-    """Cheap refusals before any work: raises OutputError if the output certainly cannot be written."""
-    target = task.target
-    if target is None:
-        return
-    if os.path.lexists(target) and not options.overwrite:
-        raise OutputError(f"{target}: already exists; use --overwrite to replace it or --skip-existing to keep it")
-    if task.root is None and not target.parent.is_dir():
-        raise OutputError(f"{target}: the folder {target.parent} does not exist; create it first")
-    if task.root is not None:
-        check_inside(target, task.root)
-    folder = target.parent
-    while not folder.is_dir():
-        if os.path.lexists(folder):
-            raise OutputError(f"{target}: {folder} is not a folder")
-        folder = folder.parent
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"{target}: cannot be written: no permission in {folder}, or it is read-only")
-    # An enlargement is practically never smaller than what it was made from.
-    if task.source is not None and shutil.disk_usage(folder).free < task.source.stat().st_size:
-        raise OutputError(f"{target}: cannot be written: the disk is full")
-
-
 @dataclass(frozen=True)
 class _Job:
     """A task that has been looked at: a photograph to enlarge, or an outcome already."""
@@ -138,13 +96,15 @@ class _Run:
         stdin: BinaryIO | None,
         stdout: BinaryIO | None,
     ) -> None:
-        self.batch, self.options, self.journals = batch, options, journals
+        self.batch, self.options = batch, options
+        self.past = Past(batch, options, journals, self.upscaler)
         self.stdin, self.stdout = stdin, stdout
         self.claims = Claims() if batch.several else None
         self.results: dict[int, ImageResult] = {}
         self._report, self._lock = report, threading.RLock()
         self._upscaler: engine.Upscaler | None = None
         self._loading = threading.Lock()
+        self._tidied: set[Path] = set()
         self._bytes_before = [0, *accumulate(_input_bytes(task) for task in batch.tasks)]
         self._share = 0.0
 
@@ -184,7 +144,7 @@ class _Run:
 
     def _jobs(self) -> Iterator[_Job]:
         for index, task in enumerate(self.batch.tasks):
-            if self._may_be_done(task):
+            if self.past.may_be_done(task):
                 self.upscaler()  # out here, where its failure ends the whole run
             started = time.monotonic()
             try:
@@ -194,48 +154,18 @@ class _Run:
             yield replace(job, seconds=time.monotonic() - started)
 
     def _opened(self, index: int, task: Task) -> _Job:
-        """The task claimed and its photograph read, or why there is nothing to do. Raises SrupError."""
-        if task.problem is not None:
-            raise task.problem
-        if task.source is not None and not os.path.lexists(task.source):
-            raise InputError(f"{task.source} does not exist; check the name")
-        exists = task.target is not None and os.path.lexists(task.target)
+        """The task claimed and its pictures read, or why there is nothing to do. Raises SrupError."""
+        check_source(task)
         if self.claims and task.target and not self.claims.take(task.target):
             return _skip(index, task, "another srup is working on it")
-        if exists and self.options.skip_existing:
-            return _skip(index, task, "it exists")
-        content = self._content(task)
-        if exists and content and self._was_done(task, content):
-            return _skip(index, task, "it was done before")
+        content = None if self.options.skip_existing and _exists(task) else self.past.content(task)
+        if reason := self.past.reason_to_skip(task, content):
+            return _skip(index, task, reason)
         check_target(task, self.options)
         sequence = images.read_all(task.source or self._stdin(), limits=self.options.limits)
         images.check_several(output_format(task, self.options), sequence.kind, len(sequence.frames))
         sizes = tuple(checked_size(photo.width, photo.height, task, self.options) for photo in sequence.frames)
         return _Job(index, task, sequence, sizes, content)
-
-    def _may_be_done(self, task: Task) -> bool:
-        """Whether the journal knows the output, so that the weights decide whether it is still the right one."""
-        options = self.options
-        if not self.batch.several or options.overwrite or options.skip_existing or task.target is None:
-            return False
-        return self.journals.made(task.target)
-
-    def _was_done(self, task: Task, content: str) -> bool:
-        assert task.target is not None
-        return self._may_be_done(task) and self.journals.recognises(task.target, self._key(content))
-
-    def _content(self, task: Task) -> str | None:
-        """The input's checksum where there is a journal for it, else None."""
-        if not self.batch.several or task.source is None or task.target is None or not task.source.is_file():
-            return None
-        try:
-            return content_of(task.source)
-        except OSError as error:
-            raise InputError(f"{task.source}: cannot be read: {error.strerror or error}") from error
-
-    def _key(self, content: str) -> str:
-        upscaler = self.upscaler()
-        return key_of(content, upscaler.weights_sha256 or upscaler.name, self.options)
 
     def _stdin(self) -> BinaryIO:
         if self.stdin is None:
@@ -319,6 +249,7 @@ class _Run:
         if task.root is not None:
             _make_folder(task.target.parent)
             check_inside(task.target, task.root)
+        self._tidy(task.target.parent)
         images.write_all(
             job.sequence,
             task.target,
@@ -329,6 +260,14 @@ class _Run:
             strip=options.strip,
             placing=lambda finished: self._record(job, finished),
         )
+
+    def _tidy(self, folder: Path) -> None:
+        """Once per folder: what killed processes left unfinished goes."""
+        with self._lock:
+            first = folder not in self._tidied
+            self._tidied.add(folder)
+        if first:
+            images.remove_leftovers(folder)
 
     def _put_on_stdout(self, sequence: images.PhotoSequence, frames: Iterable[images.Photo]) -> None:
         if self.stdout is None:
@@ -348,7 +287,7 @@ class _Run:
         if job.content is None or job.task.target is None:
             return
         try:
-            self.journals.record(job.task.target, self._key(job.content), finished)
+            self.past.record(job.task.target, job.content, finished)
         except OSError as error:
             self._message("detail", f"{job.task.target} is not in the journal: {error.strerror or error}")
 
@@ -384,6 +323,10 @@ class _Run:
     def _message(self, kind: Kind, text: str) -> None:
         with self._lock:
             self._report(UpscaleEvent(kind, Path(), 0, len(self.batch.tasks), text=text))
+
+
+def _exists(task: Task) -> bool:
+    return task.target is not None and os.path.lexists(task.target)
 
 
 def _skip(index: int, task: Task, reason: str) -> _Job:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 Status = Literal["done", "skipped", "failed"]
 Kind = Literal["note", "detail", "started", "progress", "done", "skipped", "failed"]
@@ -72,7 +72,16 @@ Report = Callable[[UpscaleEvent], None]
 """Takes events; called from one thread at a time, though not always the same."""
 
 
-def exit_code(results: Sequence[ImageResult]) -> int:
+class Outcome(Protocol):
+    """What an exit code follows from: an ImageResult, or what a dry run foresees."""
+
+    @property
+    def status(self) -> str: ...
+    @property
+    def exit_code(self) -> int: ...
+
+
+def exit_code(results: Sequence[Outcome]) -> int:
     """0 if all went well; the failures' common code if all failed alike; else 1."""
     failures = {result.exit_code for result in results if result.status == "failed"}
     if not failures:

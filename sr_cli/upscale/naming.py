@@ -7,7 +7,7 @@ import string
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from sr_cli import images
-from sr_cli.errors import OutputError, UsageError
+from sr_cli.errors import OutputError, SrupError, UsageError
 from sr_cli.upscale.options import UpscaleOptions
 
 DEFAULT_TEMPLATE = "{stem}_{model}_{size}{ext}"
@@ -67,7 +67,17 @@ class Namer:
     def _suffix(self, source: Path | None) -> str:
         if self.options.format is not None:
             return images.by_name(self.options.format).suffixes[0]
-        return ".png" if source is None else images.default_suffix(source)
+        if source is None:
+            return ".png"
+        return images.default_suffix(source, _kind(source) if source.suffix.lower() == ".gif" else "still")
+
+
+def _kind(source: Path) -> str:
+    """Whether a file is an animation, which decides its output's suffix; "still" if it cannot be read."""
+    try:
+        return images.probe(source).kind
+    except SrupError:
+        return "still"  # reading it will say what is wrong
 
 
 def _check_relative(text: str, what: str) -> None:

@@ -1,0 +1,114 @@
+"""What can be said about a task before its photograph is decoded; the batch and the dry run ask the same questions."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from sr_cli import engine, images
+from sr_cli.errors import InputError, OutputError
+from sr_cli.upscale.inputs import Batch, Task
+from sr_cli.upscale.journal import Journals, content_of, key_of
+from sr_cli.upscale.naming import check_inside
+from sr_cli.upscale.options import UpscaleOptions
+
+
+def check_source(task: Task) -> None:
+    """Raises the problem found while planning, or InputError for a missing file."""
+    if task.problem is not None:
+        raise task.problem
+    if task.source is not None and not os.path.lexists(task.source):
+        raise InputError(f"{task.source} does not exist; check the name")
+
+
+def check_target(task: Task, options: UpscaleOptions) -> None:
+    """Raises OutputError if the output certainly cannot be written."""
+    target = task.target
+    if target is None:
+        return
+    if os.path.lexists(target) and not options.overwrite:
+        raise OutputError(f"{target}: already exists; use --overwrite to replace it or --skip-existing to keep it")
+    if task.root is None and not target.parent.is_dir():
+        raise OutputError(f"{target}: the folder {target.parent} does not exist; create it first")
+    if task.root is not None:
+        check_inside(target, task.root)
+    folder = existing_folder(target)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{target}: cannot be written: no permission in {folder}, or it is read-only")
+    # An enlargement is practically never smaller than what it was made from.
+    if task.source is not None and shutil.disk_usage(folder).free < task.source.stat().st_size:
+        raise OutputError(f"{target}: cannot be written: the disk is full")
+
+
+def existing_folder(target: Path) -> Path:
+    """The folder of an output, or the closest one above that is there already. Raises OutputError for a file."""
+    folder = target.parent
+    while not folder.is_dir():
+        if os.path.lexists(folder):
+            raise OutputError(f"{target}: {folder} is not a folder")
+        folder = folder.parent
+    return folder
+
+
+def output_format(task: Task, options: UpscaleOptions) -> images.OutputFormat:
+    """The format that the output will have. Raises UsageError."""
+    if task.target is None:
+        return images.by_name(options.format or "png")
+    return images.for_target(task.target, options.format)
+
+
+def checked_size(width: int, height: int, task: Task, options: UpscaleOptions) -> tuple[int, int]:
+    """Width and height of the result. Raises UsageError where the format, InputError where a limit forbids it."""
+    width, height = options.size_of(width, height)
+    images.check_size(output_format(task, options), width, height)
+    if width * height > options.limits.max_output_pixels:
+        raise InputError(
+            f"{task.shown_source}: would become {width}x{height}, more than "
+            f"{options.limits.max_output_pixels:,} pixels; raise the limit with --max-output-pixels"
+        )
+    return width, height
+
+
+class Past:
+    """What earlier runs did for the tasks of a batch."""
+
+    def __init__(
+        self, batch: Batch, options: UpscaleOptions, journals: Journals, upscaler: Callable[[], engine.Upscaler]
+    ) -> None:
+        self._several, self._options, self._journals, self._upscaler = batch.several, options, journals, upscaler
+
+    def may_be_done(self, task: Task) -> bool:
+        """Whether the journal knows the output, so that the weights decide whether it is still the right one."""
+        options = self._options
+        if not self._several or options.overwrite or options.skip_existing or task.target is None:
+            return False
+        return self._journals.made(task.target)
+
+    def reason_to_skip(self, task: Task, content: str | None) -> str | None:
+        """Why there is nothing to do, if so; `content` as from `content`."""
+        if task.target is None or not os.path.lexists(task.target):
+            return None
+        if self._options.skip_existing:
+            return "it exists"
+        if content and self.may_be_done(task) and self._journals.recognises(task.target, self._key(content)):
+            return "it was done before"
+        return None
+
+    def content(self, task: Task) -> str | None:
+        """The input's checksum where there is a journal for it, else None. Raises InputError."""
+        if not self._several or task.source is None or task.target is None or not task.source.is_file():
+            return None
+        try:
+            return content_of(task.source)
+        except OSError as error:
+            raise InputError(f"{task.source}: cannot be read: {error.strerror or error}") from error
+
+    def record(self, target: Path, content: str, finished: Path) -> None:
+        """Notes that `finished` is about to be given the name `target`. Raises OSError."""
+        self._journals.record(target, self._key(content), finished)
+
+    def _key(self, content: str) -> str:
+        upscaler = self._upscaler()
+        return key_of(content, upscaler.weights_sha256 or upscaler.name, self._options)

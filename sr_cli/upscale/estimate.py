@@ -1,0 +1,260 @@
+"""The dry run: what a batch would take, and what of it would fail, without writing anything."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO, Literal, TypeAlias
+
+import numpy as np
+
+from sr_cli import engine, images, memory
+from sr_cli.errors import OutOfMemory, OutputError, SrupError
+from sr_cli.upscale import inputs as planning
+from sr_cli.upscale.batch import make_upscaler
+from sr_cli.upscale.checks import Past, check_source, check_target, checked_size, existing_folder, output_format
+from sr_cli.upscale.enlarge import passes_for
+from sr_cli.upscale.inputs import Batch, Task
+from sr_cli.upscale.journal import Journals
+from sr_cli.upscale.options import UpscaleOptions
+
+# Bytes per sample of enlarged photographs, of which nine in ten take less (24 photographs, bicubic and a network);
+# the lower byte of 16 bits is noise and stays whole.
+_BYTES_PER_SAMPLE = {"PNG": 0.65, "JPEG": 0.19, "WEBP": 0.08, "TIFF": 1.0, "GIF": 0.35}
+_HEADERS = 4096
+# Formats that are written as they arrive; for the others Pillow takes a copy of four bytes a pixel.
+_STREAMED = ("PNG", "TIFF")
+_PILLOW_BYTES = 4
+_CALIBRATION_SIDES = (64, 192)
+_ENCODED_SIDE = 512
+
+Size: TypeAlias = tuple[int, int]
+"""Width and height."""
+
+
+@dataclass(frozen=True)
+class FileEstimate:
+    """What one input would take."""
+
+    input: Path
+    """The photograph; `-` is standard input."""
+    output: Path
+    """Where the enlarged one would be; `-` is standard output."""
+    status: Literal["planned", "skipped", "failed"]
+    """`failed`: it would fail, `error` says why."""
+    input_width: int = 0
+    """Columns of the input, upright."""
+    input_height: int = 0
+    """Rows of the input, upright."""
+    frames: int = 0
+    """Pages or frames; 1 for most photographs."""
+    width: int = 0
+    """Columns of the output."""
+    height: int = 0
+    """Rows of the output."""
+    tiles: int = 0
+    """Tiles to compute, all frames and passes; 0 for interpolation."""
+    memory_bytes: int = 0
+    """Memory while it is worked on, beside what the program itself takes."""
+    disk_bytes: int = 0
+    """Size of the output; nine of ten photographs take less."""
+    seconds: float = 0.0
+    """Time for the network and for writing."""
+    note: str | None = None
+    """Why it would be skipped."""
+    error: str | None = None
+    """Why it would fail."""
+    exit_code: int = 0
+    """The exit code that this failure alone would have."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a batch would take."""
+
+    files: tuple[FileEstimate, ...]
+    """In the order of the batch."""
+    left_out: tuple[Path, ...]
+    """Pictures in folders that are outputs themselves."""
+    disk_free: int | None
+    """Bytes free where the first output goes; None without an output file."""
+
+    @property
+    def planned(self) -> list[FileEstimate]:
+        """The inputs that would be enlarged."""
+        return [file for file in self.files if file.status == "planned"]
+
+    @property
+    def seconds(self) -> float:
+        """Time for all."""
+        return sum(file.seconds for file in self.planned)
+
+    @property
+    def disk_bytes(self) -> int:
+        """Size of all outputs."""
+        return sum(file.disk_bytes for file in self.planned)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of the file that takes most."""
+        return max((file.memory_bytes for file in self.planned), default=0)
+
+
+def estimate(
+    inputs: Sequence[str | Path],
+    output: str | Path | None,
+    options: UpscaleOptions,
+    *,
+    stdin: BinaryIO | None = None,
+) -> Estimate:
+    """What `run` with the same arguments would do, after a calibration of about a second.
+
+    Reads the headers of the inputs and writes nothing. Raises as `run` does before it touches a photograph.
+    """
+    journals = Journals()
+    batch = planning.plan([str(name) for name in inputs], None if output is None else str(output), options, journals)
+    upscaler = make_upscaler(options)
+    past = Past(batch, options, journals, lambda: upscaler)
+    estimator = _Estimator(options, upscaler, past, stdin)
+    files = _within_disk([estimator.file(task) for task in batch.tasks], batch)
+    return Estimate(tuple(files), batch.left_out, _free(batch.tasks[0]) if batch.tasks else None)
+
+
+class _Estimator:
+    """Estimates file by file; measures how fast this machine is when that is first needed."""
+
+    def __init__(self, options: UpscaleOptions, upscaler: engine.Upscaler, past: Past, stdin: BinaryIO | None) -> None:
+        self.options, self.upscaler, self.past, self.stdin = options, upscaler, past, stdin
+        self._network_rate: float | None = None
+        self._writing_rates: dict[str, float] = {}
+
+    def file(self, task: Task) -> FileEstimate:
+        empty = FileEstimate(task.shown_source, task.shown_target, "planned")
+        try:
+            check_source(task)
+            if reason := self.past.reason_to_skip(task, self.past.content(task)):
+                return replace(empty, status="skipped", note=reason)
+            check_target(task, self.options)
+            source = task.source or self.stdin or io.BytesIO()
+            return self._planned(task, empty, images.probe(source, limits=self.options.limits))
+        except SrupError as error:
+            return replace(empty, status="failed", error=str(error), exit_code=error.exit_code)
+
+    def _planned(self, task: Task, empty: FileEstimate, header: images.Header) -> FileEstimate:
+        target = output_format(task, self.options)
+        images.check_several(target, header.kind, len(header.sizes))
+        sizes = [checked_size(*size, task, self.options) for size in header.sizes]
+        depth = header.bits // 8
+        passes = [self._passes(size, wish) for size, wish in zip(header.sizes, sizes, strict=True)]
+        pixels = sum(width * height for width, height in sizes)
+        needed = max(
+            self._memory(size, wish, steps, header.channels * depth, target.name)
+            for size, wish, steps in zip(header.sizes, sizes, passes, strict=True)
+        )
+        held = sum(width * height for width, height in header.sizes) * header.channels * depth
+        if needed + held > memory.free_bytes():
+            raise OutOfMemory(f"{task.shown_source}: would take {_gib(needed + held)}, more than is free now")
+        per_sample = _BYTES_PER_SAMPLE[target.name] + (depth - 1 if target.sixteen_bits else 0)
+        seconds = sum(self._network_seconds(steps) for steps in passes)
+        return replace(
+            empty,
+            input_width=header.sizes[0][0],
+            input_height=header.sizes[0][1],
+            frames=len(sizes),
+            width=sizes[0][0],
+            height=sizes[0][1],
+            tiles=sum(self._tiles(steps) for steps in passes),
+            memory_bytes=needed + held,
+            disk_bytes=int(pixels * header.channels * per_sample) + _HEADERS,
+            seconds=seconds + pixels * self._writing_rate(target.name),
+        )
+
+    def _passes(self, size: Size, wish: Size) -> list[Size]:
+        """Width and height of what goes into each pass of the model."""
+        scale = self.upscaler.scale
+        count = passes_for(scale, *size, wish)
+        return [(size[0] * scale**step, size[1] * scale**step) for step in range(count)]
+
+    def _tiles(self, passes: list[Size]) -> int:
+        if self.upscaler.name in engine.INTERPOLATIONS:
+            return 0
+        return sum(len(self.upscaler.plan(height, width).tiles) for width, height in passes)
+
+    def _memory(self, size: Size, wish: Size, passes: list[Size], bytes_per_pixel: int, format: str) -> int:
+        """Bytes at the height of the work on one frame: in the last pass, or in the writing behind it."""
+        width, height = passes[-1] if passes else size
+        pixels = width * height
+        enlarged = pixels * self.upscaler.scale**2 if passes else pixels
+        wished = wish[0] * wish[1]
+        writing = wished * (0 if format in _STREAMED else _PILLOW_BYTES)
+        resampled = 0 if wished == enlarged else wished * bytes_per_pixel
+        if self.upscaler.name in engine.INTERPOLATIONS:
+            network = enlarged * _PILLOW_BYTES
+        else:
+            network = self.upscaler.working_bytes(height, width) if passes else 0
+        return (pixels + enlarged) * bytes_per_pixel + max(network, resampled + writing)
+
+    def _network_seconds(self, passes: list[Size]) -> float:
+        if not passes:
+            return 0.0
+        plans = [self.upscaler.plan(height, width) for width, height in passes]
+        return self._rate() * sum(len(plan.tiles) * math.prod(plan.window) for plan in plans)
+
+    def _rate(self) -> float:
+        """Seconds per pixel that the network sees, overlap included."""
+        if self._network_rate is None:
+            for side in _CALIBRATION_SIDES:  # the first warms up
+                sample = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+                started = time.perf_counter()
+                self.upscaler.upscale(sample)
+                seconds = time.perf_counter() - started
+                plan = self.upscaler.plan(side, side)
+                self._network_rate = seconds / (len(plan.tiles) * math.prod(plan.window))
+        assert self._network_rate is not None
+        return self._network_rate
+
+    def _writing_rate(self, format: str) -> float:
+        """Seconds per pixel of output."""
+        if format not in self._writing_rates:
+            small = np.random.default_rng(0).integers(0, 256, (_ENCODED_SIDE // 4, _ENCODED_SIDE // 4, 3), np.uint8)
+            photo = images.Photo(engine.interpolate(small, 4, "bicubic"))
+            started = time.perf_counter()
+            images.write(photo, io.BytesIO(), format=format, quality=self.options.quality)
+            self._writing_rates[format] = (time.perf_counter() - started) / _ENCODED_SIDE**2
+        return self._writing_rates[format]
+
+
+def _within_disk(files: list[FileEstimate], batch: Batch) -> list[FileEstimate]:
+    """The estimates, failed from the first file on for which a disk has no room left."""
+    room: dict[int, int] = {}
+    checked = []
+    for file, task in zip(files, batch.tasks, strict=True):
+        if file.status == "planned" and task.target is not None:
+            folder = existing_folder(task.target)
+            device = folder.stat().st_dev
+            room.setdefault(device, shutil.disk_usage(folder).free)
+            room[device] -= file.disk_bytes
+            if room[device] < 0:
+                error = OutputError(f"{task.target}: too little disk left, about {_gib(-room[device])} are missing")
+                file = replace(file, status="failed", error=str(error), exit_code=error.exit_code)
+        checked.append(file)
+    return checked
+
+
+def _free(task: Task) -> int | None:
+    if task.target is None:
+        return None
+    folder = task.target.parent
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free if os.path.isdir(folder) else None
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
