@@ -107,7 +107,7 @@ def evaluate(
     if csv is not None:
         job.write_csv(evaluation, csv)
     if report is not None:
-        job.write_report(evaluation, report)  # type: ignore[attr-defined]
+        job.write_report(evaluation, report)
         console.note(f"report: {report}")
     if console.machine:
         (console.document if json else console.event)(evaluation.to_dict())
@@ -120,10 +120,10 @@ def _show(console: Console, evaluation: Evaluation) -> None:
     from sr_cli.evaluate import METRICS, poster
 
     def cells(values: Any) -> list[str]:
-        found = [(METRICS[name], values.get(name)) for name in evaluation.metrics]
+        found = [(METRICS[name], values.get(name)) for name in evaluation.shown]
         return ["–" if value is None else f"{value:.{metric.digits}f}" for metric, value in found]
 
-    columns = ["model", "data set", "images", *(METRICS[name].title for name in evaluation.metrics)]
+    columns = ["model", "data set", "images", *(METRICS[name].title for name in evaluation.shown)]
     rows = [[r.model, r.dataset, _count(r), *cells(r.metrics)] for r in evaluation.results]
     if evaluation.against:
         rows += [[f"{name} (poster)", poster.DATASET, "90", *cells(s)] for name, s in poster.SCORES.items()]

@@ -10,6 +10,7 @@ from sr_cli.evaluate.job import (
     image_dict,
     run,
 )
+from sr_cli.evaluate.report import write_report
 from sr_cli.evaluate.scores import DEFAULT_METRICS, METRICS, PROTOCOLS
 from sr_cli.evaluate.tables import write_csv
 
@@ -26,4 +27,5 @@ __all__ = [
     "image_dict",
     "run",
     "write_csv",
+    "write_report",
 ]

@@ -148,6 +148,13 @@ class Evaluation:
     crops: Mapping[tuple[str, str], crops.Crop] = field(default_factory=dict)
     """By data set and image, for a report."""
 
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The metrics that tables show: those that have a value somewhere, or all if none has."""
+        rows = [result.metrics for result in self.results] + list(poster.SCORES.values() if self.against else ())
+        found = tuple(name for name in self.metrics if any(row.get(name) is not None for row in rows))
+        return found or self.metrics
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON document."""
         document: dict[str, Any] = {

@@ -15,6 +15,8 @@ SCORES: Mapping[str, Mapping[str, float]] = {
 CAVEATS = (
     "Comparable: PSNR and SSIM, computed here by the poster's formulas on LR made its way (bicubic without "
     "antialiasing), and PI, from the same public definition; on DIV2K validation images only.",
+    "Networks that were trained on antialiased reductions, as ours were, sharpen the aliasing of such LR, and can fall "
+    "below bicubic on it.",
     "Not comparable: scores on any other images; the poster's 90 images are not named. Its networks ran with "
     "BatchNorm in training mode, and for its RMSE (which fits luma without a border as well as RGB) it names no "
     "convention. Its global SSIM is close to 1 for any output and is no windowed SSIM.",

@@ -79,7 +79,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
     ),
     "poster": Protocol(
         "poster",
-        "as the poster's code: LR by bicubic without antialiasing; PSNR on RGB without a border crop, at most 60 dB; "
+        "As the poster's code: LR by bicubic without antialiasing; PSNR on RGB without a border crop, at most 60 dB; "
         "SSIM from each channel's global statistics; RMSE on RGB; PI as PIRM 2018 does",
         datasets.reduce_aliased,
         False,

@@ -13,7 +13,7 @@ from sr_cli.evaluate.job import Evaluation
 def write_csv(evaluation: Evaluation, target: Path) -> None:
     """One row for each data set, model and image, UTF-8; replaces an earlier file.
 
-    An empty field is a score that cannot be had; `note` says why. Raises OutputError.
+    An empty field is a score that cannot be had; `note` says why, if other images have one. Raises OutputError.
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
@@ -21,7 +21,9 @@ def write_csv(evaluation: Evaluation, target: Path) -> None:
     for result in evaluation.results:
         for image in result.images:
             values = [image.metrics.get(name) for name in evaluation.metrics]
-            notes = [f"{name}: {why}" for name, why in image.unavailable.items()]
+            # What no image has, the run as a whole lacks; its reason would fill every row.
+            own = [name for name in image.unavailable if result.metrics[name] is not None]
+            notes = [f"{name}: {image.unavailable[name]}" for name in own]
             writer.writerow(
                 [
                     evaluation.protocol.name,
