@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from PIL import Image
 from sr_cli import evaluate
 from sr_cli.evaluate import crops, report
 from sr_cli.evaluate.job import EvalOptions, Evaluation
-from tests.browser import open_page
+from tests.browser import Browser, running
 from tests.test_datasets import png
 
 HOSTILE = "<img src=x onerror=alert(1)> & 'name' \"x\".png"
@@ -53,6 +54,12 @@ def page(evaluation: Evaluation, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with running() as browser:
+        yield browser
+
+
 def test_self_contained_and_escaped(page: Path) -> None:
     text = page.read_text("utf-8")
     assert "<img" not in text
@@ -67,10 +74,10 @@ def test_crops_are_stored_once(evaluation: Evaluation, page: Path) -> None:
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_in_a_browser(page: Path, width: int) -> None:
-    found = open_page(
-        page,
-        """
+def test_in_a_browser(browser: Browser, page: Path, width: int) -> None:
+    shown = browser.open(page, width, 900, phone=width < 500)
+    seen: dict[str, Any] = shown.js(
+        """(() => {
         const crops = [...document.querySelectorAll(".crop")];
         return {
           inner: innerWidth,
@@ -88,13 +95,11 @@ def test_in_a_browser(page: Path, width: int) -> None:
           headings: [...document.querySelectorAll("h3")].map((h) => h.textContent).join("|"),
           remote: document.querySelectorAll("[src], [href], link, iframe, object").length,
           columns: new Set([...document.querySelector(".strip").children].map((f) => Math.round(f.offsetLeft))).size,
-        };
-        """,
-        width,
+        }; })()
+        """
     )
-    assert found.errors == []
-    assert found.console == []
-    seen: dict[str, Any] = found.answer
+    assert shown.errors == []
+    assert shown.requests == []
     assert seen["inner"] == width
     assert seen["overflow"] <= 0
     assert "first set and second<script><b>" in seen["heading"]
@@ -111,10 +116,10 @@ def test_in_a_browser(page: Path, width: int) -> None:
     assert seen["columns"] == (3 if width > 700 else 2)
 
 
-def test_sorting_and_filtering(page: Path) -> None:
-    found = open_page(
-        page,
-        """
+def test_sorting_and_filtering(browser: Browser, page: Path) -> None:
+    shown = browser.open(page)
+    seen = shown.js(
+        """(() => {
         const column = (i) => [...document.querySelectorAll("#images tbody tr")].map((r) => r.cells[i].textContent);
         const heads = document.querySelectorAll("#images th button");
         heads[3].click();
@@ -128,11 +133,10 @@ def test_sorting_and_filtering(page: Path) -> None:
         filter.value = "LANCZOS a.png";
         filter.dispatchEvent(new Event("input"));
         const visible = [...document.querySelectorAll("#images tbody tr")].filter((r) => !r.hidden).length;
-        return { up, down, names, pressed, visible, status: document.querySelector("#shown").textContent };
-        """,
+        return { up, down, names, pressed, visible, status: document.querySelector("#shown").textContent }; })()
+        """
     )
-    assert found.errors == []
-    seen = found.answer
+    assert shown.errors == []
     up = [float(value) for value in seen["up"] if value != "–"]
     assert up == sorted(up)
     assert seen["up"][-2:] == ["–", "–"]
@@ -182,9 +186,3 @@ def test_chart_scales() -> None:
     placed = report._spread({"a": 100.0, "b": 101.0, "c": 102.0}, 0, 300)
     assert placed["b"] - placed["a"] >= 15
     assert placed["c"] - placed["b"] >= 15
-
-
-def test_the_browser_notices_errors(tmp_path: Path) -> None:
-    path = tmp_path / "bad.html"
-    path.write_text("<!doctype html><html><head></head><body><script>nothing()</script></body></html>")
-    assert "nothing is not defined" in open_page(path).errors[0]

@@ -89,7 +89,7 @@ def _summary(evaluation: Evaluation) -> str:
         rows = [_group_row(f"{poster.DATASET}: the poster's Table 1", evaluation)]
         for name, scores in poster.SCORES.items():
             cells = [_cell(metric, scores.get(metric)) for metric in evaluation.shown]
-            rows.append(f'<tr class="poster">{_texts([f"{name} (poster)"])}{"".join(cells)}</tr>')
+            rows.append(f'<tr class="poster">{_texts([name])}{"".join(cells)}</tr>')
         groups.append(f"<tbody>{''.join(rows)}</tbody>")
     return f"<table>{_head(['Model'], evaluation.shown)}{''.join(groups)}</table>"
 
