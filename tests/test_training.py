@@ -180,7 +180,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(material: Pat
 
 
 def test_it_learns(material: Path) -> None:
-    result = train(material, "run", steps=40, batch=4, lr=1e-3)
+    result = train(material, "run", steps=24, lr=1e-3)
     log = Run(result.run).records()
     assert log[-1]["val_psnr_y"] > log[0]["val_psnr_y"] + 0.1
     assert result.stages[0].val_psnr_y == max(line["val_psnr_y"] for line in log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -124,27 +125,36 @@ def _view(console: Console) -> Iterator[Report]:
     with console.progress("starting") as bar:
         live = sys.stderr.isatty()
         shown = 0.0
+        psnr: float | None = None
 
         def report(event: Event) -> None:
-            nonlocal shown
+            nonlocal shown, psnr
             if isinstance(event, Notice):
                 console.note(event.message)
                 return
             if isinstance(event, Download):
                 bar.update(event.done, event.total or 0, f"downloading {event.what}")
                 return
-            bar.update(event.step, event.steps, _describe(event))
+            psnr = psnr if event.val_psnr_y is None else event.val_psnr_y
+            bar.update(event.step, event.steps, _short(event, psnr))
             now = time.monotonic()
             if event.val_psnr_y is not None or (not live and now - shown >= PLAIN_SECONDS):
-                console.note(f"{event.step}/{event.steps} {_describe(event)}")
+                console.note(f"{event.stage} {event.step}/{event.steps}: {_long(event)}")
                 shown = now
 
         yield report
 
 
-def _describe(event: Progress) -> str:
+def _short(event: Progress, psnr: float | None) -> str:
+    """What fits beside a bar."""
+    quality = "" if psnr is None else f" {psnr:.2f} dB"
+    return (
+        f"{event.stage} loss {event.losses.get('loss', math.nan):.4f}{quality} {event.images_per_second:.1f} images/s"
+    )
+
+
+def _long(event: Progress) -> str:
     losses = " ".join(f"{name} {value:.4g}" for name, value in event.losses.items())
     psnr = "" if event.val_psnr_y is None else f", validation {event.val_psnr_y:.2f} dB"
     bad = f", {event.bad_steps} bad steps" if event.bad_steps else ""
-    speed = f"{event.images_per_second:.1f} images/s, {event.waiting:.0%} waiting for data"
-    return f"{event.stage}: {losses}{psnr}, {speed}{bad}"
+    return f"{losses}{psnr}, {event.images_per_second:.1f} images/s, {event.waiting:.0%} waiting for data{bad}"

@@ -65,9 +65,9 @@ class GanConfig:
     """Content loss: `l1`, `l2` or `charbonnier`."""
     content_weight: float = 1.0
     """Weight of the content loss."""
-    feature_weight: float = 0.03
+    feature_weight: float = 0.05
     """Weight of the feature loss. With these three weights, and relative features of SqueezeNet, the gradients
-    that reach a pixel-stage generator's output have norms of about 1 (content) : 2 : 1 (adversarial)."""
+    that reach a pixel-stage generator's output have norms of about 1 (content) : 4 : 2 (adversarial)."""
     feature_relative: bool = True
     """Divides each map's distance by the mean magnitude of the photograph's map, so that the feature
     network's scale does not matter; the poster and ESRGAN take the distance as it is."""
@@ -75,7 +75,7 @@ class GanConfig:
     """Distance between features: `l1` (ESRGAN) or `l2` (the poster)."""
     feature_net: str = "vgg19"
     """`vgg19` (conv5_4 before activation), `squeezenet1_1`, or `none` for no feature loss."""
-    adversarial_weight: float = 5e-3
+    adversarial_weight: float = 1e-2
     """Weight of the generator's adversarial loss."""
     adversarial: str = "auto"
     """`vanilla`, `relativistic` or `auto`: vanilla for SRGAN, relativistic average for the others."""
@@ -124,8 +124,8 @@ class TrainConfig:
     """Decay per step of the averaged weights, which are the ones validated and exported."""
     validate_every: int = 500
     """Steps between validations and checkpoints."""
-    sample_every: int = 2000
-    """Steps between pictures of the validation crops; a multiple of `validate_every` to have an effect."""
+    sample_every: int = 1000
+    """Steps between pictures of the validation crops (and a GAN stage's snapshots), among those validated."""
     compile: bool = False
     """Whether the generator goes through torch.compile: slow to start, faster on large GPUs."""
     max_bad_steps: int = 50
@@ -158,6 +158,7 @@ POSTER = TrainConfig(
         steps=200_000,
         content_weight=1e-2,
         feature_weight=1.0,
+        adversarial_weight=5e-3,
         feature_relative=False,
         feature_loss="l2",
         generator=OptimiserConfig(
