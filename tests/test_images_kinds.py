@@ -19,7 +19,6 @@ from sr_cli.images import (
     Limits,
     Photo,
     PhotoSequence,
-    by_suffix,
     default_suffix,
     losses,
     read,
@@ -399,4 +398,3 @@ def test_gray_with_a_gray_profile_becomes_srgb_where_there_is_no_gray(tmp_path: 
 )
 def test_default_suffixes(name: str, kind: str, expected: str) -> None:
     assert default_suffix(Path(name), kind) == expected
-    assert by_suffix(Path("a.webp")) is not None

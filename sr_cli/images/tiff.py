@@ -28,14 +28,16 @@ from sr_cli.images.source import Source
 _SUBFILE, _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _FILL_ORDER, _STRIP_OFFSETS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_SIZES = 266, 273, 277, 278, 279
 _X_RESOLUTION, _Y_RESOLUTION, _PLANAR, _RESOLUTION_UNIT = 282, 283, 284, 296
+_WHITE_POINT, _PRIMARIES = 318, 319
 _PREDICTOR, _TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _TILE_SIZES = 317, 322, 323, 324, 325
 _EXTRA_SAMPLES, _SAMPLE_FORMAT, _XMP, _IPTC, _PHOTOSHOP, _ICC = 338, 339, 700, 33723, 34377, 34675
 _INTEROPERABILITY_IFD = 0xA005
 _CHILDREN = (exif_block.EXIF_IFD, exif_block.GPS_IFD, _INTEROPERABILITY_IFD)
 # Tags that describe the photograph, not how or where its pixels are stored (section 8; EXIF 2.32, 4.6.4;
-# Microsoft's XP tags and ratings; the EXIF tags that some programs put into the main directory).
+# white point and primaries; Microsoft's XP tags and ratings; the EXIF tags that some programs put into the
+# main directory).
 _DESCRIPTION = {
-    *(269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 18249, 33432, 33434, 33437, 34850, 34855),
+    *(269, 270, 271, 272, 285, 305, 306, 315, 316, 318, 319, 18246, 18249, 33432, 33434, 33437, 34850, 34855),
     *(36867, 36868, 36880, 36881, 36882, 37377, 37378, 37379, 37380, 37381, 37383, 37384, 37385, 37386),
     *(40091, 40092, 40093, 40094, 40095),
 }
@@ -218,6 +220,9 @@ class Page:
             for tag, value in self.directory.fields.items()
             if tag in _DESCRIPTION or tag == exif_block.ORIENTATION
         }
+        if self.number(_PHOTOMETRIC, 1) > 3:  # ink and Lab become sRGB
+            kept.pop(_WHITE_POINT, None)
+            kept.pop(_PRIMARIES, None)
         block = Directory(kept, self.directory.children)
         if not block.children and (not kept or (set(kept) == {exif_block.ORIENTATION} and self.number(274, 1) == 1)):
             return None
