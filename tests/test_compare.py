@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, features
 from safetensors.torch import save_file
 from test_fidelity import fine_tuned, home, register
 from test_models import SMALL, _with_weights
@@ -125,20 +125,27 @@ def size(pyramid: page.Pyramid) -> int:
     return sum(len(tile or "") for level in levels for tile in level.record()["tiles"])
 
 
+@pytest.mark.parametrize("avif", [True, False])
 @pytest.mark.parametrize("budget", [300_000, 60_000])
-def test_less_room_lowers_the_quality(budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_less_room_lowers_the_quality(budget: int, avif: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if avif and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
     monkeypatch.setattr(page, "TILE", 64)
+    monkeypatch.setattr(page.features, "check", lambda _name: avif)
     pictures = [noise(16, 24), *(smooth(300, 400, seed) for seed in range(3))]
     pictures[2] = pictures[2] ^ (noise(300, 400) & 7)
     steps: list[tuple[int, int]] = []
     pyramid = page.build(pictures, budget, lambda *step: steps.append(step))
     assert pyramid.quality < 100 and size(pyramid) <= budget
+    assert pyramid.format == Image.open(io.BytesIO(pyramid.pictures[1][0].tiles[0] or b"")).format
+    assert pyramid.format == ("AVIF" if avif else "WEBP")
     assert steps[-1][0] == steps[-1][1]
 
 
 def test_without_room_the_least_different_tiles_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page, "TILE", 64)
-    monkeypatch.setattr(page, "QUALITIES", (60,))
+    monkeypatch.setattr(page, "_LOSSLESS_BYTES", 10**9)
+    monkeypatch.setattr(page, "LOSSY", {page.lossy_format(): (60,)})
     base = smooth(128, 256)
     other = base.copy()
     other[64:, 64:128] ^= noise(64, 64) & 63  # the tile of row 1, column 1

@@ -239,7 +239,7 @@ def test_the_places_where_they_differ(page: Page) -> None:
         page.js("comparison.data.spots.length")
     )
     page.key("0")
-    page.click("#spots > div:nth-child(2) button:nth-child(5)")
+    page.click("#spots button[data-spot='0']:nth-child(5)")
     settle(page)
     assert (state(page, "x"), state(page, "y"), state(page, "right")) == (704, 320, 4)
     page.key("p")

@@ -81,7 +81,7 @@ def compare(
     for layer in result.layers:
         if layer.seconds is not None:
             console.note(f"{layer.label}  {layer.seconds:.2f} s")
-    detail = "lossless" if result.quality == 100 else f"WebP quality {result.quality}"
+    detail = "lossless" if result.quality == 100 else f"{result.format} at quality {result.quality}"
     console.note(f"{result.page}  {result.page_bytes / 1e6:.1f} MB, {detail}")
     if result.coverage < 1:
         console.warn(f"{result.coverage:.0%} is stored at full size; --max-mb or --crop gives the rest room")
@@ -104,6 +104,7 @@ def _record(result: Comparison) -> dict[str, Any]:
         "width": result.width,
         "height": result.height,
         "scale": result.scale,
+        "format": result.format,
         "quality": result.quality,
         "coverage": result.coverage,
         "layers": [vars(layer) for layer in result.layers],

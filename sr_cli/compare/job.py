@@ -116,8 +116,10 @@ class Comparison:
     """The HTML page."""
     page_bytes: int
     """Its size."""
+    format: str
+    """Format of its tiles, `AVIF` or `WEBP`."""
     quality: int
-    """WebP quality of its tiles; 100 is lossless."""
+    """The encoder's quality; 100 is lossless."""
     coverage: float
     """Share of its tiles that are there at full size."""
     sheet: Path | None = None
@@ -175,6 +177,7 @@ def run(
         spots=tuple(found),
         page=output,
         page_bytes=len(text),
+        format=pyramid.format,
         quality=pyramid.quality,
         coverage=pyramid.coverage,
         sheet=png,
@@ -365,6 +368,7 @@ def _page(
         "height": height,
         "scale": scale,
         "tile": page.TILE,
+        "format": pyramid.format,
         "quality": pyramid.quality,
         "coverage": round(pyramid.coverage, 4),
         "layers": [
