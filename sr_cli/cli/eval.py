@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +13,7 @@ from sr_cli.cli.console import Console
 from sr_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from sr_cli.evaluate import Evaluation, ModelScores
+    from sr_cli.evaluate import Evaluation
 
 
 def evaluate(
@@ -119,27 +120,24 @@ def evaluate(
 def _show(console: Console, evaluation: Evaluation) -> None:
     from sr_cli.evaluate import METRICS, poster
 
-    def cells(values: Any) -> list[str]:
-        found = [(METRICS[name], values.get(name)) for name in evaluation.shown]
-        return ["–" if value is None else f"{value:.{metric.digits}f}" for metric, value in found]
+    def cells(values: Mapping[str, float | None], digits: int | None = None) -> list[str]:
+        found = [(METRICS[name].digits if digits is None else digits, values.get(name)) for name in evaluation.shown]
+        return ["–" if value is None else f"{value:.{precision}f}" for precision, value in found]
 
-    columns = ["model", "data set", "images", *(METRICS[name].title for name in evaluation.shown)]
-    rows = [[r.model, r.dataset, _count(r), *cells(r.metrics)] for r in evaluation.results]
+    columns = ["model", *(METRICS[name].title.split(",")[0] for name in evaluation.shown)]
+    for dataset in dict.fromkeys(result.dataset for result in evaluation.results):
+        results = [result for result in evaluation.results if result.dataset == dataset]
+        rows = [[result.model, *cells(result.metrics)] for result in results]
+        console.table(columns, rows, title=f"{dataset}: {results[0].counted}, LR {results[0].lr}")
     if evaluation.against:
-        rows += [[f"{name} (poster)", poster.DATASET, "90", *cells(s)] for name, s in poster.SCORES.items()]
-    lr = " and ".join(sorted({result.lr for result in evaluation.results}))
-    console.table(columns, rows, title=f"{evaluation.protocol.name} protocol, LR {lr}")
-    console.data(f"{evaluation.protocol.name}: {evaluation.protocol.description}")
+        rows = [[name, *cells(scores, poster.DIGITS)] for name, scores in poster.SCORES.items()]
+        console.table(columns, rows, title=f"{poster.DATASET}: the poster's Table 1")
+    console.data(f"{evaluation.protocol.name} protocol: {evaluation.protocol.description}")
     reasons = {(name, why) for result in evaluation.results for name, why in result.unavailable.items()}
     for name, why in sorted(reasons):
         console.data(f"{METRICS[name].title.split(',')[0]}: {why}")
     for line in poster.CAVEATS if evaluation.against else ():
         console.data(line)
-
-
-def _count(result: ModelScores) -> str:
-    whole = len(result.images)
-    return str(whole) if result.measured == whole else f"{result.measured} of {whole}"
 
 
 def _self_check(

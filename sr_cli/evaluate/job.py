@@ -128,6 +128,14 @@ class ModelScores:
         """Images that could be measured."""
         return sum(image.error is None for image in self.images)
 
+    @property
+    def counted(self) -> str:
+        """How many images, for people."""
+        images = "image" if len(self.images) == 1 else "images"
+        return f"{len(self.images)} {images}" + (
+            "" if self.measured == len(self.images) else f", {self.measured} of them measured"
+        )
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -145,6 +153,8 @@ class Evaluation:
     """Data set by data set, model by model."""
     against: str | None = None
     """What they are compared with."""
+    fidelity: float | None = None
+    """The blend of GAN and pixel weights, where one was asked for."""
     crops: Mapping[tuple[str, str], crops.Crop] = field(default_factory=dict)
     """By data set and image, for a report."""
 
@@ -163,6 +173,7 @@ class Evaluation:
             "device": self.device,
             "precision": self.precision,
             "version": __version__,
+            **({} if self.fidelity is None else {"fidelity": self.fidelity}),
             "results": [_model_dict(result) for result in self.results],
         }
         if self.against:
@@ -253,13 +264,17 @@ def run(options: EvalOptions, report: Report) -> Evaluation:
     if records:
         report(EvalEvent("resumed", f"{len(records)} images were measured before the run was interrupted"))
     total = sum(len(dataset.pairs) for dataset in sets)
-    for dataset in sets:
-        todo = [pair for pair in dataset.pairs if (dataset.name, pair.name) not in records]
-        for pair, record in _Pipeline(options, contestants, found, dataset).run(todo):
-            records[dataset.name, pair.name] = record
-            if all(image.error is None for image in record.scores.values()):
-                journal.add(_to_line(dataset.name, pair.name, record))
-            report(EvalEvent("image", pair.name, len(records), total, dataset.name, record.scores))
+    try:
+        for dataset in sets:
+            todo = [pair for pair in dataset.pairs if (dataset.name, pair.name) not in records]
+            for pair, record in _Pipeline(options, contestants, found, dataset).run(todo):
+                records[dataset.name, pair.name] = record
+                if all(image.error is None for image in record.scores.values()):
+                    journal.add(_to_line(dataset.name, pair.name, record))
+                report(EvalEvent("image", pair.name, len(records), total, dataset.name, record.scores))
+    except KeyboardInterrupt:
+        report(EvalEvent("note", f"{len(records)} of {total} images are measured; the same command goes on from there"))
+        raise
     evaluation = _evaluation(options, sets, contestants, records)
     journal.remove()
     return evaluation
@@ -489,6 +504,7 @@ def _evaluation(
         first.precision,
         tuple(results),
         options.against,
+        options.fidelity,
         {key: record.crop for key, record in records.items() if record.crop},
     )
 

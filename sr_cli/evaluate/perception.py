@@ -53,7 +53,7 @@ def find(
         reasons["nrqm"] = reasons["pi"] = "needs scipy: pip install 'srup[metrics]'"
     elif needs_nrqm:
         source = nrqm_file or _from_environment(NRQM_VARIABLE)
-        if source is None and hub.cached(REPO, REVISION, NRQM_FILE) is None:
+        if source is None and not (offline or hub.is_offline()) and hub.cached(REPO, REVISION, NRQM_FILE) is None:
             note(LICENCE_NOTE)
         model, reason = _load(source, NRQM_FILE, nrqm.parse_model, f"--nrqm-model or {NRQM_VARIABLE}", offline)
         if reason:

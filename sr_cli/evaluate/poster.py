@@ -12,6 +12,8 @@ SCORES: Mapping[str, Mapping[str, float]] = {
     "ESRGAN": {"psnr_rgb": 24.52, "ssim_rgb": 0.95, "pi": 3.11, "rmse": 15.82},
     "MESRGAN": {"psnr_rgb": 24.39, "ssim_rgb": 0.95, "pi": 3.13, "rmse": 15.86},
 }
+DIGITS = 2
+"""Decimals that the table gives."""
 CAVEATS = (
     "Comparable: PSNR and SSIM, computed here by the poster's formulas on LR made its way (bicubic without "
     "antialiasing), and PI, from the same public definition; on DIV2K validation images only.",

@@ -33,6 +33,8 @@ def render(evaluation: Evaluation) -> str:
     template = resources.files("sr_cli.evaluate").joinpath("report.html").read_text("utf-8")
     gallery = _Gallery(evaluation)
     setting = f"srup {__version__}, {evaluation.device}, {evaluation.precision}, {date.today().isoformat()}"
+    if evaluation.fidelity is not None:
+        setting += f", fidelity {evaluation.fidelity:g}"
     names = list(dict.fromkeys(result.dataset for result in evaluation.results))
     return string.Template(template).substitute(
         title=f"Evaluation on {escape(_listed(names))}",
@@ -57,11 +59,11 @@ def primary(evaluation: Evaluation) -> str:
     return next((name for name in evaluation.shown if name.startswith("psnr")), evaluation.shown[0])
 
 
-def _cell(name: str, value: float | None, *, best: bool = False) -> str:
+def _cell(value: float | None, digits: int, *, best: bool = False) -> str:
     if value is None:
         return "<td>–</td>"
     kind = ' class="best"' if best else ""
-    return f'<td{kind} data-value="{value:.8g}">{value:.{METRICS[name].digits}f}</td>'
+    return f'<td{kind} data-value="{value:.8g}">{value:.{digits}f}</td>'
 
 
 def _head(columns: Sequence[str], metrics: Sequence[str], *, sortable: bool = False) -> str:
@@ -77,10 +79,12 @@ def _summary(evaluation: Evaluation) -> str:
     groups = []
     for dataset in dict.fromkeys(result.dataset for result in evaluation.results):
         rivals = [result for result in evaluation.results if result.dataset == dataset]
-        rows = [_group_row(f"{dataset}: {_counted(rivals)}, LR {rivals[0].lr}", evaluation)]
+        rows = [_group_row(f"{dataset}: {rivals[0].counted}, LR {rivals[0].lr}", evaluation)]
         for result in rivals:
             cells = [
-                _cell(name, result.metrics[name], best=len(rivals) > 1 and _is_best(name, result, rivals))
+                _cell(
+                    result.metrics[name], METRICS[name].digits, best=len(rivals) > 1 and _is_best(name, result, rivals)
+                )
                 for name in evaluation.shown
             ]
             rows.append(f"<tr>{_texts([result.model])}{''.join(cells)}</tr>")
@@ -88,7 +92,7 @@ def _summary(evaluation: Evaluation) -> str:
     if evaluation.against:
         rows = [_group_row(f"{poster.DATASET}: the poster's Table 1", evaluation)]
         for name, scores in poster.SCORES.items():
-            cells = [_cell(metric, scores.get(metric)) for metric in evaluation.shown]
+            cells = [_cell(scores.get(metric), poster.DIGITS) for metric in evaluation.shown]
             rows.append(f'<tr class="poster">{_texts([name])}{"".join(cells)}</tr>')
         groups.append(f"<tbody>{''.join(rows)}</tbody>")
     return f"<table>{_head(['Model'], evaluation.shown)}{''.join(groups)}</table>"
@@ -99,12 +103,6 @@ def _group_row(text: str, evaluation: Evaluation) -> str:
     return (
         f'<tr class="group"><th colspan="{columns}" scope="colgroup" class="text"><span>{escape(text)}</span></th></tr>'
     )
-
-
-def _counted(results: Sequence[ModelScores]) -> str:
-    whole, measured = len(results[0].images), min(result.measured for result in results)
-    images = "image" if whole == 1 else "images"
-    return f"{whole} {images}" if measured == whole else f"{measured} of {whole} {images} measured"
 
 
 def _texts(texts: Sequence[str]) -> str:
@@ -143,7 +141,7 @@ def _every_image(evaluation: Evaluation) -> str:
     rows = []
     for result in evaluation.results:
         for image in result.images:
-            cells = [_cell(name, image.metrics.get(name)) for name in evaluation.shown]
+            cells = [_cell(image.metrics.get(name), METRICS[name].digits) for name in evaluation.shown]
             rows.append(f"<tr>{_texts([result.dataset, image.name, result.model])}{''.join(cells)}</tr>")
     head = _head(["Data set", "Image", "Model"], evaluation.shown, sortable=True)
     return f"<table>{head}<tbody>{''.join(rows)}</tbody></table>"
