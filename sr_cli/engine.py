@@ -164,7 +164,7 @@ class Upscaler:
         download_progress: Callable[[int, int | None], None] | None = None,
     ) -> None:
         self._tile = tile
-        self._network: Network | None = None
+        self.network: Network | None = None
         self.fidelity, self.ensemble = fidelity, ensemble
         if isinstance(model, str) and model in INTERPOLATIONS and fidelity is None:
             self.name, self.stage, self.weights_sha256 = model, None, None
@@ -196,7 +196,7 @@ class Upscaler:
             backend = "eager"
         self.backend = backends.choose(backend, self._device, self._dtype)
         self._repays_after = backends.REPAYS_AFTER if backend == "auto" and self.backend != "eager" else 0
-        self._network = self._prepare(self._dtype, "eager" if self._repays_after else self.backend)
+        self.network = self._prepare(self._dtype, "eager" if self._repays_after else self.backend)
         self._bytes_per_pixel = generator.peak_values_per_pixel * self._dtype.itemsize
 
     def _prepare(self, dtype: torch.dtype, backend: str) -> Network:
@@ -210,7 +210,7 @@ class Upscaler:
         height, width = plan.window
         self._repays_after -= len(plan.tiles) * height * width * (8 if self.ensemble else 1)
         if self._repays_after <= 0:
-            self._network = self._prepare(self._dtype, self.backend)
+            self.network = self._prepare(self._dtype, self.backend)
 
     def upscale(self, pixels: Pixels, progress: Progress | None = None, on_rows: OnRows | None = None) -> EngineResult:
         """Enlarges one picture by `self.scale`.
@@ -221,7 +221,7 @@ class Upscaler:
         _check(pixels)
         height, width, channels = pixels.shape
         try:
-            if self._network is None:
+            if self.network is None:
                 output = interpolate(pixels, self.scale, self.name)
                 if on_rows:
                     on_rows(output)
@@ -247,7 +247,7 @@ class Upscaler:
 
     def working_bytes(self, height: int, width: int) -> int:
         """Memory that the network takes for a picture of this size beside the pictures themselves, roughly."""
-        if self._network is None:
+        if self.network is None:
             return 0
         rows, columns = self.plan(height, width).window
         return rows * columns * self._bytes_per_pixel
@@ -256,7 +256,7 @@ class Upscaler:
         if self._tile != "auto":
             return self._tile
         largest = max(height, width)
-        if self._network is None:
+        if self.network is None:
             return largest
         wanted = _GPU_TILE if self._device.type == "cuda" else _CPU_TILE
         # Half of what is free: the output buffer, the encoder and other programs need some as well.
@@ -360,14 +360,14 @@ class _Pass:
         import torch
 
         upscaler = self.upscaler
-        assert upscaler._network is not None
+        assert upscaler.network is not None
         batch = torch.from_numpy(np.ascontiguousarray(windows)).to(upscaler._device, non_blocking=True)
         # In memory order (n, h, w, C): seen as (n, C, h, w) this is channels-last already.
         batch = batch.permute(0, 3, 1, 2).to(torch.float32).div_(_top(windows.dtype))
         if windows.shape[3] == 1:
             batch = batch.expand(-1, 3, -1, -1)
         batch = batch.contiguous(memory_format=torch.channels_last)
-        result = upscaler._network(batch)
+        result = upscaler.network(batch)
         if not bool(torch.isfinite(result).all()):
             result = self._compute_wider(batch)
         if windows.shape[3] == 1:

@@ -1,10 +1,11 @@
-"""How much memory is really free (what the machine has left and what a container allows), and keeping it mapped."""
+"""How much memory is free and how much is taken, and keeping what was freed mapped."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -58,3 +59,22 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):  # another C library, musl for one
         return False
     return bool(mallopt(_M_MMAP_THRESHOLD, _KEEP_BELOW)) and bool(mallopt(_M_TRIM_THRESHOLD, 2 * _KEEP_BELOW - 1))
+
+
+def peak_during(work: Callable[[], object]) -> int | None:
+    """Bytes that `work` took at most beyond what the process had before; None where the system does not tell."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # memory kept from before would hide what `work` needs
+        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark, see proc(5)
+        before = _status_bytes("VmHWM")
+        work()
+        return _status_bytes("VmHWM") - before
+    except (OSError, AttributeError, ValueError):
+        return None
+
+
+def _status_bytes(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise ValueError(f"/proc/self/status has no {field}")

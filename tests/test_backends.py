@@ -34,7 +34,10 @@ def loaded(generator: Generator) -> LoadedModel:
     return LoadedModel("test", None, generator, None, "", Path("test.safetensors"), None)
 
 
-@pytest.mark.parametrize("name", ["openvino", "onnxruntime", pytest.param("compiled", marks=pytest.mark.slow)])
+_SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("onnxruntime", "compiled")]
+
+
+@pytest.mark.parametrize("name", ["openvino", *_SLOW])
 def test_backends_agree_with_eager(name: str) -> None:
     needs(name)
     folded = small_mesrgan().fold()

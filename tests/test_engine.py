@@ -79,7 +79,7 @@ def test_short_memory_makes_smaller_tiles_and_the_same_picture() -> None:
     pixels = _picture(64, 64)
     expected = upscaler(tile=0, overlap="full").upscale(pixels).pixels
     tight = upscaler(tile=0, overlap="full")
-    network = tight._network
+    network = tight.network
     assert network is not None
     calls = []
 
@@ -90,7 +90,7 @@ def test_short_memory_makes_smaller_tiles_and_the_same_picture() -> None:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
         return network(batch)
 
-    tight._network = grumbling
+    tight.network = grumbling
     rows: list[np.ndarray] = []
     result = tight.upscale(pixels, on_rows=lambda r: rows.append(r.copy()))
     assert result.tile == 16
@@ -104,7 +104,7 @@ def test_no_memory_at_all_is_a_clear_error() -> None:
     def refuse(_batch: torch.Tensor) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    hopeless._network = refuse
+    hopeless.network = refuse
     with pytest.raises(OutOfMemory, match="tiles of"):
         hopeless.upscale(_picture(64, 64))
 
@@ -115,16 +115,16 @@ def test_other_errors_of_the_network_are_not_taken_for_short_memory() -> None:
     def refuse(_batch: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("shapes do not match")
 
-    broken._network = refuse
+    broken.network = refuse
     with pytest.raises(RuntimeError, match="shapes"):
         broken.upscale(_picture(4, 4))
 
 
 def test_a_tile_that_overflows_is_redone_in_a_wider_format() -> None:
     half = upscaler(precision="bf16", tile=8)
-    network = half._network
+    network = half.network
     assert network is not None
-    half._network = lambda batch: network(batch) * torch.inf
+    half.network = lambda batch: network(batch) * torch.inf
     result = half.upscale(_picture(16, 16))
     assert result.redone == result.tiles == 4
     assert np.array_equal(result.pixels, upscaler(tile=8).upscale(_picture(16, 16)).pixels)

@@ -23,6 +23,7 @@ def prepare(folded: Generator, dtype: torch.dtype) -> Network:
         "INFERENCE_PRECISION_HINT": _HINTS[dtype],
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "ENABLE_CPU_PINNING": False,  # a thread bound to a busy core would keep all others waiting
     }
     request = openvino.Core().compile_model(convert(folded), "CPU", settings).create_infer_request()
     scale = folded.scale

@@ -1,0 +1,198 @@
+"""`srup bench`: time the models side by side."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sr_cli.cli import options as shared
+from sr_cli.cli.console import Console
+from sr_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from sr_cli.benchmark import BenchEvent, BenchResult, Cell
+
+
+def bench(
+    model: Annotated[
+        list[str] | None,
+        typer.Option("-m", "--model", help="Preset, name:stage or path. Repeatable. [the four of Table 1]"),
+    ] = None,
+    device: shared.Device = "auto",
+    batch: Annotated[str | None, typer.Option("--batch", help="Batch sizes. [1,2 on a CPU, else 1,2,4,8,16]")] = None,
+    size: Annotated[int, typer.Option("--size", help="Side of the low-resolution input.")] = 128,
+    runs: Annotated[
+        int | None, typer.Option("--runs", help="Forward passes per cell. [100; on a CPU what fits --seconds]")
+    ] = None,
+    seconds: Annotated[float, typer.Option("--seconds", help="Time for one cell on a CPU.")] = 10.0,
+    precision: Annotated[
+        list[str] | None, typer.Option("--precision", help="fp32, fp16, bf16. Repeatable. [what is fast here]")
+    ] = None,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option("--backend", help="eager, compiled, graph, fused, openvino, onnxruntime. Repeatable. [installed]"),
+    ] = None,
+    photo: Annotated[
+        int, typer.Option("--photo", help="Side of the picture that goes through the engine; 0: none.")
+    ] = 512,
+    against: Annotated[str | None, typer.Option("--against", help="poster: beside its Table 1.")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Write the times as a chart, .svg or .png.")] = None,
+    json: shared.Json = False,
+    quiet: shared.Quiet = False,
+) -> int:
+    """Time the forward pass of each model, interleaved, in each precision and backend."""
+    from sr_cli import benchmark as job
+    from sr_cli import charts
+
+    if against not in (None, "poster"):
+        raise UsageError(f"--against knows the poster only, not {against!r}")
+    if plot is not None:
+        charts.check_suffix(plot)
+    choices = job.BenchOptions(
+        models=tuple(dict.fromkeys(model or job.MODELS)),
+        device=device,
+        batches=_numbers(batch),
+        size=size,
+        runs=runs,
+        seconds=seconds,
+        precisions=_words(precision),
+        backends=_words(backend),
+        photo=photo,
+    )
+    console = Console(json_document=json, quiet=quiet)
+    with console.progress("starting") as bar:
+
+        def report(event: BenchEvent) -> None:
+            if event.kind == "note":
+                console.note(event.text)
+            else:
+                bar.update(event.done, event.total, event.text)
+
+        result = job.run(choices, report)
+    if json:
+        console.document(_record(result, against is not None))
+    else:
+        _show(console, result)
+        if against:
+            _show_poster(console, result)
+    if plot is not None:
+        _plot(plot, result)
+        console.note(str(plot))
+    return 0
+
+
+def _numbers(text: str | None) -> tuple[int, ...]:
+    parts = (text or "").split(",") if text else []
+    if not all(part.strip().isdecimal() for part in parts):
+        raise UsageError(f"--batch takes numbers with commas between them, as in 1,2,4, not {text!r}")
+    return tuple(dict.fromkeys(int(part) for part in parts))
+
+
+def _words(given: list[str] | None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word.strip() for text in given or [] for word in text.split(",")))
+
+
+def _record(result: BenchResult, poster: bool) -> dict[str, Any]:
+    record = asdict(result)
+    if poster:
+        from sr_cli.benchmark import POSTER_MS
+
+        record["poster_ms"] = POSTER_MS
+    return record
+
+
+def _show(console: Console, result: BenchResult) -> None:
+    facts = ", ".join(
+        f"{name} {value}" if name != "processor" else str(value) for name, value in result.machine.items()
+    )
+    console.data(f"{result.device}: {facts}")
+    names = [model.model for model in result.models]
+    rows = []
+    for batch in result.batches:
+        for precision, backend in result.columns:
+            cells = [result.cell(name, batch, precision, backend) for name in names]
+            base = result.cell("esrgan", batch, precision, backend)
+            rows.append([f"{batch}  {precision} {backend}", *(_time(cell, base) for cell in cells)])
+    title = f"Forward pass of {result.size}x{result.size} inputs: median ms (ratio to ESRGAN)"
+    console.table(["batch", *names], rows, title)
+    if any(cell.disturbed for cell in result.results):
+        console.data("~ disturbed: the middle 80 % of the times spread over more than a fifth of their median")
+    columns = ["model", "weights", "parameters", "multiplications/pixel", "ratio", "memory, MiB"]
+    base_cost = next((m.multiplications for m in result.models if m.model == "esrgan"), None)
+    costs = [
+        [
+            model.model,
+            model.weights,
+            f"{model.parameters:,}",
+            f"{model.multiplications:,}",
+            f"{model.multiplications / base_cost:.2f}" if base_cost else "",
+            f"{model.peak_bytes / 2**20:.0f}" if model.peak_bytes else "",
+        ]
+        for model in result.models
+    ]
+    console.table(columns, costs, "Costs of one input")
+    if result.photos:
+        titles = ["model", "column", "output megapixels/s", "not network", "overlap"]
+        shares = [
+            [
+                cell.model,
+                f"{cell.precision} {cell.backend}",
+                f"{'~' if cell.disturbed else ''}{cell.megapixels_per_second:.2f}",
+                f"{100 * cell.not_network:.1f} %",
+                f"{100 * cell.overlap:.1f} %",
+            ]
+            for cell in result.photos
+        ]
+        console.table(titles, shares, "A picture through the engine")
+
+
+def _time(cell: Cell | None, base: Cell | None) -> str:
+    if cell is None:
+        return ""
+    ratio = f" ({cell.median_ms / base.median_ms:.2f})" if base else ""
+    return f"{'~' if cell.disturbed else ''}{cell.median_ms:.1f}{ratio}"
+
+
+def _show_poster(console: Console, result: BenchResult) -> None:
+    """The poster's times and ours in its own unit, the mean, both with their ratios to ESRGAN."""
+    from sr_cli.benchmark import POSTER_MS
+
+    pairs = [("srgan", "srgan"), ("esrgan", "esrgan"), ("mesrgan", "mesrgan-poster"), ("", "mesrgan")]
+    precision, backend = result.columns[0]
+    rows = []
+    for batch in result.batches:
+        row = [str(batch)]
+        ours = {name: result.cell(name, batch, precision, backend) for _, name in pairs}
+        base = ours["esrgan"]
+        for theirs, name in pairs:
+            if theirs:
+                row.append(_mean(POSTER_MS[theirs].get(batch), POSTER_MS["esrgan"].get(batch)))
+            cell = ours[name]
+            row.append(_mean(cell.mean_ms if cell else None, base.mean_ms if base else None))
+        rows.append(row)
+    columns = ["batch"]
+    for theirs, name in pairs:
+        columns += [f"{theirs}, poster", f"{name}, here"] if theirs else [f"{name}, here"]
+    console.table(columns, rows, f"Mean ms (ratio to ESRGAN): the poster's Table 1, and here in {precision} {backend}")
+
+
+def _mean(value: float | None, base: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.0f} ({value / base:.2f})" if base else f"{value:.0f}"
+
+
+def _plot(path: Path, result: BenchResult) -> None:
+    from sr_cli import charts
+
+    names = [model.model for model in result.models]
+    panels = []
+    for precision, backend in result.columns:
+        table = [[result.cell(name, batch, precision, backend) for batch in result.batches] for name in names]
+        values = [[cell.median_ms if cell else None for cell in row] for row in table]
+        panels.append(charts.Panel(f"{precision} {backend}", [f"batch {b}" for b in result.batches], values))
+    where = result.machine.get("accelerator", result.machine["processor"])
+    charts.save(path, f"Forward pass of {result.size}x{result.size} inputs on {where}", "ms", names, panels)
