@@ -242,6 +242,15 @@ def test_resume_remembers_data_and_settings(material: Path) -> None:
     assert (config["batch"], config["patch"]) == (2, 32)
 
 
+def test_resume_remembers_the_stage(material: Path) -> None:
+    train(material, "pixel", steps=1)
+    start_from = material / "pixel" / "pixel.best.safetensors"
+    train(material, "gan", stage="gan", steps=1, init=start_from)
+    result = run_training(TrainOptions(out=material / "gan", resume=True, steps=2, workers=0), lambda event: None)
+    assert [(stage.stage, stage.step) for stage in result.stages] == [("gan", 2)]
+    assert not (material / "gan" / "pixel.last.safetensors").exists()
+
+
 def test_an_existing_run_is_neither_overwritten_nor_invented(material: Path) -> None:
     train(material, "run", steps=1)
     with pytest.raises(OutputError, match="--resume"):

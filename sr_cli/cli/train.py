@@ -29,7 +29,7 @@ def train(
         list[Path] | None, typer.Option("--data", help="Folder of training images; may be repeated.")
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Published set, downloaded when needed. [div2k]")] = None,
-    stage: Annotated[str, typer.Option(help="pixel, gan or both.")] = "both",
+    stage: Annotated[str | None, typer.Option(help="pixel, gan or both. [both]")] = None,
     model: Annotated[str | None, typer.Option("-m", "--model", help="Preset to train. [mesrgan]")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The run's folder. [runs/MODEL]")] = None,
     init: Annotated[Path | None, typer.Option(help="Weights or checkpoint to start from.")] = None,

@@ -27,6 +27,7 @@ from sr_cli.training.config import RECIPES, TrainConfig, override, read_toml
 from sr_cli.training.events import Notice, Report, StageResult, TrainResult
 from sr_cli.training.run import Run
 
+STAGES = {"pixel": ["pixel"], "gan": ["gan"], "both": ["pixel", "gan"]}
 SMALLEST_CROP = 64
 """Validation images of fewer pixels a side are left out."""
 
@@ -37,8 +38,8 @@ class TrainOptions:
 
     model: str | None = None
     """Preset to train."""
-    stage: str = "both"
-    """`pixel`, `gan` or `both`."""
+    stage: str | None = None
+    """`pixel`, `gan` or `both`; None for what the resumed run was asked for, else `both`."""
     out: Path | None = None
     """The run's folder; `runs/MODEL` when not given."""
     data: tuple[Path, ...] = ()
@@ -117,7 +118,7 @@ def resolve_config(options: TrainOptions, resumed: Path | None = None) -> TrainC
     return config
 
 
-_SOURCES = ("data", "dataset", "val", "init", "feature_weights")
+_WORDS, _PATHS = ("stage", "dataset"), ("val", "init", "feature_weights")
 
 
 def _recall_sources(options: TrainOptions, run: Run) -> TrainOptions:
@@ -128,19 +129,16 @@ def _recall_sources(options: TrainOptions, run: Run) -> TrainOptions:
         known = json.loads(run.sources.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {run.sources}: {error}") from None
-    filled: dict[str, Any] = {}
-    for name in _SOURCES:
-        if known.get(name) and not getattr(options, name):
-            value = known[name]
-            filled[name] = tuple(map(Path, value)) if name == "data" else value if name == "dataset" else Path(value)
-    return dataclasses.replace(options, **filled)
+    recalled: dict[str, Any] = {name: known[name] for name in _WORDS if known.get(name)}
+    recalled |= {name: Path(known[name]) for name in _PATHS if known.get(name)}
+    recalled["data"] = tuple(map(Path, known.get("data", ())))
+    return dataclasses.replace(options, **{k: v for k, v in recalled.items() if not getattr(options, k)})
 
 
 def _record_sources(options: TrainOptions, run: Run) -> None:
-    known: dict[str, Any] = {"data": [str(path.absolute()) for path in options.data], "dataset": options.dataset}
-    for name in ("val", "init", "feature_weights"):
-        path = getattr(options, name)
-        known[name] = str(path.absolute()) if path else None
+    known: dict[str, Any] = {"data": [str(path.absolute()) for path in options.data]}
+    known |= {name: getattr(options, name) for name in _WORDS}
+    known |= {name: str(path.absolute()) for name in _PATHS if (path := getattr(options, name))}
     checkpoint.write_atomically(run.sources, json.dumps(known, indent=2).encode())
 
 
@@ -150,7 +148,7 @@ def run_training(options: TrainOptions, report: Report) -> TrainResult:
     Ctrl-C, SIGTERM and `max_minutes` end the run after the step at hand, saved; the result then says
     so. Raises a SrupError for unusable options, data, weights or disks, and DivergedError.
     """
-    if options.stage not in ("pixel", "gan", "both"):
+    if options.stage not in (None, *STAGES):
         raise UsageError(f"--stage must be pixel, gan or both, not {options.stage!r}")
     stopper = _Stopper(options.max_minutes)
     run = Run(resolve_folder(options))
@@ -158,7 +156,7 @@ def run_training(options: TrainOptions, report: Report) -> TrainResult:
     config = resolve_config(options, resumed)
     if options.resume:
         options = _recall_sources(options, run)
-    names = ["pixel", "gan"] if options.stage == "both" else [options.stage]
+    names = STAGES[options.stage or "both"]
     _check_folder(run, names, options.resume)
     device = _device(options.device)
     if device.type == "cpu":
@@ -192,10 +190,11 @@ def run_training(options: TrainOptions, report: Report) -> TrainResult:
                     report(Notice(f"{name} stage: {where}"))
                 stage, steps = _stage(config, name, generator, device, features)
                 results.append(core.train(name, stage, config, steps, material, run, report, stopper, parent))
-                if stopper.reason:
-                    break
                 parallel.from_first(None)  # the next stage starts from what process 0 has written
-    return TrainResult(run.folder, results, skipped, stopper.reason)
+                if not results[-1].complete:
+                    break
+        reason = parallel.from_first(stopper.reason) if not results[-1].complete else None
+    return TrainResult(run.folder, results, skipped, reason)
 
 
 class _Stopper:
@@ -300,12 +299,12 @@ def _start(config: TrainConfig, name: str, options: TrainOptions, run: Run) -> t
     if run.checkpoint(name).exists():
         return generator, None, f"continuing {run.checkpoint(name)}"
     source = options.init
-    if name == "gan" and run.best("pixel").exists() and (source is None or options.stage == "both"):
+    if name == "gan" and run.best("pixel").exists() and (source is None or options.stage != "gan"):
         source = run.best("pixel")
     if source is not None:
         load_generator(generator, source)
         return generator, sha256_of(source), f"starting from {source}"
-    if name == "pixel" or options.stage == "both":
+    if name == "pixel" or options.stage != "gan":
         return generator, None, "starting from fresh weights"
     try:
         loaded = weights.load(f"{config.model}:pixel", offline=options.offline)
