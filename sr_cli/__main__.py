@@ -73,7 +73,15 @@ def run(arguments: Sequence[str]) -> int:
 def main() -> NoReturn:
     """The `srup` script."""
     signal.signal(signal.SIGTERM, _raise_terminated)
-    sys.exit(run(sys.argv[1:]))
+    try:
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # before the boundary in `run` was up
+        code = INTERRUPTED
+    except _Terminated:
+        code = TERMINATED
+    for late in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(late, signal.SIG_IGN)  # all is done: what is left of the interpreter ends by itself
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -127,6 +127,8 @@ class _Journal:
                 if file.read(1) != b"\n":
                     text = "\n" + text  # the last line was cut off: ours must not continue it
             file.write(text.encode())  # one write in append mode: lines of two processes do not mix
+            file.flush()
+            os.fsync(file.fileno())  # before the output gets its name, even if the power fails
 
 
 def _parsed(line: bytes) -> _Entry | None:
