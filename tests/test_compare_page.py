@@ -390,3 +390,25 @@ def test_what_is_drawn_is_seen(browser: Browser, file: Path) -> None:
     assert red[:, : WIDTH // 2].sum() == 0
     assert red[:, WIDTH // 2 :].mean() > 0.2
     page.close()
+
+
+def test_tiles_meet_without_a_gap_or_a_shift(browser: Browser, tmp_path: Path) -> None:
+    """At 1:1 the canvas shows the very pixels of a lossless picture, across the tiles' seams."""
+    page = browser.open(make(tmp_path, size=(280, 180)), 1000, 1000)
+    settle(page)
+    page.key("1")
+    page.key("a")  # anything but the divider's default: bicubic everywhere
+    page.js("(() => { left.value = 1; left.dispatchEvent(new Event('change')); })()")
+    page.key("End")
+    page.js("comparison.state.split = 1; comparison.state.x = 560; comparison.state.y = 500; comparison.redraw()")
+    settle(page)
+    shown = page.js(
+        "(() => { const c = document.getElementById('canvas'), r = Math.round;"
+        "const x = r(c.width / 2 - comparison.state.x + 500), y = r(c.height / 2 - comparison.state.y + 450);"
+        "return [...c.getContext('2d').getImageData(x, y, 24, 100).data]; })()"
+    )
+    pixels = np.array(shown, np.uint8).reshape(100, 24, 4)[:, :, :3]
+    photo = Image.open(tmp_path / "photo.png").convert("RGB")
+    expected = np.asarray(photo.resize((1120, 720), Image.Resampling.BICUBIC))[450:550, 500:524]
+    assert np.array_equal(pixels, expected)
+    page.close()

@@ -368,6 +368,7 @@ def _page(
         "height": height,
         "scale": scale,
         "tile": page.TILE,
+        "margin": page.MARGIN,
         "format": pyramid.format,
         "quality": pyramid.quality,
         "coverage": round(pyramid.coverage, 4),
