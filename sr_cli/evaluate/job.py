@@ -232,7 +232,7 @@ Report = Callable[[EvalEvent], None]
 class _Contestant:
     name: str
     upscaler: engine.Upscaler
-    milliseconds: float | None
+    milliseconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -250,8 +250,10 @@ def run(options: EvalOptions, report: Report) -> Evaluation:
     cannot be had, UsageError for a device; all before the first image. What goes wrong with one image is in
     its scores.
     """
+    contestants = _contestants(options)  # before the sets: a misspelt model need not wait for a download
     sets = _sets(options, report)
-    contestants = _contestants(options)
+    if options.for_report:
+        contestants = [replace(contestant, milliseconds=_time(contestant.upscaler)) for contestant in contestants]
     found = perception.find(
         options.metrics,
         options.niqe_parameters,
@@ -339,7 +341,7 @@ def _contestants(options: EvalOptions) -> list[_Contestant]:
             offline=options.offline,
         )
         name = spec if names.count(name) > 1 else name
-        contestants.append(_Contestant(name, upscaler, _time(upscaler) if options.for_report else None))
+        contestants.append(_Contestant(name, upscaler))
     return contestants
 
 
@@ -391,7 +393,7 @@ class _Pipeline:
         self.dataset = dataset
 
     def run(self, pairs: Sequence[datasets.Pair]) -> Iterator[tuple[datasets.Pair, _Record]]:
-        workers = os.cpu_count() or 1
+        workers = self._workers()
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(workers) as scorer:
             reading: deque[Future[tuple[NDArray[np.uint8], Pixels]]] = deque()
             scoring: deque[tuple[datasets.Pair, Future[_Record]]] = deque()
@@ -410,6 +412,12 @@ class _Pipeline:
                 reader.shutdown(wait=False, cancel_futures=True)
                 scorer.shutdown(wait=False, cancel_futures=True)
                 raise
+
+    def _workers(self) -> int:
+        """Threads that score. Beside networks on the CPU there are few: these wait for the slowest of their own."""
+        cores = os.cpu_count() or 1
+        busy = any(c.upscaler.weights_sha256 and c.upscaler.device_name == "cpu" for c in self.contestants)
+        return max(1, cores // 4) if busy else cores
 
     def _read(self, pair: datasets.Pair) -> tuple[NDArray[np.uint8], Pixels]:
         hr, lr = datasets.load(pair)
