@@ -433,7 +433,7 @@ def machine(device: torch.device) -> dict[str, Any]:
     import torch
 
     facts: dict[str, Any] = {
-        "processor": _processor(),
+        "processor": processor(),
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -449,7 +449,8 @@ def machine(device: torch.device) -> dict[str, Any]:
     return facts
 
 
-def _processor() -> str:
+def processor() -> str:
+    """What the CPU calls itself."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

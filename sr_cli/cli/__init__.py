@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sr_cli import __version__
-from sr_cli.cli import bench, compare, models, train, upscale
+from sr_cli.cli import bench, compare, doctor, models, train, upscale
 from sr_cli.cli import eval as eval_command
 
 app = typer.Typer(
@@ -39,4 +39,5 @@ app.command(name="train")(train.train)
 app.command(name="eval")(eval_command.evaluate)
 app.command(name="bench")(bench.bench)
 app.command(name="compare")(compare.compare)
+app.command(name="doctor")(doctor.doctor)
 app.add_typer(models.app, name="models")

@@ -1,0 +1,89 @@
+"""`srup doctor`: what there is, and whether it works."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from sr_cli.cli import options as shared
+from sr_cli.cli.console import Console
+
+if TYPE_CHECKING:
+    from sr_cli.doctor import Diagnosis
+
+
+def doctor(json: shared.Json = False) -> int:
+    """Show versions, devices, backends, caches and weights, and test a small upscale.
+
+    Downloads nothing. Ends with 0 if all is well, 4 if weights are damaged, 1 for anything else.
+    """
+    from sr_cli.doctor import examine
+
+    console = Console(json_document=json)
+    diagnosis = examine()
+    if json:
+        console.document(_record(diagnosis))
+    else:
+        _tell(console, diagnosis)
+    for problem in diagnosis.problems:
+        console.error(problem)
+    return diagnosis.exit_code
+
+
+def _record(diagnosis: Diagnosis) -> dict[str, Any]:
+    record = asdict(diagnosis)
+    for item in (*record["places"], *record["weights"]):
+        item["path"] = None if item["path"] is None else str(item["path"])
+    return {"ok": not diagnosis.problems, **record}
+
+
+def _tell(console: Console, diagnosis: Diagnosis) -> None:
+    """A heading and its lines, for each kind of finding."""
+    choice = diagnosis.choice
+    _section(console, "Versions", [f"{name} {number}" for name, number in diagnosis.versions.items()])
+    if diagnosis.missing:
+        missing = [f"{name} (pip install '{extra}')" for name, extra in diagnosis.missing.items()]
+        _section(console, "Optional, not installed", missing)
+    devices = []
+    for device in diagnosis.devices:
+        total = "" if device.total_bytes is None else f" of {_size(device.total_bytes)}"
+        used = ", used" if choice and device.name in (choice.device, f"{choice.device}:0") else ""
+        devices.append(f"{device.name}: {device.description}, {_size(device.free_bytes)}{total} free{used}")
+    _section(console, "Devices", devices)
+    if choice is not None:
+        _section(
+            console,
+            "Used unless told otherwise",
+            [f"{choice.device} in {choice.precision}, {choice.threads} CPU threads, backend {choice.backend}"],
+        )
+    _section(
+        console,
+        "Backends",
+        [f"{name}: {reason or 'ready'}" for name, reason in diagnosis.backends.items()],
+    )
+    places = [
+        f"{place.path}: {place.what}, {_size(place.size)}, {_size(place.free)} free" for place in diagnosis.places
+    ]
+    _section(console, "Folders", places)
+    _section(
+        console, "Weights", [f"{r.name}:{r.stage}: {r.status}" for r in diagnosis.weights] or ["none in the manifest"]
+    )
+    test = diagnosis.self_test
+    verdict = "ok" if test.ok else "failed"
+    _section(console, "Self-test", [f"{verdict}: {test.model}, {test.seconds:.2f} s, {test.detail}"])
+    if not diagnosis.problems:
+        console.data("All is well.")
+
+
+def _section(console: Console, title: str, lines: list[str]) -> None:
+    console.data(title)
+    for line in lines:
+        console.data(f"  {line}")
+
+
+def _size(count: int) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000  # type: ignore[assignment]
+    return f"{count:.1f} GB"

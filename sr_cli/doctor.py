@@ -1,0 +1,273 @@
+"""What srup finds on this machine: versions, devices, backends, caches, weights, and one small upscale as a test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sr_cli import backends, engine, memory, weights
+from sr_cli.errors import SrupError, WeightsError
+from sr_cli.weights import manifest, registry
+from sr_cli.weights.registry import Verification
+
+if TYPE_CHECKING:
+    import torch
+
+REQUIRED = ("torch", "torchvision", "typer", "rich", "pillow", "numpy", "huggingface-hub", "safetensors")
+TOLERANCE = 4
+"""Levels of 255 by which the self-test may differ from fp32 on the CPU: fp16 and bf16 round."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """Something that networks can run on."""
+
+    name: str
+    """As `--device` takes it."""
+    description: str
+    """What it is."""
+    free_bytes: int
+    """Memory that can be taken now."""
+    total_bytes: int | None
+    """Memory that it has; None where that is not known."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What `auto` stands for here."""
+
+    device: str
+    """Of `--device auto`."""
+    precision: str
+    """Of `--precision auto`."""
+    backend: str
+    """Of the engine's automatic choice, for pictures large enough to repay converting the network."""
+    threads: int
+    """Threads that torch uses on the CPU."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder of ours."""
+
+    what: str
+    """What is in it."""
+    path: Path
+    """Where it is; it need not exist."""
+    size: int
+    """Bytes in it."""
+    free: int
+    """Bytes free on its disk."""
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """One small upscale, against the same in fp32 on the CPU."""
+
+    ok: bool
+    """Whether the two agree."""
+    model: str
+    """What was used."""
+    seconds: float
+    """Time of the upscale."""
+    detail: str
+    """How far they are apart, or what went wrong."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All findings."""
+
+    versions: dict[str, str]
+    """srup, Python, the system, and the packages that are installed."""
+    missing: dict[str, str]
+    """Optional packages that are not installed, and the extra that brings each."""
+    devices: tuple[Device, ...]
+    """What there is to run on; the CPU first."""
+    choice: Choice | None
+    """What `auto` stands for; None where torch cannot be imported."""
+    backends: dict[str, str | None]
+    """For the chosen device: why a backend cannot be used, None if it can."""
+    places: tuple[Place, ...]
+    """Caches and the user's own weights."""
+    weights: tuple[Verification, ...]
+    """All weights of the manifests, checked where they are on this machine."""
+    self_test: SelfTest
+    """Whether upscaling works."""
+    problems: tuple[str, ...]
+    """What is wrong, a line each; empty if all is well."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all is well, 4 if weights are all that is wrong, else 1."""
+        if not self.problems:
+            return 0
+        broken = [result for result in self.weights if result.error]
+        return WeightsError.exit_code if len(broken) == len(self.problems) else 1
+
+
+def examine() -> Diagnosis:
+    """Looks at everything; whatever is broken is a finding, not an error."""
+    problems: list[str] = []
+    installed, missing = _versions()
+    problems += [f"the package {name} is not installed" for name in REQUIRED if name not in installed]
+    try:
+        devices, choice, usable = _torch()
+    except (ImportError, OSError) as error:
+        problems.append(f"torch cannot be imported: {error}")
+        devices, choice, usable = (_cpu(),), None, {}
+    verified = _weights(problems)
+    test = _self_test(choice, verified)
+    if not test.ok:
+        problems.append(f"self-test: {test.detail}")
+    return Diagnosis(installed, missing, devices, choice, usable, _places(), verified, test, tuple(problems))
+
+
+def _versions() -> tuple[dict[str, str], dict[str, str]]:
+    import platform
+
+    from sr_cli import __version__
+
+    found = {"srup": __version__, "python": platform.python_version(), "system": platform.platform()}
+    missing: dict[str, str] = {}
+    for name, extra in {**dict.fromkeys(REQUIRED, ""), **_optional()}.items():
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            if extra:
+                missing[name] = f"srup[{extra}]"
+    return found, missing
+
+
+def _optional() -> dict[str, str]:
+    """Optional packages and their extra, as the installed metadata of srup says; none for a bare checkout."""
+    import re
+
+    try:
+        lines = requires("srup") or []
+    except PackageNotFoundError:
+        lines = []
+    found = {}
+    for line in lines:
+        match = re.match(r"""([\w.-]+)[^;]*;\s*extra\s*==\s*['"](\w+)['"]""", line)
+        if match and match[2] != "dev":
+            found[match[1]] = match[2]
+    return found
+
+
+def _cpu() -> Device:
+    from sr_cli.benchmark import processor
+
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        total = None
+    return Device("cpu", processor(), memory.free_bytes(), total)
+
+
+def _torch() -> tuple[tuple[Device, ...], Choice, dict[str, str | None]]:
+    """Devices, what `auto` stands for, and the backends of the chosen device."""
+    import torch
+
+    devices = [_cpu()]
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        devices.append(Device(f"cuda:{index}", torch.cuda.get_device_name(index), free, total))
+    if torch.backends.mps.is_available():
+        devices.append(Device("mps", "Apple GPU", memory.free_bytes(), None))
+    device = engine.choose_device("auto")
+    dtype = engine.choose_precision("auto", device)
+    choice = Choice(
+        device=str(device),
+        precision=_precision(dtype),
+        backend=backends.choose("auto", device, dtype),
+        threads=torch.get_num_threads(),
+    )
+    return tuple(devices), choice, {name: backends.missing(name, device) for name in backends.NAMES if name != "auto"}
+
+
+def _precision(dtype: torch.dtype) -> str:
+    return {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}[str(dtype).removeprefix("torch.")]
+
+
+def _places() -> tuple[Place, ...]:
+    from huggingface_hub import constants
+
+    places = [("your manifest, weights and data sets", manifest.home())]
+    places.append(("downloads, shared with other programs of the Hub", Path(constants.HF_HUB_CACHE)))
+    return tuple(Place(what, path, _size(path), shutil.disk_usage(_existing(path)).free) for what, path in places)
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the files in a folder; links are not followed, so nothing counts twice."""
+    return sum(path.lstat().st_size for path in _files(folder))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for root, _, names in os.walk(folder):
+        yield from (path for name in names if not (path := Path(root, name)).is_symlink())
+
+
+def _existing(path: Path) -> Path:
+    return next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+
+
+def _weights(problems: list[str]) -> tuple[Verification, ...]:
+    try:
+        verified = tuple(registry.verify([]))
+    except WeightsError as error:
+        problems.append(str(error))
+        return ()
+    problems += [f"{result.name}:{result.stage}: {result.error}" for result in verified if result.error]
+    return verified
+
+
+def _self_test(choice: Choice | None, verified: tuple[Verification, ...]) -> SelfTest:
+    """Upscales a small picture the way `srup upscale` would, and once more in the plainest way."""
+    good = [f"{result.name}:{result.stage}" for result in verified if result.status == "ok"]
+    spec = next((name for name in good if name.startswith("mesrgan:")), good[0] if good else None)
+    label = "bicubic" if choice is None else spec or "mesrgan with random weights"
+    picture = _picture()
+    started = time.perf_counter()
+    try:
+        if choice is None:
+            engine.Upscaler("bicubic").upscale(picture)
+            return SelfTest(True, label, time.perf_counter() - started, "no network was tested")
+        model = weights.load(spec, offline=True) if spec else _random()
+        upscaler = engine.Upscaler(model, backend=choice.backend, tile=24, overlap="full")
+        started = time.perf_counter()
+        result = upscaler.upscale(picture).pixels
+        seconds = time.perf_counter() - started
+        plain = engine.Upscaler(model, device="cpu", precision="fp32", backend="eager", tile=0, overlap="full")
+        apart = int(np.abs(result.astype(int) - plain.upscale(picture).pixels).max())
+        return SelfTest(apart <= TOLERANCE, label, seconds, f"at most {apart} of 255 levels from fp32 on the CPU")
+    except (SrupError, RuntimeError, OSError, ImportError) as error:
+        detail = " ".join(str(error).split()) or type(error).__name__
+        return SelfTest(False, label, time.perf_counter() - started, detail)
+
+
+def _picture() -> Any:
+    """(24, 32, 3): colours that run into each other, with an edge."""
+    rows, columns = np.mgrid[:24, :32]
+    picture = np.stack([rows * 9, columns * 7, 255 - rows * 4 - columns * 4], axis=2).astype(np.uint8)
+    picture[8:16, 10:22] = 255 - picture[8:16, 10:22]
+    return picture
+
+
+def _random() -> weights.LoadedModel:
+    """The preset mesrgan with seeded random weights, which begin near the bicubic enlargement."""
+    import torch
+
+    from sr_cli import models
+
+    generator = models.create(models.PRESETS["mesrgan"]).eval()
+    generator.reset_parameters(torch.Generator().manual_seed(0))
+    return weights.LoadedModel("mesrgan", None, generator, None, "0" * 64, Path(), None)
