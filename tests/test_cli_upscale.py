@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
+import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -56,8 +61,6 @@ def test_torch_is_not_imported_without_need(arguments: list[str], photo: Path, s
         "heavy = {'torch', 'torchvision', 'huggingface_hub', 'scipy'} & set(sys.modules)\n"
         "assert code == 0 and not heavy, (code, heavy)\n"
     )
-    import subprocess
-
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
 
@@ -186,3 +189,188 @@ def test_published_low_resolution_images(srup: Srup, shared: Path, tmp_path: Pat
     sr = np.asarray(Image.open(tmp_path / "sr.png"), float)
     luma = ((hr - sr) @ np.array([65.481, 128.553, 24.966]) / 255)[4:-4, 4:-4]
     assert 10 * np.log10(255**2 / np.mean(luma**2)) > 33.0
+
+
+# Pipes
+
+
+def _piped(data: bytes, *arguments: str, cwd: Path) -> CompletedProcess[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    command = [sys.executable, "-m", "sr_cli", "upscale", *arguments]
+    return subprocess.run(command, input=data, capture_output=True, timeout=120, cwd=cwd, env=environment)
+
+
+@pytest.mark.parametrize(("format", "signature"), [(None, b"\x89PNG"), ("jpg", b"\xff\xd8\xff"), ("webp", b"RIFF")])
+def test_from_standard_input_to_standard_output(
+    format: str | None, signature: bytes, photo: Path, tmp_path: Path
+) -> None:
+    wish = ["--format", format] if format else []
+    result = _piped(photo.read_bytes(), "-", "-o", "-", "-m", "bicubic", *wish, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(signature)
+    assert result.stderr == b""
+    assert Image.open(io.BytesIO(result.stdout)).size == (68, 48)
+
+
+def test_from_standard_input_to_a_file_and_a_folder(photo: Path, tmp_path: Path) -> None:
+    data = photo.read_bytes()
+    assert _piped(data, "-", "-o", "out.jpg", "-m", "bicubic", cwd=tmp_path).returncode == 0
+    assert Image.open(tmp_path / "out.jpg").size == (68, 48)
+    assert _piped(data, "-", "photo.png", "-o", "out", "-m", "bicubic", cwd=tmp_path).returncode == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"stdin_bicubic_x4.png", "photo_bicubic_x4.png"}
+
+
+@pytest.mark.parametrize(
+    ("data", "arguments", "code", "word"),
+    [
+        (b"", ["-", "-o", "-"], 3, b"empty"),
+        (b"no picture", ["-", "-o", "-"], 3, b"standard input"),
+        (b"", ["-"], 2, b"-o"),
+        (b"", ["-", "-o", "-", "--json"], 2, b"--json"),
+        (b"", ["-", "-o", "-", "--json-lines"], 2, b"--json"),
+        (b"", ["-", "photo.png", "-o", "-"], 2, b"standard output"),
+        (b"", ["-", "-o", "-", "--format", "bmp"], 2, b"bmp"),
+    ],
+)
+def test_pipes_that_make_no_sense(
+    data: bytes, arguments: list[str], code: int, word: bytes, photo: Path, tmp_path: Path
+) -> None:
+    result = _piped(data, *arguments, "-m", "bicubic", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (code, b"")
+    assert result.stderr.count(b"\n") == 1 and word in result.stderr
+
+
+def test_a_reader_that_has_gone_is_no_traceback(photo: Path, tmp_path: Path) -> None:
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8))
+    picture.save(tmp_path / "large.png")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    command = f"{sys.executable} -m sr_cli upscale large.png -m bicubic -o - | head -c 10 > head"
+    result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert "Traceback" not in result.stderr
+    assert (tmp_path / "head").read_bytes()[1:4] == b"PNG"
+
+
+# Events, notes, terminals
+
+_RESULT = {
+    "input": str,
+    "output": str,
+    "status": str,
+    "width": int,
+    "height": int,
+    "tiles": int,
+    "seconds": float,
+}
+_COMMON = {"event": str, "input": str, "index": int, "count": int}
+SCHEMA = {
+    "started": _COMMON,
+    "progress": {**_COMMON, "done": int, "total": int, "batch": float},
+    "done": {**_COMMON, **_RESULT},
+    "skipped": {**_COMMON, **_RESULT, "reason": str},
+    "failed": {**_COMMON, **_RESULT, "error": str, "exit_code": int},
+}
+"""As docs/upscale.md has it; `losses`, a list of str, may be there as well."""
+
+
+def test_json_lines_follow_the_documented_schema(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_file(dict(_with_weights(SMALL["srgan"]).state_dict()), tmp_path / "w.safetensors")
+    (tmp_path / "bad.png").write_text("no")
+    shutil.copy(photo, tmp_path / "clear.png")
+    command = ["upscale", "photo.png", "bad.png", "clear.png", "-m", "w.safetensors", "--tile", "8", "-o", "out"]
+    seen = set()
+    for extra in ([], ["--skip-existing"]):
+        assert run([*command, "--json-lines", *extra]) == 1
+        events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        for event in events:
+            shape = {key: type(value) for key, value in event.items() if key != "losses"}
+            assert shape == SCHEMA[event["event"]], event
+            assert event["count"] == 3 and 0 <= event["index"] < 3
+            seen.add(event["event"])
+        for index in range(3):
+            kinds = [event["event"] for event in events if event["index"] == index]
+            assert kinds[0] == "started" and kinds[-1] in ("done", "skipped", "failed")
+            assert set(kinds[1:-1]) <= {"progress"}
+    assert seen == set(SCHEMA)
+
+
+def test_the_documentation_names_every_event_and_key() -> None:
+    text = (Path(__file__).resolve().parents[1] / "docs/upscale.md").read_text("utf-8")
+    for event, keys in SCHEMA.items():
+        assert f"`{event}`" in text
+        for key in keys:
+            assert f"`{key}`" in text, key
+
+
+def test_quiet_and_verbose(photo: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run(["upscale", str(photo), "-m", "bicubic", "-o", str(tmp_path / "1.png"), "-q"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert run(["upscale", str(photo), "-m", "bicubic", "-o", str(tmp_path / "2.png")]) == 0
+    assert capsys.readouterr().err.count("\n") == 1
+    assert run(["upscale", str(photo), "-m", "bicubic", "-o", str(tmp_path / "3.png"), "-v"]) == 0
+    assert "bicubic on cpu" in capsys.readouterr().err
+
+
+def test_a_summary_lists_the_failures(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("bad", "worse"):
+        (tmp_path / f"{name}.jpg").write_text("no")
+    assert run(["upscale", str(tmp_path), "-m", "bicubic", "-o", str(tmp_path / "out")]) == 1
+    last = capsys.readouterr().err.splitlines()[-3:]
+    assert last[0] == "1 done, 2 failed"
+    assert "bad.jpg" in last[1] and "worse.jpg" in last[2]
+
+
+@pytest.mark.parametrize("no_colour", ["1", ""])
+def test_a_terminal_gets_a_bar_and_colours_only_if_wanted(no_colour: str, photo: Path, tmp_path: Path) -> None:
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1]), "TERM": "xterm-256color"}
+    environment.pop("NO_COLOR", None)
+    if no_colour:
+        environment["NO_COLOR"] = no_colour
+    shutil.copy(photo, tmp_path / "b.png")
+    command = [sys.executable, "-m", "sr_cli", "upscale", str(photo), str(tmp_path / "b.png"), "-m", "bicubic"]
+    with subprocess.Popen(command, stderr=theirs, stdout=subprocess.DEVNULL, env=environment) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # a closed terminal ends like this
+            while block := os.read(ours, 4096):
+                shown += block
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"2/2" in shown
+    coloured = re.search(rb"\x1b\[[0-9;]*(3[0-8]|9[0-7])[0-9;]*m", shown)
+    assert bool(coloured) != bool(no_colour), shown
+
+
+@pytest.mark.parametrize("mode", [[], ["--json"], ["--json-lines"], ["--dry-run"]])
+def test_names_are_never_printed_raw(
+    mode: list[str], photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    names = ["a\x1b[31m.png", "b\u202egnp.exe.png", "c\x9b31m.png", "d\nnew line.png", "e\udcff.png", "fine é.png"]
+    for name in names:
+        shutil.copy(photo, folder / name)
+    assert run(["upscale", str(folder), "-m", "bicubic", "-o", str(tmp_path / "out"), *mode]) == 0
+    out, err = capsys.readouterr()
+    printed = out + err
+    assert all(character == "\n" or character.isprintable() for character in printed), printed
+    if mode == ["--json"]:
+        assert [record["input"] for record in json.loads(out)["results"]] == [str(folder / name) for name in names]
+
+
+# Shell completion
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [("srup up", "upscale"), ("srup upscale --max-s", "--max-side"), ("srup upscale -m lan", "lanczos")],
+)
+def test_shell_completion(words: str, offered: str, srup: Srup) -> None:
+    count = str(len(words.split()) - 1)
+    result = srup(_SRUP_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=count)
+    assert (result.returncode, result.stdout.split(), result.stderr) == (0, [offered], "")
+    assert "complete" in srup("--show-completion", SHELL="/bin/bash").stdout

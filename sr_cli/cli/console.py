@@ -50,11 +50,11 @@ class Console:
 
     def document(self, value: dict[str, Any]) -> None:
         """The single JSON document of `--json`. Numbers that are not finite become null."""
-        print(json.dumps(_finite(value), ensure_ascii=False, indent=2, allow_nan=False), flush=True)
+        print(_json(value, indent=2), flush=True)
 
     def event(self, value: dict[str, Any]) -> None:
         """One line of `--json-lines`."""
-        print(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False), flush=True)
+        print(_json(value), flush=True)
 
     def data(self, text: str) -> None:
         """A line of result on standard output, for people."""
@@ -119,6 +119,14 @@ def rich_console(stream: Any) -> RichConsole:
     # Where output is not a terminal (a pipe, a file), tables keep their width instead of Rich's 80 columns.
     width = None if stream.isatty() else 160
     return RichConsole(file=stream, width=width, highlight=False)
+
+
+def _json(value: dict[str, Any], indent: int | None = None) -> str:
+    """JSON that can be shown anywhere: readable where it is printable, escaped where a file name is not."""
+    text = json.dumps(_finite(value), ensure_ascii=False, indent=indent, allow_nan=False)
+    if all(line.isprintable() for line in text.split("\n")):
+        return text
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Literal
 
 import typer
@@ -48,3 +49,15 @@ def _number(text: str, option: str, words: str) -> int:
     if not text.isdecimal():
         raise UsageError(f"{option} must be {words} or a number of at least 0, not {text!r}")
     return int(text)
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """For shell completion: names of models and their stages that begin like this."""
+    from sr_cli.errors import WeightsError
+    from sr_cli.weights import read_manifest
+
+    names = ["bicubic", "lanczos"]
+    with suppress(WeightsError):  # a broken manifest is for the command itself to report
+        for entry in read_manifest().models.values():
+            names += [entry.name, *(f"{entry.name}:{stage}" for stage in entry.stages)]
+    return [name for name in names if name.startswith(incomplete)]

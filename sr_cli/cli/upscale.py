@@ -24,7 +24,13 @@ def upscale(
         str | None, typer.Option("-o", "--output", help="Output file, or folder (made if need be); - is stdout.")
     ] = None,
     model: Annotated[
-        str, typer.Option("-m", "--model", help="Model name, name:stage, path to .safetensors, bicubic or lanczos.")
+        str,
+        typer.Option(
+            "-m",
+            "--model",
+            help="Model name, name:stage, path to .safetensors, bicubic or lanczos.",
+            autocompletion=shared.complete_model,
+        ),
     ] = "mesrgan",
     scale: Annotated[float | None, typer.Option("--scale", metavar="1..16", help="Factor. [4]")] = None,
     width: Annotated[int | None, typer.Option("--width", help="Columns of the result, instead of a factor.")] = None,
@@ -100,13 +106,15 @@ def upscale(
     with console.progress("starting") as bar:
 
         def report(event: UpscaleEvent) -> None:
-            if event.kind in ("started", "progress"):
-                bar.update(event.batch * event.count, event.count, event.input.name)
             if event.kind == "note":
                 console.note(event.text)
-            elif event.kind == "detail":
+                return
+            if event.kind == "detail":
                 console.detail(event.text)
-            elif json_lines:
+                return
+            name = event.input.name if event.kind == "started" else None
+            bar.update(event.batch * event.count, event.count, name)
+            if json_lines:
                 console.event(_event(event))
             elif event.result is not None:
                 _tell(console, event.result)
