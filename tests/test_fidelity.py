@@ -208,3 +208,20 @@ def test_srup_upscale_takes_it(srup: Any, home: Path, tmp_path: Path) -> None:
     assert np.array_equal(Image.open(tmp_path / "half.png"), expected)
     refused = srup("upscale", "in.png", "-m", "bicubic", "--fidelity", "0.5", SRUP_HOME=str(home))
     assert refused.returncode == 2 and "bicubic has none" in refused.stderr
+
+
+@pytest.mark.usefixtures("pair")
+def test_srup_eval_takes_it(srup: Any, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    Image.fromarray((np.random.default_rng(0).random((48, 64, 3)) * 255).astype(np.uint8)).save(tmp_path / "set/a.png")
+    scores = []
+    for options in (["--fidelity", "0"], ["--fidelity", "1"], ["--fidelity", "1", "--ensemble"]):
+        done = srup(
+            "eval", "--data", "set", "-m", "mine", "-m", "bicubic", "--metrics", "psnr_y", "--json", *options,
+            SRUP_HOME=str(home),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        document = json.loads(done.stdout)
+        assert document["fidelity"] == float(options[1]) and document.get("ensemble", False) == (len(options) == 3)
+        scores.append([result["metrics"]["psnr_y"] for result in document["results"]])
+    assert len({row[0] for row in scores}) == 3 and len({row[1] for row in scores}) == 1

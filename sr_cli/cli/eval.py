@@ -34,9 +34,8 @@ def evaluate(
         typer.Option("--metrics", help="psnr_y, ssim_y, psnr_rgb, ssim_rgb, rmse, niqe, nrqm, pi. Repeatable."),
     ] = None,
     protocol: Annotated[str | None, typer.Option("--protocol", help="standard or poster. [standard]")] = None,
-    fidelity: Annotated[
-        float | None, typer.Option("--fidelity", help="0 to 1: from a model's GAN weights to its pixel weights.")
-    ] = None,
+    fidelity: shared.Fidelity = None,
+    ensemble: shared.Ensemble = False,
     device: shared.Device = "auto",
     precision: shared.Precision = "auto",
     against: Annotated[str | None, typer.Option("--against", help="poster: beside its Table 1.")] = None,
@@ -74,6 +73,7 @@ def evaluate(
         protocol=protocol,
         against=against,
         fidelity=fidelity,
+        ensemble=ensemble,
         device=device,
         precision=precision,
         save_images=save_images,

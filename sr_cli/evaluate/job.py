@@ -47,6 +47,8 @@ class EvalOptions:
     """`poster`: put the poster's Table 1 beside the results."""
     fidelity: float | None = None
     """0 to 1: weights between a model's GAN and pixel stages; None: the stage's own."""
+    ensemble: bool = False
+    """Average the results of the eight flips and rotations."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
     precision: str = "auto"
@@ -155,6 +157,8 @@ class Evaluation:
     """What they are compared with."""
     fidelity: float | None = None
     """The blend of GAN and pixel weights, where one was asked for."""
+    ensemble: bool = False
+    """Whether flips and rotations were averaged."""
     crops: Mapping[tuple[str, str], crops.Crop] = field(default_factory=dict)
     """By data set and image, for a report."""
 
@@ -174,6 +178,7 @@ class Evaluation:
             "precision": self.precision,
             "version": __version__,
             **({} if self.fidelity is None else {"fidelity": self.fidelity}),
+            **({"ensemble": True} if self.ensemble else {}),
             "results": [_model_dict(result) for result in self.results],
         }
         if self.against:
@@ -338,6 +343,7 @@ def _contestants(options: EvalOptions) -> list[_Contestant]:
             device=options.device,
             precision=options.precision,
             fidelity=None if plain else options.fidelity,
+            ensemble=options.ensemble,
             offline=options.offline,
         )
         name = spec if names.count(name) > 1 else name
@@ -371,6 +377,7 @@ def _depends_on(
         "metrics": options.metrics,
         "available": [found.niqe is not None, found.nrqm is not None],
         "fidelity": options.fidelity,
+        "ensemble": options.ensemble,
         "save_images": options.save_images and options.save_images.resolve(),
         "for_report": options.for_report,
         "models": [
@@ -513,6 +520,7 @@ def _evaluation(
         tuple(results),
         options.against,
         options.fidelity,
+        options.ensemble,
         {key: record.crop for key, record in records.items() if record.crop},
     )
 

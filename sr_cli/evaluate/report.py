@@ -35,6 +35,8 @@ def render(evaluation: Evaluation) -> str:
     setting = f"srup {__version__}, {evaluation.device}, {evaluation.precision}, {date.today().isoformat()}"
     if evaluation.fidelity is not None:
         setting += f", fidelity {evaluation.fidelity:g}"
+    if evaluation.ensemble:
+        setting += ", ensemble of flips and rotations"
     names = list(dict.fromkeys(result.dataset for result in evaluation.results))
     return string.Template(template).substitute(
         title=f"Evaluation on {escape(_listed(names))}",
