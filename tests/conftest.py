@@ -66,3 +66,20 @@ def fake_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHu
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
         yield server
+
+
+@pytest.fixture
+def srup_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    """As `srup`, but in this process: seconds faster where torch is loaded already."""
+
+    def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        from sr_cli.__main__ import run as run_command
+
+        monkeypatch.chdir(tmp_path)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        capfd.readouterr()
+        code = run_command([*map(str, arguments)])
+        return subprocess.CompletedProcess(list(arguments), code, *capfd.readouterr())
+
+    return run

@@ -324,9 +324,9 @@ def test_a_model_named_twice(photo: Path) -> None:
         run(photo, "first", "first:pixel")
 
 
-def test_command_line(srup: Any, photo: Path, models: Path, tmp_path: Path) -> None:
+def test_command_line(srup_here: Any, photo: Path, models: Path, tmp_path: Path) -> None:
     environment = {"SRUP_HOME": str(models)}
-    done = srup(
+    done = srup_here(
         "compare", photo, "-m", "first", "-m", "lanczos", "-o", "out.html", "--png", "sheet.png", "--json",
         "--crop", "0,0,40,30", **environment,
     )  # fmt: skip
@@ -334,11 +334,11 @@ def test_command_line(srup: Any, photo: Path, models: Path, tmp_path: Path) -> N
     document = json.loads(done.stdout)
     assert document["page_bytes"] == (tmp_path / "out.html").stat().st_size
     assert [layer["label"] for layer in document["layers"]] == ["Original", "Bicubic", "first:pixel", "Lanczos"]
-    again = srup("compare", photo, "-m", "lanczos", "-o", "out.html")
+    again = srup_here("compare", photo, "-m", "lanczos", "-o", "out.html")
     assert again.returncode == 6 and "already exists" in again.stderr
-    wrong = srup("compare", photo, "-m", "lanczos", "--crop", "1,2,3")
+    wrong = srup_here("compare", photo, "-m", "lanczos", "--crop", "1,2,3")
     assert wrong.returncode == 2 and "X,Y,W,H" in wrong.stderr
-    plain = srup("compare", photo, "-m", "lanczos")
+    plain = srup_here("compare", photo, "-m", "lanczos")
     assert plain.returncode == 0 and "photo_compare.html" in plain.stderr and not plain.stdout
 
 

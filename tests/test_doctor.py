@@ -93,14 +93,14 @@ def test_an_upscale_that_fails_or_is_wrong(monkeypatch: pytest.MonkeyPatch) -> N
     assert "128 of 255" in doctor.examine().problems[0]
 
 
-def test_command_line(srup: Any, mine: Path) -> None:
-    done = srup("doctor", "--json", SRUP_HOME=str(mine))
+def test_command_line(srup_here: Any, mine: Path) -> None:
+    done = srup_here("doctor", "--json", SRUP_HOME=str(mine))
     document = json.loads(done.stdout)
     assert done.returncode == (0 if document["ok"] else 4), done.stderr
     assert {"versions", "devices", "choice", "backends", "places", "weights", "self_test"} <= document.keys()
     assert {"mine:pixel"} <= {f"{w['name']}:{w['stage']}" for w in document["weights"]}
     (mine / "weights" / "mine-pixel.safetensors").write_bytes(b"nothing")
-    done = srup("doctor", SRUP_HOME=str(mine))
+    done = srup_here("doctor", SRUP_HOME=str(mine))
     assert done.returncode == 4
     assert "mine:pixel" in done.stderr and "mine:pixel: damaged" in done.stdout
     assert "Self-test\n  ok" in done.stdout and "All is well" not in done.stdout

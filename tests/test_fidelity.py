@@ -199,24 +199,24 @@ def test_a_file_that_no_manifest_knows(home: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("pair")
-def test_srup_upscale_takes_it(srup: Any, home: Path, tmp_path: Path) -> None:
+def test_srup_upscale_takes_it(srup_here: Any, home: Path, tmp_path: Path) -> None:
     Image.fromarray((PICTURE * 255).astype(np.uint8)).save(tmp_path / "in.png")
     for name, options in {"half": ["--fidelity", "0.5"], "gan": ["--fidelity", 0, "--ensemble"]}.items():
-        done = srup("upscale", "in.png", "-m", "mine", *options, "-o", f"{name}.png", SRUP_HOME=str(home))
+        done = srup_here("upscale", "in.png", "-m", "mine", *options, "-o", f"{name}.png", SRUP_HOME=str(home))
         assert done.returncode == 0, done.stderr
     expected = Upscaler("mine", device="cpu", fidelity=0.5)(Image.open(tmp_path / "in.png"))
     assert np.array_equal(Image.open(tmp_path / "half.png"), expected)
-    refused = srup("upscale", "in.png", "-m", "bicubic", "--fidelity", "0.5", SRUP_HOME=str(home))
+    refused = srup_here("upscale", "in.png", "-m", "bicubic", "--fidelity", "0.5", SRUP_HOME=str(home))
     assert refused.returncode == 2 and "bicubic has none" in refused.stderr
 
 
 @pytest.mark.usefixtures("pair")
-def test_srup_eval_takes_it(srup: Any, home: Path, tmp_path: Path) -> None:
+def test_srup_eval_takes_it(srup_here: Any, home: Path, tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     Image.fromarray((np.random.default_rng(0).random((48, 64, 3)) * 255).astype(np.uint8)).save(tmp_path / "set/a.png")
     scores = []
     for options in (["--fidelity", "0"], ["--fidelity", "1"], ["--fidelity", "1", "--ensemble"]):
-        done = srup(
+        done = srup_here(
             "eval", "--data", "set", "-m", "mine", "-m", "bicubic", "--metrics", "psnr_y", "--json", *options,
             SRUP_HOME=str(home),
         )  # fmt: skip
