@@ -63,7 +63,7 @@ class TrainOptions:
     batch: int | None = None
     patch: int | None = None
     lr: float | None = None
-    """Peak learning rate of the generator, and of the discriminator."""
+    """Peak learning rate of the generator; the discriminator's keeps its ratio to it."""
     degrade: str | None = None
     """`none` or `photo`."""
     seed: int | None = None
@@ -109,7 +109,9 @@ def resolve_config(options: TrainOptions, resumed: Path | None = None) -> TrainC
     if options.steps is not None:
         pixel["steps"] = gan["steps"] = options.steps
     if options.lr is not None:
-        pixel["generator"] = gan["generator"] = gan["discriminator"] = {"lr": options.lr}
+        ratio = config.gan.discriminator.lr / config.gan.generator.lr
+        pixel["generator"] = gan["generator"] = {"lr": options.lr}
+        gan["discriminator"] = {"lr": options.lr * ratio}
     if options.feature_net is not None:
         gan["feature_net"] = options.feature_net
     config = override(config, {**flags, "pixel": pixel, "gan": gan})
