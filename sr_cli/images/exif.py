@@ -7,6 +7,7 @@ Source: TIFF 6.0, section 2 (header, directories, types); CIPA DC-008 (EXIF 2.32
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -87,20 +88,25 @@ def edited(data: bytes, *, upright: bool = False, size: tuple[int, int] | None =
     Only entries that are there are changed; a block that is cut off is changed as far as it goes.
     """
     block = _Block(data)
-    try:
-        ifd = block.unpack("I", 4)
-        if not thumbnail:
-            _drop_thumbnail(block, ifd)
-        wanted = {ORIENTATION: 1} if upright else {}
-        if size is not None:
-            wanted |= {IMAGE_WIDTH: size[0], IMAGE_LENGTH: size[1], PIXEL_X: size[0], PIXEL_Y: size[1]}
-        for directory in [ifd, *_exif_ifds(block, ifd)]:
-            for entry in block.entries(directory):
-                if entry.tag in wanted and block.value(entry) is not None:
-                    block.set_value(entry, wanted[entry.tag])
-    except struct.error:
-        pass  # as far as it goes
+    wanted = {ORIENTATION: 1} if upright else {}
+    if size is not None:
+        wanted |= {IMAGE_WIDTH: size[0], IMAGE_LENGTH: size[1], PIXEL_X: size[0], PIXEL_Y: size[1]}
+    # Each part for itself: where one finds its end, the others must not be left undone.
+    with contextlib.suppress(struct.error):
+        _set_values(block, block.unpack("I", 4), wanted)
+    with contextlib.suppress(struct.error):
+        for ifd in _exif_ifds(block, block.unpack("I", 4)):
+            _set_values(block, ifd, wanted)
+    if not thumbnail:
+        with contextlib.suppress(struct.error):
+            _drop_thumbnail(block, block.unpack("I", 4))
     return bytes(block.data)
+
+
+def _set_values(block: _Block, ifd: int, wanted: dict[int, int]) -> None:
+    for entry in block.entries(ifd):
+        if entry.tag in wanted and block.value(entry) is not None:
+            block.set_value(entry, wanted[entry.tag])
 
 
 def _exif_ifds(block: _Block, ifd: int) -> list[int]:
