@@ -350,6 +350,17 @@ def test_losses_are_said() -> None:
     assert said["WEBP"] == ["16 bits per sample become 8"]
 
 
+def test_a_colour_space_that_only_png_can_name_is_reported(tmp_path: Path) -> None:
+    """gAMA 1.0 (linear light) without an ICC profile; gAMA 1/2.2 is sRGB to everyone."""
+    for gamma, expected in ((100_000, ["the colour space, which is not sRGB"]), (45_455, [])):
+        photo = Photo(colours(), colour_chunks=((b"gAMA", gamma.to_bytes(4, "big")),))
+        write(photo, tmp_path / f"{gamma}.png")
+        again = read(tmp_path / f"{gamma}.png")
+        assert again.colour_chunks == photo.colour_chunks
+        assert [loss.split(" and not")[0] for loss in losses(again, OUTPUT_FORMATS[1])] == expected
+        assert losses(again, OUTPUT_FORMATS[0]) == []
+
+
 def test_metadata_too_large_for_jpeg_do_not_stop_it(tmp_path: Path) -> None:
     photo = Photo(colours(), exif=b"II*\0" + bytes(70_000), xmp=bytes(70_000), iptc=bytes(70_000))
     write(photo, tmp_path / "a.jpg")

@@ -22,6 +22,7 @@ from sr_cli.images.formats import OutputFormat
 from sr_cli.images.photo import Photo, PhotoSequence, Pixels, without_metadata
 
 JPEG_QUALITY, WEBP_QUALITY = 95, 90
+_STRIPE_ROWS = 128
 _JPEG_SEGMENT = 65_533  # bytes that one APP segment can hold
 _JPEG_XMP_PREFIX = 29
 
@@ -98,8 +99,12 @@ def losses(photo: Photo, output: OutputFormat) -> list[str]:
             lost.append("EXIF over 64 KB is left out")
         if photo.xmp is not None and not _fits_jpeg(photo.xmp, _JPEG_XMP_PREFIX):
             lost.append("XMP over 64 KB is left out")
-    if output is formats.WEBP and (photo.iptc or photo.text):
-        lost.append("IPTC and text are left out")
+    if output is formats.WEBP and photo.iptc:
+        lost.append("IPTC is left out")
+    if output is not formats.PNG and any(key != "Comment" or output is not formats.JPEG for key, _ in photo.text):
+        lost.append("text is left out")
+    if output is not formats.PNG and photo.icc_profile is None and not png.says_srgb(photo):
+        lost.append("the colour space, which is not sRGB and not given as an ICC profile, is left out")
     return lost
 
 
@@ -162,21 +167,21 @@ class _Encoder:
 
     def _png(self, frames: Iterator[Photo], file: BinaryIO) -> None:
         first = next(frames)
-        samples = _samples(first)
         count = len(self._sequence.frames)
         fitting = first.icc_profile if _profile_fits(first) else None
         with png.PngWriter(
             file,
             first.width,
             first.height,
-            channels=samples.shape[2],
+            channels=first.pixels.shape[2] + (first.alpha is not None),
             bits=first.bits,
             chunks=png.metadata_chunks(replace(first, icc_profile=fitting)),
             frames=count,
             plays=self._sequence.plays,
         ) as writer:
             if count == 1:
-                writer.write(samples)
+                for stripe in _stripes(first):
+                    writer.write(_samples(stripe))
                 return
             shown: Pixels | None = None
             for photo, duration in zip(itertools.chain([first], frames), self._sequence.durations_ms, strict=True):
@@ -235,15 +240,27 @@ def to_8_bits(samples: Pixels) -> Pixels:
     if samples.dtype == np.uint8:
         return samples
     result = np.empty(samples.shape, np.uint8)
-    for top in range(0, len(samples), 256):  # in stripes: the wider type would double the memory
-        result[top : top + 256] = (samples[top : top + 256].astype(np.uint32) + 128) // 257
+    for top in range(0, len(samples), _STRIPE_ROWS):  # the wider type for all of it would triple the memory
+        rows = samples[top : top + _STRIPE_ROWS]
+        result[top : top + _STRIPE_ROWS] = (rows.astype(np.uint32) + 128) // 257
     return result
 
 
 def on_white(pixels: Pixels, alpha: Pixels) -> Pixels:
     """8-bit pixels (H, W, C) laid on white."""
-    share = alpha.astype(np.float32)[..., None] / np.float32(255)
-    return np.rint(255 + (pixels - np.float32(255)) * share).astype(np.uint8)
+    result = np.empty(pixels.shape, np.uint8)
+    for top in range(0, len(pixels), _STRIPE_ROWS):
+        rows = slice(top, top + _STRIPE_ROWS)
+        share = alpha[rows].astype(np.float32)[..., None] / np.float32(255)
+        result[rows] = np.rint(255 + (pixels[rows] - np.float32(255)) * share)
+    return result
+
+
+def _stripes(photo: Photo) -> Iterator[Photo]:
+    """The photo's rows in portions, so that no second copy of all of it is needed."""
+    for top in range(0, photo.height, _STRIPE_ROWS):
+        alpha = None if photo.alpha is None else photo.alpha[top : top + _STRIPE_ROWS]
+        yield Photo(photo.pixels[top : top + _STRIPE_ROWS], alpha)
 
 
 def _samples(photo: Photo) -> Pixels:

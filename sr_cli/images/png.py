@@ -32,6 +32,9 @@ Chunk: TypeAlias = tuple[bytes, bytes]
 _COLOUR_CHUNKS = (b"cICP", b"mDCV", b"cLLI", b"sRGB", b"gAMA", b"cHRM")
 _GRAY, _RGB, _PALETTE, _GRAY_ALPHA, _RGB_ALPHA = 0, 2, 3, 4, 6
 _SAMPLES = {_GRAY: 1, _RGB: 3, _PALETTE: 1, _GRAY_ALPHA: 2, _RGB_ALPHA: 4}
+# In units of 1/100,000 (11.3.2.1, 11.3.2.2, 11.3.2.5).
+_SRGB_GAMMA = struct.pack(">I", 45455)
+_SRGB_PRIMARIES = struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
 _XMP_KEYWORD = "XML:com.adobe.xmp"
 _RAW_PROFILE = "Raw profile type "
 _INCH = 0.0254
@@ -278,6 +281,18 @@ def _text_chunk(keyword: str, text: str) -> Chunk:
         return b"iTXt", key + bytes(5) + text.encode()
 
 
+def says_srgb(photo: Photo) -> bool:
+    """Whether the photo's PNG colour chunks say no more than what every viewer assumes without them: sRGB."""
+    chunks = dict(photo.colour_chunks)
+    if b"cICP" in chunks:
+        return False
+    gamma, primaries = chunks.get(b"gAMA", _SRGB_GAMMA), chunks.get(b"cHRM", _SRGB_PRIMARIES)
+    if b"sRGB" in chunks or len(gamma) != 4 or len(primaries) != 32:
+        return True
+    stored, expected = (struct.unpack(">9I", part) for part in (gamma + primaries, _SRGB_GAMMA + _SRGB_PRIMARIES))
+    return all(abs(a - b) <= 100 for a, b in zip(stored, expected, strict=True))
+
+
 class PngWriter:
     """A PNG file written as its rows arrive, compressed on all cores; at most a few MB are kept in memory.
 
@@ -333,16 +348,17 @@ class PngWriter:
         self._begin(high, wide)
 
     def write(self, rows: Pixels) -> None:
-        """The next rows (n, width, channels) of the type that `bits` says."""
-        raw = np.ascontiguousarray(rows, dtype=">u2" if self._bits == 16 else np.uint8)
-        raw = raw.reshape(len(rows), -1).view(np.uint8)
-        if raw.shape[1] != self._row_bytes or len(raw) > self._rows_left:
+        """The next rows (n, width, channels) of the type that `bits` says; not to be changed afterwards."""
+        if rows[:1].size * self._bits // 8 != self._row_bytes or len(rows) > self._rows_left:
             raise ValueError(f"{rows.shape} does not fit into what is left of the picture")
-        self._rows_left -= len(raw)
-        self._waiting.append(raw)
-        self._rows_waiting += len(raw)
-        if self._rows_waiting >= self._stripe_rows:
-            self._submit()
+        self._rows_left -= len(rows)
+        for top in range(0, len(rows), self._stripe_rows):
+            part = rows[top : top + self._stripe_rows]
+            raw = np.ascontiguousarray(part, dtype=">u2" if self._bits == 16 else np.uint8)
+            self._waiting.append(raw.reshape(len(part), -1).view(np.uint8))
+            self._rows_waiting += len(part)
+            if self._rows_waiting >= self._stripe_rows:
+                self._submit()
 
     def close(self) -> None:
         """Writes what is left. Raises ValueError if rows are missing."""
@@ -373,12 +389,10 @@ class PngWriter:
         self._header = b"\x78\x5e"  # zlib: a window of 32 KB, compressed fast
 
     def _submit(self) -> None:
-        raw = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting)
+        stripe = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting)
         self._waiting, self._rows_waiting = [], 0
-        for start in range(0, len(raw), self._stripe_rows):
-            stripe = raw[start : start + self._stripe_rows]
-            self._pieces.submit(_deflated, self._above, stripe)
-            self._above = stripe[-1]
+        self._pieces.submit(_deflated, self._above, stripe)
+        self._above = stripe[-1].copy()
 
     def _put(self, piece: _Piece) -> None:
         self._adler = _adler32_joined(self._adler, piece.adler, piece.size)

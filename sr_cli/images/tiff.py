@@ -408,16 +408,15 @@ class TiffWriter:
 
     def page(self, photo: Photo, *, several: bool = False) -> None:
         """The next picture. several: it is one page of many (section 8, NewSubfileType)."""
-        samples = photo.pixels
-        if photo.alpha is not None:
-            samples = np.concatenate([samples, photo.alpha[..., None]], axis=2)
-        order = self._layout.order if photo.bits == 16 else "|"
-        rows = max(1, _STRIPE_BYTES // (samples[0].size * samples.itemsize))
+        stored = np.dtype("u1" if photo.bits == 8 else f"{self._layout.order}u2")
+        samples = photo.pixels.shape[2] + (photo.alpha is not None)
+        rows = max(1, _STRIPE_BYTES // (photo.width * samples * stored.itemsize))
         self._strips = []
         for top in range(0, photo.height, rows):
-            self._pieces.submit(_deflated, samples[top : top + rows], np.dtype(f"{order}u{samples.itemsize}"))
+            alpha = None if photo.alpha is None else photo.alpha[top : top + rows]
+            self._pieces.submit(_deflated, photo.pixels[top : top + rows], alpha, stored)
         self._pieces.finish()
-        self._directory(self._describe(photo, samples.shape[2], rows, several))
+        self._directory(self._describe(photo, samples, rows, several))
 
     def _describe(self, photo: Photo, samples: int, rows: int, several: bool) -> Directory:
         """The page's tags. EXIF is in this file's byte order, so its values are carried as they are."""
@@ -479,8 +478,10 @@ class TiffWriter:
         self._pieces.__exit__(kind, value, trace)
 
 
-def _deflated(rows: Pixels, stored: np.dtype[np.unsignedinteger]) -> bytes:
-    """Rows (n, W, samples) as differences from the pixel to the left, in the byte order `stored`, deflated."""
+def _deflated(rows: Pixels, alpha: Pixels | None, stored: np.dtype[np.unsignedinteger]) -> bytes:
+    """Rows (n, W, C) and their alpha (n, W) as differences from the pixel to the left, as `stored`, deflated."""
+    if alpha is not None:
+        rows = np.concatenate([rows, alpha[..., None]], axis=2)
     differences = rows.copy()
     differences[:, 1:] -= rows[:, :-1]
     return zlib.compress(np.ascontiguousarray(differences, dtype=stored).data, _LEVEL)
