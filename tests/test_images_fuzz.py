@@ -45,7 +45,7 @@ from sr_cli.images import (
 
 LONG = int(os.environ.get("SRUP_FUZZ_FILES", "10000"))
 LIMITS = Limits(max_pixels=1_000_000, max_frames=50, max_metadata_bytes=1_000_000)
-HANGS_AFTER_S = 120
+HANGS_AFTER_S, GREEDY_MB = 120, 300
 
 
 def scene(channels: int, bits: int = 8, height: int = 21, width: int = 33) -> np.ndarray[Any, Any]:
@@ -217,6 +217,7 @@ def check(name: str, seed: int) -> bool:
     """Whether the mutated file is still a picture. Anything but a `SrupError` of one line passes through."""
     data = mutated(name, seed)
     faulthandler.dump_traceback_later(HANGS_AFTER_S, exit=True)
+    before = peak_memory_mb()
     try:
         attempt(lambda: probe(io.BytesIO(data), limits=LIMITS))
         first = attempt(lambda: read(io.BytesIO(data), limits=LIMITS))
@@ -230,7 +231,17 @@ def check(name: str, seed: int) -> bool:
                 np.testing.assert_array_equal(again.frames[0].pixels, sequence.frames[0].pixels)
         return True
     finally:
+        if peak_memory_mb() - before > GREEDY_MB:
+            raise AssertionError(f"{name} with seed {seed} took more than {GREEDY_MB} MB")
         faulthandler.cancel_dump_traceback_later()
+
+
+def peak_memory_mb() -> int:
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "linux" else 2**20)
 
 
 def encoded(sequence: PhotoSequence, format: str) -> bytes:

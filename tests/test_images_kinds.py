@@ -309,6 +309,24 @@ def test_too_many_frames_name_their_option(tmp_path: Path) -> None:
         assert read(tmp_path / f"a.{suffix}", limits=Limits(max_pixels=600)).width == 30
 
 
+def test_a_frame_larger_than_the_animation_says_is_refused(tmp_path: Path) -> None:
+    frames = tuple(Photo(moving(n)[..., :3]) for n in range(2))
+    write_all(PhotoSequence(frames, "animation", (40, 40)), tmp_path / "a.gif")
+    data = bytearray((tmp_path / "a.gif").read_bytes())
+    second = data.index(b"\x2c", data.index(b"\x2c") + 10)  # the second image descriptor (GIF89a, section 20)
+    data[second + 5 : second + 9] = b"\x60\xea\x60\xea"  # 60,000 by 60,000
+    (tmp_path / "a.gif").write_bytes(data)
+    with pytest.raises(InputError, match=r"--max-pixels|damaged"):
+        read_all(tmp_path / "a.gif")
+
+
+def test_a_deep_tiff_up_to_the_limit_is_read(tmp_path: Path) -> None:
+    photo = Photo(np.full((300, 400, 3), 513, np.uint16))
+    write(photo, tmp_path / "a.tif")
+    limits = Limits(max_pixels=300 * 400)
+    np.testing.assert_array_equal(read(tmp_path / "a.tif", limits=limits).pixels, photo.pixels)
+
+
 def test_a_picture_with_others_behind_it_gives_the_first(tmp_path: Path) -> None:
     images = [Image.fromarray(colours(seed=n)) for n in range(3)]
     images[0].save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=images[1:], quality=98)

@@ -41,7 +41,7 @@ def read_all(source: Path | BinaryIO, *, limits: Limits | None = None) -> PhotoS
 
 
 def _read(source: Path | BinaryIO, limits: Limits, *, every: bool) -> PhotoSequence:
-    with opened(source, limits) as file, decoding(file.name):
+    with opened(source, limits) as file, decoding(file):
         head = file.file.read(16)
         file.file.seek(file.start)
         if head.startswith(png.SIGNATURE):
@@ -162,6 +162,7 @@ def _animation(source: Source, image: Image.Image) -> PhotoSequence:
     frames, durations = [], []
     for index in range(first, count):
         image.seek(index)
+        source.check_pixels(image.width, image.height, count)  # a frame may be larger than those before
         image.load()
         frames.append(np.array(image.convert("RGBA")))
         durations.append(float(image.info.get("duration", 0)))

@@ -95,7 +95,7 @@ class PhotoSequence:
 class Limits:
     """What a file may ask for before it is refused, so that a small hostile file cannot take the machine."""
 
-    max_pixels: int = 500_000_000
+    max_pixels: int = 250_000_000
     """Pixels read of one picture, or of all frames of an animation together (`--max-pixels`)."""
     max_output_pixels: int = 4_000_000_000
     """Pixels of one picture written (`--max-output-pixels`)."""

@@ -33,7 +33,7 @@ class Header:
 
 def probe(source: Path | BinaryIO, *, limits: Limits | None = None) -> Header:
     """Reads no more than the headers. Raises InputError as `read_all` would for what they show."""
-    with opened(source, limits or Limits()) as file, decoding(file.name):
+    with opened(source, limits or Limits()) as file, decoding(file):
         start = file.file.tell()
         head = file.file.read(16)
         file.file.seek(start)

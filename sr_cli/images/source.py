@@ -51,10 +51,14 @@ class Source:
     def check_total(self, pixels: int, size: str) -> None:
         """Raises InputError if pictures of `pixels` together, described as `size`, have more than the limit."""
         if pixels > self.limits.max_pixels:
-            raise InputError(
-                f"{self.name}: {size} is more than {self.limits.max_pixels:,} pixels; "
-                "raise the limit with --max-pixels if you trust it"
-            )
+            raise self.too_large(size)
+
+    def too_large(self, size: str) -> InputError:
+        """The error for what has more pixels than the limit."""
+        return InputError(
+            f"{self.name}: {size} is more than {self.limits.max_pixels:,} pixels; "
+            "raise the limit with --max-pixels if you trust it"
+        )
 
     def count_metadata(self, size: int) -> None:
         """Adds to what was read beside pixels. Raises InputError above the limit."""
@@ -111,52 +115,62 @@ def _checked(file: BinaryIO, name: str, limits: Limits) -> Source:
 
 
 class _PillowTamed:
-    """Pillow's own limit on pixels is a global, ours is an argument; its warnings matter only if it fails.
+    """Pillow's limit on pixels is a global, ours an argument; its warnings matter only if it fails.
 
-    Both are off while any thread is inside, and as they were afterwards.
+    While any thread is inside, Pillow refuses what is above the largest limit of those inside, without
+    warnings; afterwards both are as they were.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._inside = 0
+        self._inside: list[int] = []
 
-    def __enter__(self) -> None:
+    @contextlib.contextmanager
+    def allowing(self, pixels: int) -> Iterator[None]:
         with self._lock:
-            if self._inside == 0:
-                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            if not self._inside:
+                self._before = Image.MAX_IMAGE_PIXELS
                 self._warnings = warnings.catch_warnings()
                 self._warnings.__enter__()
                 warnings.simplefilter("ignore")
-            self._inside += 1
+            self._inside.append(pixels)
+            self._set()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside.remove(pixels)
+                self._set()
+                if not self._inside:
+                    self._warnings.__exit__(None, None, None)
 
-    def __exit__(self, *exception: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                Image.MAX_IMAGE_PIXELS = self._limit
-                self._warnings.__exit__(None, None, None)
+    def _set(self) -> None:
+        # Pillow warns above its limit and refuses above twice of it.
+        Image.MAX_IMAGE_PIXELS = max(self._inside) // 2 + 1 if self._inside else self._before
 
 
-_PILLOW_TAMED = _PillowTamed()
+PILLOW_TAMED = _PillowTamed()
 
 
 @contextlib.contextmanager
-def decoding(name: str) -> Iterator[None]:
+def decoding(source: Source) -> Iterator[None]:
     """Whatever a decoder raises on damaged or hostile bytes becomes one `InputError`.
 
     Decoders raise nearly every built-in exception on such files (struct.error, IndexError, SyntaxError, ...);
     all of them mean the same here. Only the decoding of a file belongs inside.
     """
     try:
-        with _PILLOW_TAMED:
+        with PILLOW_TAMED.allowing(source.limits.max_pixels):
             yield
     except SrupError:
         raise
     except MemoryError as error:
-        raise OutOfMemory(f"{name}: does not fit into memory") from error
+        raise OutOfMemory(f"{source.name}: does not fit into memory") from error
+    except Image.DecompressionBombError as error:
+        raise source.too_large("a frame") from error
     except UnidentifiedImageError as error:
         known = ", ".join(READABLE)
-        raise InputError(f"{name}: not a picture in a format that can be read ({known}), or damaged") from error
+        raise InputError(f"{source.name}: not a picture in a format that can be read ({known}), or damaged") from error
     except Exception as error:
         detail = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{name}: the picture is damaged or cut off ({detail})") from error
+        raise InputError(f"{source.name}: the picture is damaged or cut off ({detail})") from error

@@ -23,7 +23,7 @@ from sr_cli.images import exif as exif_block
 from sr_cli.images import photoshop
 from sr_cli.images.parallel import InOrder
 from sr_cli.images.photo import Photo, Pixels
-from sr_cli.images.source import Source
+from sr_cli.images.source import PILLOW_TAMED, Source
 
 _SUBFILE, _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _FILL_ORDER, _STRIP_OFFSETS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_SIZES = 266, 273, 277, 278, 279
@@ -376,8 +376,9 @@ def _in_8_bits(
     out.seek(4)
     out.write(layout.pack("I", at))
     out.seek(0)
-    image = Image.open(out, formats=["TIFF"])
-    image.load()
+    with PILLOW_TAMED.allowing(source.limits.max_pixels * 2 * samples):
+        image = Image.open(out, formats=["TIFF"])
+        image.load()
     if image.mode != "L":
         raise ValueError(f"unexpected mode {image.mode}")
     return np.asarray(image)
