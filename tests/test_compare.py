@@ -324,6 +324,17 @@ def test_a_model_named_twice(photo: Path) -> None:
         run(photo, "first", "first:pixel")
 
 
+def test_files_of_one_name_are_told_apart_by_their_folders(photo: Path, tmp_path: Path) -> None:
+    paths = [tmp_path / folder / "pixel.best.safetensors" for folder in ("run-1", "run-2")]
+    for path in paths:
+        path.parent.mkdir()
+        save_file(_with_weights(SMALL["mesrgan"]).state_dict(), path)
+    labels = [layer.label for layer in run(photo, *map(str, paths)).layers]
+    assert labels[2:] == ["run-1/pixel.best", "run-2/pixel.best"]
+    with pytest.raises(UsageError, match="twice"):
+        run(photo, str(paths[0]), str(paths[0]), overwrite=True)
+
+
 def test_command_line(srup_here: Any, photo: Path, models: Path, tmp_path: Path) -> None:
     environment = {"SRUP_HOME": str(models)}
     done = srup_here(

@@ -21,6 +21,7 @@ from sr_cli.compare import page, sheet, spots
 from sr_cli.compare.display import for_display
 from sr_cli.compare.spots import Spot
 from sr_cli.errors import OutputError, UsageError, WeightsError
+from sr_cli.weights.loading import is_path
 
 Pixels = NDArray[np.uint8]
 
@@ -190,6 +191,8 @@ class _Source:
 
     upscaler: engine.Upscaler
     layer: Layer
+    file: Path | None = None
+    """Its weights, where the user named a file."""
 
 
 def _sources(options: CompareOptions) -> list[_Source]:
@@ -203,9 +206,19 @@ def _sources(options: CompareOptions) -> list[_Source]:
         for fidelity in options.fidelities or (None,):
             found.append(_network(spec, fidelity, options))
     labels = [source.layer.label for source in found]
+    # Runs keep their weights under the same names: then their folders tell them apart.
+    found = [_with_folder(source) if labels.count(source.layer.label) > 1 else source for source in found]
+    labels = [source.layer.label for source in found]
     if duplicate := next((label for label in labels if labels.count(label) > 1), None):
         raise UsageError(f"{duplicate} is named twice; name each model once")
     return found
+
+
+def _with_folder(source: _Source) -> _Source:
+    if source.file is None:
+        return source
+    label = f"{source.file.absolute().parent.name}/{source.layer.label}"
+    return replace(source, layer=replace(source.layer, label=label))
 
 
 def _bundled(options: CompareOptions) -> list[str]:
@@ -254,6 +267,7 @@ def _network(spec: str, fidelity: float | None, options: CompareOptions) -> _Sou
             parameters=models.count_parameters(loaded.generator),
             weights_bytes=loaded.path.stat().st_size if loaded.path.exists() else None,
         ),
+        loaded.path if is_path(spec) else None,
     )
 
 
