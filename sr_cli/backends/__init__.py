@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 Network: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
 
-NAMES = ("auto", "eager", "compiled", "graph", "openvino", "onnxruntime")
-"""`eager`: torch op by op. `compiled`: torch.compile. `graph`: eager, recorded as a CUDA graph. `openvino`,
-`onnxruntime`: those run-times, on the CPU."""
+NAMES = ("auto", "eager", "compiled", "graph", "fused", "openvino", "onnxruntime")
+"""`eager`: torch op by op. `compiled`: torch.compile. `graph`: eager, recorded as a CUDA graph. `fused`: MESRGAN's
+bottlenecks in Triton kernels, recorded as well. `openvino`, `onnxruntime`: those run-times, on the CPU."""
 
 _ON = {
     "cpu": ("eager", "compiled", "openvino", "onnxruntime"),
-    "cuda": ("eager", "compiled", "graph"),
+    "cuda": ("eager", "compiled", "graph", "fused"),
     "mps": ("eager",),
 }
 _PRECISIONS = {"openvino": ("torch.float32", "torch.bfloat16"), "onnxruntime": ("torch.float32",)}
@@ -44,7 +44,7 @@ def missing(name: str, device: torch.device) -> str | None:
         return f"the backend {name} does not run on {device.type}; use {', '.join(_ON[device.type])}"
     if name == "compiled" and device.type == "cpu" and not _has_compiler():
         return "the backend compiled needs a C++ compiler (g++, clang++ or cl), and none is installed"
-    if name == "compiled" and device.type == "cuda" and find_spec("triton") is None:
+    if name in ("compiled", "fused") and device.type == "cuda" and find_spec("triton") is None:
         return f"the backend {name} needs Triton, which this build of torch does not bring"
     if name in _EXTRAS and find_spec(name) is None:
         return f"the backend {name} is not installed; pip install 'srup[{_EXTRAS[name]}]'"
@@ -87,7 +87,7 @@ def choose(name: str, device: torch.device, dtype: torch.dtype) -> str:
 def prepare(folded: Generator, dtype: torch.dtype, name: str = "eager") -> Network:
     """`folded` (from `Generator.fold()`, fp32, on its device) as a network that computes in `dtype`.
 
-    `name` is a backend that `choose` has agreed to.
+    `name` is a backend that `choose` has agreed to. `fused` is plain torch for what has no bottlenecks.
     """
     if name == "openvino":
         from sr_cli.backends import openvino
@@ -101,6 +101,10 @@ def prepare(folded: Generator, dtype: torch.dtype, name: str = "eager") -> Netwo
 
     if name == "compiled":
         return eager.compiled(folded, dtype)
+    if name == "fused":
+        from sr_cli.backends import fused
+
+        return eager.graph(fused.prepare(folded, dtype))
     if name == "graph":
         return eager.graph(eager.prepare(folded, dtype))
     return eager.prepare(folded, dtype)

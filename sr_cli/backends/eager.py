@@ -23,7 +23,7 @@ def in_precision(folded: Generator, dtype: torch.dtype) -> Generator:
 
 def prepare(folded: Generator, dtype: torch.dtype) -> Network:
     """The module itself; below fp32 under autocast."""
-    return folded if dtype == torch.float32 else _autocast(in_precision(folded, dtype), dtype)
+    return folded if dtype == torch.float32 else autocast(in_precision(folded, dtype), dtype)
 
 
 def compiled(folded: Generator, dtype: torch.dtype) -> Network:
@@ -33,12 +33,14 @@ def compiled(folded: Generator, dtype: torch.dtype) -> Network:
     module = folded if dtype == torch.float32 else in_precision(folded, dtype)
     optimised: Network = torch.compile(module, dynamic=False, options=options)
     if dtype != torch.float32:
-        optimised = _autocast(optimised, dtype)
+        optimised = autocast(optimised, dtype)
     # A compiled CUDA graph reuses its output's memory.
     return (lambda batch: optimised(batch).clone()) if device.type == "cuda" else optimised
 
 
-def _autocast(network: Network, dtype: torch.dtype) -> Network:
+def autocast(network: Network, dtype: torch.dtype) -> Network:
+    """A network whose convolutions compute in `dtype`; what comes out is fp32."""
+
     def run(batch: Tensor) -> Tensor:
         with torch.autocast(batch.device.type, dtype):
             return network(batch).float()

@@ -79,7 +79,7 @@ class Mesrgan(Generator):
         features = config.features
         self.normalise = Normalise()
         self.head = nn.Conv2d(3, features, 9, padding=4)
-        self.trunk = nn.Sequential(*[_dense_block(config) for _ in range(config.blocks)])
+        self.trunk: nn.Module = nn.Sequential(*[_dense_block(config) for _ in range(config.blocks)])
         self.trunk_conv = nn.Conv2d(features, features, 3, padding=1)
         if config.light_upsampler:
             self.tail = nn.Conv2d(features, 3 * self.scale**2, 3, padding=1)
