@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -278,6 +279,13 @@ def test_a_png_may_show_old_readers_another_picture(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(tmp_path / "a.png").pixels, moving(0)[..., :3])
 
 
+@pytest.mark.parametrize(("suffix", "longest"), [("gif", 655_350), ("webp", 1_000_000), ("png", 6_553_500)])
+def test_long_frames_last_as_long_as_the_format_can_say(tmp_path: Path, suffix: str, longest: int) -> None:
+    frames = (Photo(moving(0)[..., :3]), Photo(moving(1)[..., :3]))
+    write_all(PhotoSequence(frames, "animation", (1e9, 70_000.0)), tmp_path / f"a.{suffix}")
+    assert read_all(tmp_path / f"a.{suffix}").durations_ms == (longest, 70_000)
+
+
 def test_formats_for_one_picture_refuse_several(tmp_path: Path) -> None:
     frames = (Photo(colours()), Photo(colours()))
     animation, pages = PhotoSequence(frames, "animation", (10, 10)), PhotoSequence(frames, "pages")
@@ -347,10 +355,31 @@ def test_avif(tmp_path: Path, orientation: int) -> None:
     assert np.abs(photo.pixels.astype(int) - expected).mean() < 25
 
 
-def test_heic_asks_for_its_package(tmp_path: Path) -> None:
-    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
-    with pytest.raises(InputError, match=r"a\.heic: .*(pip install pillow-heif|damaged)"):
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+
+
+def test_heic_asks_for_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("pi_heif", "pillow_heif"):
+        monkeypatch.setitem(sys.modules, package, None)
+    (tmp_path / "a.heic").write_bytes(HEIC)
+    with pytest.raises(InputError, match=r"a\.heic: HEIC pictures need one more package: pip install 'srup\[heic\]'"):
         read(tmp_path / "a.heic")
+
+
+@needs_magick
+def test_heic(tmp_path: Path) -> None:
+    pytest.importorskip("pi_heif")
+    Image.fromarray(np.kron(colours(), np.ones((4, 4, 1))).astype(np.uint8)).save(tmp_path / "a.png")
+    try:
+        magick(tmp_path / "a.png", "-quality", 95, tmp_path / "a.heic")
+    except subprocess.CalledProcessError:
+        pytest.skip("this ImageMagick writes no HEIC")
+    photo = read(tmp_path / "a.heic")
+    assert photo.source_format == "HEIF"
+    assert np.abs(photo.pixels.astype(int) - read(tmp_path / "a.png").pixels).mean() < 10
+    (tmp_path / "b.heic").write_bytes(HEIC)
+    with pytest.raises(InputError, match=r"b\.heic: "):
+        read(tmp_path / "b.heic")
 
 
 # What is lost, and what is chosen

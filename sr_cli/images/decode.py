@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -59,13 +60,13 @@ def formats_of(name: str, head: bytes) -> tuple[str, ...]:
     others = tuple(format for format in READABLE if format not in ("PNG", "TIFF"))
     if head[4:8] != b"ftyp" or head[8:12] not in _HEIF_BRANDS:
         return others
-    try:
-        import pillow_heif  # type: ignore[import-not-found]
-    except ImportError:
-        hint = "HEIC pictures need one more package: pip install pillow-heif"
-        raise InputError(f"{name}: {hint}") from None
-    pillow_heif.register_heif_opener()
-    return (*others, "HEIF")
+    for package in ("pi_heif", "pillow_heif"):  # the same, without and with an encoder
+        try:
+            importlib.import_module(package).register_heif_opener()
+        except ImportError:
+            continue
+        return (*others, "HEIF")
+    raise InputError(f"{name}: HEIC pictures need one more package: pip install 'srup[heic]'")
 
 
 def _read_png(source: Source, every: bool) -> PhotoSequence:
@@ -165,7 +166,7 @@ def _animation(source: Source, image: Image.Image) -> PhotoSequence:
         source.check_pixels(image.width, image.height, count)  # a frame may be larger than those before
         image.load()
         frames.append(np.array(image.convert("RGBA")))
-        durations.append(float(image.info.get("duration", 0)))
+        durations.append(max(0.0, float(image.info.get("duration", 0))))
     opaque = all(bool((frame[..., 3] == 255).all()) for frame in frames)
     gray = all(bool((frame[..., :2] == frame[..., 1:3]).all()) for frame in frames)
     photos = tuple(

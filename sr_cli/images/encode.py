@@ -23,6 +23,8 @@ from sr_cli.images.photo import Photo, PhotoSequence, Pixels, without_metadata
 
 JPEG_QUALITY, WEBP_QUALITY = 95, 90
 _STRIPE_ROWS = 128
+# A GIF's frame lasts 16 bits of 1/100 s; a WebP's time is 31 bits of 1/1000 s for all (of up to 2,000) frames.
+_LONGEST_MS = {"GIF": 655_350, "WEBP": 1_000_000}
 _JPEG_SEGMENT = 65_533  # bytes that one APP segment can hold
 _JPEG_XMP_PREFIX = 29
 
@@ -209,7 +211,8 @@ class _Encoder:
         if profile is not None and self._output is not formats.GIF:
             options["icc_profile"] = profile
         if self._sequence.kind == "animation":
-            plays, durations = self._sequence.plays, [round(value) for value in self._sequence.durations_ms]
+            plays, longest = self._sequence.plays, _LONGEST_MS[self._output.name]
+            durations = [min(round(value), longest) for value in self._sequence.durations_ms]
             options |= {"save_all": True, "duration": durations}
             options["append_images"] = [self._image(photo)[0] for photo in frames]
             if self._output is not formats.GIF:
