@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import Browser, Page, running
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from sr_cli import compare
 from sr_cli.compare import job
@@ -412,3 +412,60 @@ def test_tiles_meet_without_a_gap_or_a_shift(browser: Browser, tmp_path: Path) -
     expected = np.asarray(photo.resize((1120, 720), Image.Resampling.BICUBIC))[450:550, 500:524]
     assert np.array_equal(pixels, expected)
     page.close()
+
+
+class Sharpen:
+    """As sharp as a trained model, in no time: Lanczos and an unsharp mask."""
+
+    scale = 4
+
+    def __init__(self, percent: int) -> None:
+        self.percent = percent
+
+    def upscale(self, pixels: np.ndarray, _progress: object = None) -> EngineResult:
+        large = Image.fromarray(pixels).resize((pixels.shape[1] * 4, pixels.shape[0] * 4), Image.Resampling.LANCZOS)
+        return EngineResult(np.asarray(large.filter(ImageFilter.UnsharpMask(3, self.percent, 0))), 1, 1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "crop", [(300, 500, 330, 240), pytest.param(None, marks=pytest.mark.slow)], ids=["part", "whole photo"]
+)
+def test_a_real_photo_with_four_models(
+    browser: Browser, shared: Path, tmp_path: Path, crop: tuple[int, int, int, int] | None
+) -> None:
+    """Below 10 MB, and screenshots at desktop and phone width show left and right what they should."""
+    photo = shared / "data" / "val" / "budgie__noche-bogota.jpg"
+    sources = [job._interpolation("bicubic")]
+    for percent in (80, 120, 160, 200):
+        sources.append(job._Source(Sharpen(percent), job.Layer(f"sharpened by {percent}", "x")))  # type: ignore[arg-type]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job, "_sources", lambda _options: sources)
+        options = compare.CompareOptions(crop=crop)
+        result = compare.run(photo, options, lambda _event: None, output=tmp_path / "page.html")
+    assert len(result.layers) == 6 and result.coverage == 1
+    assert result.page_bytes == result.page.stat().st_size <= 10_000_000
+    whole = Image.open(photo).convert("RGB")
+    x, y, width, height = crop or (0, 0, *whole.size)
+    pixels = np.asarray(whole.crop((x, y, x + width, y + height)))
+    left, right = (source.upscaler.upscale(pixels).pixels for source in sources[:2])
+    for width, height, phone in ((1440, 900, False), (390, 844, True)):
+        page = browser.open(result.page, width, height, phone=phone)
+        settle(page)
+        box = page.js(
+            "(() => { const b = stage.getBoundingClientRect(); return [b.left, b.top, b.width, b.height]; })()"
+        )
+        zoom = state(page, "zoom")
+        size = round(result.width * zoom), round(result.height * zoom)
+        x, y = round(box[0] + box[2] / 2 - size[0] / 2), round(box[1] + box[3] / 2 - size[1] / 2)
+        seen = Image.open(io.BytesIO(page.screenshot())).convert("RGB").crop((x, y, x + size[0], y + size[1]))
+        # A band below the labels and above the buttons, away from the divider and its handle.
+        top, bottom = int(0.6 * size[1]), int(0.8 * size[1])
+        for picture, start, stop in ((left, 0.05, 0.4), (right, 0.6, 0.95)):
+            reduced = Image.fromarray(picture).resize(size, Image.Resampling.BOX)
+            columns = slice(int(start * size[0]), int(stop * size[0]))
+            # The browser reduces with another filter: compared a little blurred.
+            one, other = (np.asarray(i.filter(ImageFilter.GaussianBlur(2)), int) for i in (seen, reduced))
+            assert other[top:bottom, columns].std() > 20
+            assert np.abs(one - other)[top:bottom, columns].mean() < 4
+        assert page.errors == [] and page.requests == []
+        page.close()
