@@ -13,8 +13,7 @@ import pytest
 from PIL import Image
 
 from sr_cli import evaluate
-from sr_cli.evaluate import crops, report
-from sr_cli.evaluate.job import EvalOptions, Evaluation
+from sr_cli.evaluate import EvalOptions, Evaluation, crops, report
 from tests.browser import Browser, running
 from tests.test_datasets import png
 

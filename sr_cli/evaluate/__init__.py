@@ -1,16 +1,9 @@
 """The evaluation job: images in, scores under a stated convention out."""
 
-from sr_cli.evaluate.job import (
-    EvalEvent,
-    EvalOptions,
-    Evaluation,
-    ImageScores,
-    ModelScores,
-    exit_code,
-    image_dict,
-    run,
-)
+from sr_cli.evaluate.job import EvalEvent, run
+from sr_cli.evaluate.options import EvalOptions
 from sr_cli.evaluate.report import write_report
+from sr_cli.evaluate.results import Evaluation, ImageScores, ModelScores, exit_code, image_dict
 from sr_cli.evaluate.scores import DEFAULT_METRICS, METRICS, PROTOCOLS
 from sr_cli.evaluate.tables import write_csv
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from sr_cli import __version__, images
 from sr_cli.evaluate import poster
 from sr_cli.evaluate.crops import HR, Crop
-from sr_cli.evaluate.job import TIMED_SIDE, Evaluation, ImageScores, ModelScores
+from sr_cli.evaluate.job import TIMED_SIDE
+from sr_cli.evaluate.results import Evaluation, ImageScores, ModelScores
 from sr_cli.evaluate.scores import METRICS
 
 _DIFFERENT = 3

@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 
 from sr_cli import images
-from sr_cli.evaluate.job import Evaluation
+from sr_cli.evaluate.results import Evaluation
 
 
 def write_csv(evaluation: Evaluation, target: Path) -> None:

@@ -1,0 +1,146 @@
+"""What an evaluation finds: scores of images and models, and the JSON document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sr_cli import __version__
+from sr_cli.evaluate import crops, poster
+from sr_cli.evaluate.scores import Protocol
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """One model's scores on one image."""
+
+    name: str
+    """The image."""
+    metrics: Mapping[str, float | None]
+    """By name; None where the metric cannot be computed."""
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+    """For each None, why."""
+    error: str | None = None
+    """Why the image could not be measured at all."""
+    exit_code: int = 0
+    """The exit code of that failure."""
+
+
+@dataclass(frozen=True)
+class ModelScores:
+    """One model's scores on one data set."""
+
+    model: str
+    """As it was asked for; a path's stem."""
+    dataset: str
+    """Name of the set, or of the folder."""
+    lr: str
+    """Where LR came from: `shipped` with the set, or `made` from HR."""
+    metrics: Mapping[str, float | None]
+    """Means over the images that have a value; None where none has."""
+    unavailable: Mapping[str, str]
+    """For a metric that some image lacks, why."""
+    images: tuple[ImageScores, ...]
+    """In the order of their names, those that failed among them."""
+    stage: str | None = None
+    """The weights' stage."""
+    weights_sha256: str | None = None
+    """The weights' checksum."""
+    milliseconds: float | None = None
+    """Median time to upscale 128x128 pixels, where it was measured."""
+
+    @property
+    def measured(self) -> int:
+        """Images that could be measured."""
+        return sum(image.error is None for image in self.images)
+
+    @property
+    def counted(self) -> str:
+        """How many images, for people."""
+        images = "image" if len(self.images) == 1 else "images"
+        return f"{len(self.images)} {images}" + (
+            "" if self.measured == len(self.images) else f", {self.measured} of them measured"
+        )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a run found."""
+
+    protocol: Protocol
+    """The convention."""
+    metrics: tuple[str, ...]
+    """What was asked for."""
+    device: str
+    """What the networks ran on."""
+    precision: str
+    """What they computed in."""
+    results: tuple[ModelScores, ...]
+    """Data set by data set, model by model."""
+    against: str | None = None
+    """What they are compared with."""
+    fidelity: float | None = None
+    """The blend of GAN and pixel weights, where one was asked for."""
+    ensemble: bool = False
+    """Whether flips and rotations were averaged."""
+    crops: Mapping[tuple[str, str], crops.Crop] = field(default_factory=dict)
+    """By data set and image, for a report."""
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The metrics that tables show: those that have a value somewhere, or all if none has."""
+        rows = [result.metrics for result in self.results] + list(poster.SCORES.values() if self.against else ())
+        found = tuple(name for name in self.metrics if any(row.get(name) is not None for row in rows))
+        return found or self.metrics
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON document."""
+        document: dict[str, Any] = {
+            "protocol": self.protocol.name,
+            "convention": self.protocol.description,
+            "device": self.device,
+            "precision": self.precision,
+            "version": __version__,
+            **({} if self.fidelity is None else {"fidelity": self.fidelity}),
+            **({"ensemble": True} if self.ensemble else {}),
+            "results": [_model_dict(result) for result in self.results],
+        }
+        if self.against:
+            document["against"] = poster.to_dict()
+        return document
+
+
+def _model_dict(result: ModelScores) -> dict[str, Any]:
+    return {
+        "model": result.model,
+        "dataset": result.dataset,
+        "lr": result.lr,
+        "stage": result.stage,
+        "weights_sha256": result.weights_sha256,
+        "metrics": dict(result.metrics),
+        "unavailable": dict(result.unavailable),
+        "measured": result.measured,
+        "failed": [{"name": image.name, "error": image.error} for image in result.images if image.error],
+        **({} if result.milliseconds is None else {"milliseconds_128": round(result.milliseconds, 2)}),
+        "images": [image_dict(image) for image in result.images],
+    }
+
+
+def image_dict(image: ImageScores) -> dict[str, Any]:
+    """One image's scores as plain values; empty parts are left out."""
+    return {
+        "name": image.name,
+        "metrics": dict(image.metrics),
+        **({"unavailable": dict(image.unavailable)} if image.unavailable else {}),
+        **({"error": image.error} if image.error else {}),
+    }
+
+
+def exit_code(evaluation: Evaluation) -> int:
+    """0 if every image was measured; the failures' common code if all failed alike; else 1."""
+    scores = [image for result in evaluation.results for image in result.images]
+    codes = {image.exit_code for image in scores if image.error}
+    if not codes:
+        return 0
+    return codes.pop() if len(codes) == 1 and all(image.error for image in scores) else 1
