@@ -13,6 +13,7 @@ from sr_cli import backends, engine
 from sr_cli.errors import UsageError
 from sr_cli.models import PRESETS, Generator, create
 from sr_cli.models.mesrgan import MesrganConfig
+from sr_cli.models.rrdbnet import RrdbnetConfig
 from sr_cli.weights import LoadedModel
 
 CPU = torch.device("cpu")
@@ -48,6 +49,17 @@ def test_backends_agree_with_eager(name: str) -> None:
             expected, result = folded(batch), network(batch)
         assert result.dtype == torch.float32
         assert (result - expected).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("name", ["esrgan", "mesrgan", "mesrgan-poster", "rrdbnet"])
+def test_buffered_dense_blocks_agree_with_concatenated_ones(name: str) -> None:
+    model = create(RrdbnetConfig(blocks=1) if name == "rrdbnet" else PRESETS[name])
+    model.reset_parameters(torch.Generator().manual_seed(0))
+    folded = model.eval().fold()
+    batch = torch.rand(2, 3, 7, 10, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        result = backends.prepare(folded, torch.float32)(batch.to(memory_format=torch.channels_last))
+        assert (result - folded(batch)).abs().max() < 1e-4
 
 
 def test_results_stay_when_the_network_runs_again() -> None:

@@ -6,10 +6,13 @@ import copy
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sr_cli.backends import Network
 from sr_cli.models import Generator
+from sr_cli.models.base import LEAKY_SLOPE
+from sr_cli.models.layers import DenseBlock
 
 
 def in_precision(folded: Generator, dtype: torch.dtype) -> Generator:
@@ -22,8 +25,44 @@ def in_precision(folded: Generator, dtype: torch.dtype) -> Generator:
 
 
 def prepare(folded: Generator, dtype: torch.dtype) -> Network:
-    """The module itself; below fp32 under autocast."""
-    return folded if dtype == torch.float32 else autocast(in_precision(folded, dtype), dtype)
+    """The module itself, its dense blocks in buffers; below fp32 under autocast."""
+    network = buffered(in_precision(folded, dtype))
+    return network if dtype == torch.float32 else autocast(network, dtype)
+
+
+def buffered(network: Generator) -> Generator:
+    """Replaces a folded network's dense blocks by their form for inference."""
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, DenseBlock):
+                setattr(parent, name, BufferedDenseBlock(child))
+    return network
+
+
+class BufferedDenseBlock(nn.Module):
+    """A folded `DenseBlock` whose features lie in one channels-last buffer instead of being concatenated.
+
+    The layers read its first channels and their results are copied behind them: a few per cent less memory
+    traffic on a CPU. Inference only, and `DenseBlock.forward` is what it is held against.
+    """
+
+    def __init__(self, block: DenseBlock) -> None:
+        super().__init__()
+        assert block.residual_scaling == 1.0, "fold() comes first"
+        self.layers, self.activate = block.layers, block.activate
+        self.channels = next(m for m in self.layers[-1].modules() if isinstance(m, nn.Conv2d)).in_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        count, features, height, width = x.shape
+        buffer = x.new_empty(count, height, width, self.channels).permute(0, 3, 1, 2)
+        buffer[:, :features] = x
+        seen = features
+        for layer in list(self.layers)[:-1]:
+            y = layer(x if seen == features else buffer[:, :seen])
+            new = buffer[:, seen : seen + y.shape[1]]
+            new.copy_(F.leaky_relu(y, LEAKY_SLOPE, inplace=True) if self.activate else y)
+            seen += y.shape[1]
+        return self.layers[-1](buffer).add_(x)
 
 
 def compiled(folded: Generator, dtype: torch.dtype) -> Network:
