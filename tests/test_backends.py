@@ -71,14 +71,16 @@ def test_results_stay_when_the_network_runs_again() -> None:
     assert torch.equal(first, kept)
 
 
+@pytest.mark.parametrize("backend", ["eager", "openvino"])
 @pytest.mark.parametrize("name", ["srgan", "esrgan", "mesrgan"])
-def test_bf16_keeps_the_picture_that_detail_is_added_to(name: str) -> None:
+def test_bf16_keeps_the_picture_that_detail_is_added_to(name: str, backend: str) -> None:
+    needs(backend)
     model = create(PRESETS[name])
     model.reset_parameters(torch.Generator().manual_seed(0))
     folded = model.eval().fold()
     batch = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        error = (backends.prepare(folded, torch.bfloat16)(batch) - folded(batch)).abs()
+        error = (backends.prepare(folded, torch.bfloat16, backend)(batch) - folded(batch)).abs()
     # Random weights exaggerate: a trained network's own contribution is smaller.
     assert error.mean() < 2 * LEVEL
     if name == "mesrgan":

@@ -7,16 +7,36 @@ import warnings
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from sr_cli.backends import Network
 from sr_cli.models import Generator
+from sr_cli.models.mesrgan import Mesrgan
 
 _HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
 
 def prepare(folded: Generator, dtype: torch.dtype) -> Network:
     """Converts the generator (seconds)."""
+    if dtype == torch.float32 or not (isinstance(folded, Mesrgan) and folded.config.light_upsampler):
+        return _runner(folded, dtype, folded.scale, 3)
+    # bf16 has 8 bits: enough for the detail that MESRGAN adds, not for the picture it is added to.
+    detail = _runner(_Detail(folded), dtype, 1, 3 * folded.scale**2)
+    return lambda rgb: F.pixel_shuffle(detail(rgb) + folded.bicubic(rgb), folded.scale)
+
+
+class _Detail(nn.Module):
+    def __init__(self, network: Mesrgan) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        return self.network.detail(rgb)
+
+
+def _runner(module: nn.Module, dtype: torch.dtype, scale: int, channels: int) -> Network:
+    """`module` as a function from (N, 3, H, W) to (N, channels, scale*H, scale*W)."""
     import openvino
 
     settings = {
@@ -25,11 +45,10 @@ def prepare(folded: Generator, dtype: torch.dtype) -> Network:
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "ENABLE_CPU_PINNING": False,  # a thread bound to a busy core would keep all others waiting
     }
-    request = openvino.Core().compile_model(convert(folded), "CPU", settings).create_infer_request()
-    scale = folded.scale
+    request = openvino.Core().compile_model(convert(module), "CPU", settings).create_infer_request()
 
     def run(batch: Tensor) -> Tensor:
-        count, channels, height, width = batch.shape
+        count, _, height, width = batch.shape
         # The request does not own what it reads and writes: both are held here until it is done.
         source = batch.contiguous().numpy()
         result = torch.empty(count, channels, height * scale, width * scale)
@@ -41,8 +60,8 @@ def prepare(folded: Generator, dtype: torch.dtype) -> Network:
     return run
 
 
-def convert(folded: Generator) -> Any:
-    """The generator as an OpenVINO model of any batch and picture size.
+def convert(network: nn.Module) -> Any:
+    """A folded generator, or a part of one, as an OpenVINO model of any batch and picture size.
 
     By the front end itself and not by `openvino.convert_model`, which reports its use to the network.
     """
@@ -50,7 +69,7 @@ def convert(folded: Generator) -> Any:
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    module = copy.deepcopy(folded).to(memory_format=torch.contiguous_format)
+    module = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the tracer's own deprecation; it is the only form the front end reads
         example = torch.zeros(1, 3, 16, 16)

@@ -91,13 +91,19 @@ class Mesrgan(Generator):
             self.tail = nn.Conv2d(features, 3, 3, padding=1)
 
     def forward(self, rgb: Tensor) -> Tensor:
+        if self.config.light_upsampler:
+            return F.pixel_shuffle(self.detail(rgb) + self.bicubic(rgb), self.scale)
+        x = self.activation(self.conv(self.upsampler(self._features(rgb))))
+        return self.normalise.undo(self.tail(x))
+
+    def detail(self, rgb: Tensor) -> Tensor:
+        """With the light upsampler: what is added to the bicubic enlargement, before its PixelShuffle."""
+        return self.tail(self._features(rgb))
+
+    def _features(self, rgb: Tensor) -> Tensor:
         x = self.head(self.normalise(rgb))
         # ESRGAN's residual-in-residual: the whole group is scaled once more.
-        x = x + self.trunk_conv(torch.add(x, self.trunk(x), alpha=0.2))
-        if self.config.light_upsampler:
-            return F.pixel_shuffle(self.tail(x) + self.bicubic(rgb), self.scale)
-        x = self.activation(self.conv(self.upsampler(x)))
-        return self.normalise.undo(self.tail(x))
+        return x + self.trunk_conv(torch.add(x, self.trunk(x), alpha=0.2))
 
     @property
     def receptive_radius(self) -> int:
