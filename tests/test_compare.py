@@ -158,6 +158,8 @@ def test_without_room_the_least_different_tiles_go_first(monkeypatch: pytest.Mon
     assert 0 < pyramid.coverage < 1 and size(pyramid) <= 0.85 * enough
     kept = [tile is not None for tile in pyramid.pictures[3][0].tiles]
     assert kept[5] and not all(kept)
+    with pytest.raises(UsageError, match="--max-mb"):
+        page.build(pictures, 1000)
     assert all(tile is not None for picture in pyramid.pictures for tile in picture[-1].tiles)
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from sr_cli.compare import spots
+from sr_cli.errors import UsageError
 
 TILE = 512
 """Pixels a side of a tile."""
@@ -144,7 +145,8 @@ def build(pictures: Sequence[Pixels], budget: int, progress: Progress | None = N
     """Tiles of all pictures in at most `budget` bytes of base64, at the best quality that allows.
 
     Where even the lowest does not, full-size tiles are left out, those with the least differences between
-    the pictures (all but the first, the original) first; smaller sizes are always there.
+    the pictures (all but the first, the original) first; smaller sizes are always there. Raises UsageError
+    where even those do not fit.
     """
     sized = [levels(picture) for picture in pictures]
     jobs = list(_jobs(sized))
@@ -202,7 +204,7 @@ def _choose_quality(
 
 
 def _within(jobs: list[Job], encoded: list[bytes], pictures: Sequence[Pixels], room: int) -> list[bytes | None]:
-    """The encoded tiles, without as many of the least interesting full-size ones as do not fit."""
+    """The encoded tiles, without as many of the full-size ones where the least differs as do not fit."""
     excess = sum(map(len, encoded)) - room
     kept: list[bytes | None] = list(encoded)
     if excess <= 0:
@@ -211,17 +213,23 @@ def _within(jobs: list[Job], encoded: list[bytes], pictures: Sequence[Pixels], r
     height, width = compared[0].shape[:2]
     differences = spots.difference_map(compared, min(TILE // 8, height, width))
     columns = -(-width // TILE)
-    of_tile = {
-        index: float(differences[8 * (index // columns) :, 8 * (index % columns) :][:8, :8].mean() or 0.0)
-        for index in {job.index for job in jobs if job.level == 0 and job.layer > 0}
-    }
-    for unwanted in sorted(of_tile, key=lambda index: np.nan_to_num(of_tile[index])):
+
+    def difference(index: int) -> float:
+        part = differences[8 * (index // columns) :, 8 * (index % columns) :][:8, :8]
+        return float(part.mean()) if part.size else 0.0  # a last tile of a few pixels has no block of its own
+
+    places: dict[int, list[int]] = {}
+    for position, job in enumerate(jobs):
+        if job.level == 0 and job.layer > 0:
+            places.setdefault(job.index, []).append(position)
+    for index in sorted(places, key=difference):
         if excess <= 0:
-            break
-        for position, job in enumerate(jobs):
-            if job.level == 0 and job.layer > 0 and job.index == unwanted:
-                excess -= len(encoded[position])
-                kept[position] = None
+            return kept
+        for position in places[index]:
+            excess -= len(encoded[position])
+            kept[position] = None
+    if excess > 0:
+        raise UsageError("even reduced pictures need a larger page than that; raise --max-mb or use --crop")
     return kept
 
 

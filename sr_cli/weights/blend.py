@@ -106,7 +106,7 @@ def _parent_spec(model: LoadedModel) -> str:
     if found is None or found[1].name == "gan":
         raise WeightsError(
             f"--fidelity: the weights that {spec} was fine-tuned from ({stage.parent_sha256[:12]}...) "
-            "are not a pixel or photo stage in the manifest"
+            "are not a pixel or photo stage in the manifest; add them with `srup models add`"
         )
     return f"{found[0].name}:{found[1].name}"
 
