@@ -64,8 +64,8 @@ class BenchOptions:
     """Columns' precisions; empty: what the device computes fast."""
     backends: tuple[str, ...] = ()
     """Columns' backends; empty: those installed that need no long compilation."""
-    photo: int = 512
-    """Side of the picture that goes through the engine; 0: none."""
+    photo: int | None = None
+    """Side of the picture that goes through the engine; 0: none; None: 256 on a CPU, 2048 elsewhere."""
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -75,7 +75,7 @@ class BenchOptions:
         ):
             if value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")
-        if self.photo < 0 or self.seconds <= 0:
+        if (self.photo or 0) < 0 or self.seconds <= 0:
             raise UsageError("--photo must not be negative, and --seconds must be positive")
 
 
@@ -103,6 +103,8 @@ class Cell:
     """Forward passes that were timed."""
     disturbed: bool
     """The times scatter: something else used the machine."""
+    levels: float
+    """Largest difference from plain torch in fp32 anywhere in the output, in levels of 1/255."""
 
 
 @dataclass(frozen=True)
@@ -208,18 +210,30 @@ def run(options: BenchOptions, report: Report) -> BenchResult:
     result = BenchResult(str(device), machine(device), options.size)
     result.models.extend(_facts(name, model, options.size, device) for name, model in loaded.items())
     networks = _networks(loaded, columns, device, report)
-    parts = len(batches) + bool(options.photo)
+    levels: dict[_Key, float] = {}
+    side = options.photo if options.photo is not None else 256 if device.type == "cpu" else 2048
+    parts = len(batches) + bool(side)
     for index, batch in enumerate(batches):
 
         def progress(done: float, index: int = index, batch: int = batch) -> None:
             report(BenchEvent("progress", f"batch {batch}", index + done, parts))
 
-        result.results.extend(_time_batch(networks, batch, options, device, progress))
-    if options.photo:
-        for done, (name, precision, backend) in enumerate(networks):
-            report(BenchEvent("progress", f"photo, {name}", len(batches) + done / len(networks), parts))
-            result.photos.append(_time_photo(loaded[name], name, precision, backend, options))
+        source = _inputs(batch, options.size, device)
+        if not levels:
+            levels = {key: _levels(loaded[key[0]], network, source) for key, network in networks.items()}
+        times = _time_batch(networks, source, options, progress)
+        result.results.extend(_cell(key, batch, times[key], levels[key]) for key in networks)
+    # The first column for comparison, and what `srup upscale` uses.
+    usual = (engine.precision_name(engine.choose_precision("auto", device)), _usual_backend(device))
+    cells = [(name, *column) for name in loaded for column in columns if column in (columns[0], usual)] if side else []
+    for done, (name, precision, backend) in enumerate(cells):
+        report(BenchEvent("progress", f"photo, {name}", len(batches) + done / len(cells), parts))
+        result.photos.append(_time_photo(loaded[name], name, precision, backend, side, device))
     return result
+
+
+def _usual_backend(device: torch.device) -> str:
+    return backends.choose("auto", device, engine.choose_precision("auto", device))
 
 
 def _columns(options: BenchOptions, device: torch.device) -> list[tuple[str, str]]:
@@ -318,18 +332,32 @@ def _networks(
     return networks
 
 
-def _time_batch(
-    networks: dict[_Key, backends.Network],
-    batch: int,
-    options: BenchOptions,
-    device: torch.device,
-    progress: Callable[[float], None],
-) -> list[Cell]:
-    """One row of the table: all networks in turn, until each has had its runs."""
+def _inputs(batch: int, size: int, device: torch.device) -> torch.Tensor:
     import torch
 
-    source = torch.rand(batch, 3, options.size, options.size, generator=torch.Generator().manual_seed(0))
-    source = source.to(device).contiguous(memory_format=torch.channels_last)
+    inputs = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
+    return inputs.to(device).contiguous(memory_format=torch.channels_last)
+
+
+def _levels(model: LoadedModel, network: backends.Network, source: torch.Tensor) -> float:
+    """How far a network is from the model it was prepared from."""
+    import torch
+
+    with torch.inference_mode():
+        expected = model.generator.fold().to(source.device)(source)
+        return 255 * float((network(source) - expected).abs().max())
+
+
+def _time_batch(
+    networks: dict[_Key, backends.Network],
+    source: torch.Tensor,
+    options: BenchOptions,
+    progress: Callable[[float], None],
+) -> dict[_Key, list[float]]:
+    """Seconds of each run: all networks in turn, until each has had its runs."""
+    import torch
+
+    device = source.device
 
     def once(key: _Key) -> float:
         started = _now(device)
@@ -349,7 +377,7 @@ def _time_batch(
         # Whoever is furthest behind is next: that spreads the runs of all cells evenly over the whole time.
         behind = min(networks, key=lambda key: len(times[key]) / wanted[key])
         times[behind].append(once(behind))
-    return [_cell(key, batch, times[key]) for key in networks]
+    return times
 
 
 def _runs(seconds: float, budget: float, device: torch.device) -> int:
@@ -358,7 +386,7 @@ def _runs(seconds: float, budget: float, device: torch.device) -> int:
     return max(_FEWEST_RUNS, min(_GPU_RUNS, int(budget / seconds)))
 
 
-def _cell(key: _Key, batch: int, seconds: Sequence[float]) -> Cell:
+def _cell(key: _Key, batch: int, seconds: Sequence[float], levels: float) -> Cell:
     times = [1000 * s for s in seconds]
     low, median, high = (float(value) for value in np.percentile(times, [10, 50, 90]))
     name, precision, backend = key
@@ -373,6 +401,7 @@ def _cell(key: _Key, batch: int, seconds: Sequence[float]) -> Cell:
         high_ms=high,
         runs=len(times),
         disturbed=_scatter(times),
+        levels=levels,
     )
 
 
@@ -392,11 +421,12 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def _time_photo(model: LoadedModel, name: str, precision: str, backend: str, options: BenchOptions) -> PhotoCell:
+def _time_photo(
+    model: LoadedModel, name: str, precision: str, backend: str, side: int, device: torch.device
+) -> PhotoCell:
     """A picture through the engine, with a clock around its network."""
-    upscaler = engine.Upscaler(model, device=options.device, precision=precision, backend=backend)
-    device = engine.choose_device(options.device)
-    picture = np.random.default_rng(0).integers(0, 256, (options.photo, options.photo, 3)).astype(np.uint8)
+    upscaler = engine.Upscaler(model, device=str(device), precision=precision, backend=backend)
+    picture = np.random.default_rng(0).integers(0, 256, (side, side, 3)).astype(np.uint8)
     network, inside = upscaler.network, [0.0]
     assert network is not None
 
@@ -415,13 +445,13 @@ def _time_photo(model: LoadedModel, name: str, precision: str, backend: str, opt
         upscaler.upscale(picture)
         seconds.append(_now(device) - started)
         shares.append(1 - inside[0] / seconds[-1])
-    plan = upscaler.plan(options.photo, options.photo)
+    plan = upscaler.plan(side, side)
     core = plan.tiles[0].height * plan.tiles[0].width
     return PhotoCell(
         name,
         precision,
         backend,
-        megapixels_per_second=(options.photo * upscaler.scale) ** 2 / 1e6 / statistics.median(seconds),
+        megapixels_per_second=(side * upscaler.scale) ** 2 / 1e6 / statistics.median(seconds),
         not_network=statistics.median(shares),
         overlap=1 - core / (plan.window[0] * plan.window[1]),
         disturbed=_scatter(seconds),

@@ -130,6 +130,11 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[name]
 
 
+def precision_name(dtype: torch.dtype) -> str:
+    """The inverse of `choose_precision`."""
+    return {"torch.float32": "fp32", "torch.float16": "fp16", "torch.bfloat16": "bf16"}[str(dtype)]
+
+
 class Upscaler:
     """Enlarges pictures with one model.
 
@@ -190,7 +195,7 @@ class Upscaler:
         if self._device.type == "cpu":
             memory.keep_freed_memory()
         self._dtype = choose_precision(precision, self._device)
-        self.device_name, self.precision = str(self._device), _DTYPE_NAMES[str(self._dtype)]
+        self.device_name, self.precision = str(self._device), precision_name(self._dtype)
         self._folded = generator.fold().to(self._device)
         if backend == "auto" and not generator.traceable:
             backend = "eager"
@@ -276,9 +281,6 @@ class Upscaler:
         if self._device.type == "cuda":
             return torch.cuda.mem_get_info(self._device)[0]
         return memory.free_bytes()
-
-
-_DTYPE_NAMES = {"torch.float32": "fp32", "torch.float16": "fp16", "torch.bfloat16": "bf16"}
 
 
 class _Pass:

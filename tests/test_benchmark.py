@@ -26,6 +26,7 @@ def test_every_model_gets_every_cell_and_its_costs() -> None:
     assert [(c.model, c.batch, c.precision, c.backend) for c in result.results] == [
         (model, batch, "fp32", "eager") for batch in (1, 2) for model in ("srgan", "mesrgan")
     ]
+    assert all(0 <= c.levels < 0.1 for c in result.results)
     assert all(0 < c.low_ms <= c.median_ms <= c.high_ms and c.runs == 3 for c in result.results)
     costs = {m.model: (m.parameters, m.multiplications) for m in result.models}
     assert costs["srgan"][1] == 2_218_176 and costs["mesrgan"][1] == 1_076_416
@@ -42,8 +43,8 @@ def test_progress_never_leaves_its_range() -> None:
 
 
 def test_scattered_times_are_marked() -> None:
-    quiet = benchmark._cell(("m", "fp32", "eager"), 1, [0.1, 0.101, 0.102])
-    busy = benchmark._cell(("m", "fp32", "eager"), 1, [0.1, 0.15, 0.1, 0.2])
+    quiet = benchmark._cell(("m", "fp32", "eager"), 1, [0.1, 0.101, 0.102], 0.0)
+    busy = benchmark._cell(("m", "fp32", "eager"), 1, [0.1, 0.15, 0.1, 0.2], 0.0)
     assert not quiet.disturbed and busy.disturbed
     assert quiet.median_ms == pytest.approx(101) and quiet.mean_ms == pytest.approx(101)
 

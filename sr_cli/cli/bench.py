@@ -36,8 +36,8 @@ def bench(
         typer.Option("--backend", help="eager, compiled, graph, fused, openvino, onnxruntime. Repeatable. [installed]"),
     ] = None,
     photo: Annotated[
-        int, typer.Option("--photo", help="Side of the picture that goes through the engine; 0: none.")
-    ] = 512,
+        int | None, typer.Option("--photo", help="Side of a picture through the engine; 0: none. [256; 2048 on a GPU]")
+    ] = None,
     against: Annotated[str | None, typer.Option("--against", help="poster: beside its Table 1.")] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Write the times as a chart, .svg or .png.")] = None,
     json: shared.Json = False,
@@ -120,6 +120,13 @@ def _show(console: Console, result: BenchResult) -> None:
     console.table(["batch", *names], rows, title)
     if any(cell.disturbed for cell in result.results):
         console.data("~ disturbed: the middle 80 % of the times spread over more than a fifth of their median")
+    if len(result.columns) > 1:
+        first = result.batches[0]
+        errors = [
+            [f"{precision} {backend}", *(_levels(result.cell(name, first, precision, backend)) for name in names)]
+            for precision, backend in result.columns
+        ]
+        console.table(["", *names], errors, "Largest difference from fp32 eager, in levels of 255")
     columns = ["model", "weights", "parameters", "multiplications/pixel", "ratio", "memory, MiB"]
     base_cost = next((m.multiplications for m in result.models if m.model == "esrgan"), None)
     costs = [
@@ -154,6 +161,10 @@ def _time(cell: Cell | None, base: Cell | None) -> str:
         return ""
     ratio = f" ({cell.median_ms / base.median_ms:.2f})" if base else ""
     return f"{'~' if cell.disturbed else ''}{cell.median_ms:.1f}{ratio}"
+
+
+def _levels(cell: Cell | None) -> str:
+    return "" if cell is None else f"{cell.levels:.3f}"
 
 
 def _show_poster(console: Console, result: BenchResult) -> None:
