@@ -110,6 +110,7 @@ def test_the_policy_forbids_the_network(browser: Browser, file: Path) -> None:
 
 def test_the_divider_by_keys(page: Page) -> None:
     page.key("b")
+    settle(page)
     assert page.js("[left.value, right.value].map((i) => comparison.data.layers[i].label)") == ["Bicubic", "green"]
     page.js("document.getElementById('divider').focus()")
     assert colour_at(page, 0.6, 0.9) == pytest.approx(COLOURS["green"], abs=3)
