@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sr_cli import adapters, backends, memory, tiling
+from sr_cli import adapters, backends, faithful, memory, tiling
 from sr_cli.adapters import Picture
 from sr_cli.backends import Network
 from sr_cli.errors import OutOfMemory, UsageError, WeightsError
@@ -141,7 +141,7 @@ class Upscaler:
     `model` is a name (`mesrgan`), a name with its stage (`mesrgan:pixel`), a path to a safetensors file,
     `bicubic` or `lanczos`, or weights already loaded. `tile` is the side of a tile's core in input pixels,
     0 for the whole picture in one pass, "auto" for a choice by memory; `overlap` the pixels that a tile
-    sees beyond its core, "full" for the network's whole receptive field, "auto" for what was measured to
+    sees beyond its core, "full" for all that has influence on it, "auto" for what was measured to
     hide the tiles (at most 1 of 255 levels away from the whole picture in one pass).
 
     `fidelity` 0..1 draws the model's GAN stage towards the stage it was fine-tuned from (1), see
@@ -189,7 +189,8 @@ class Upscaler:
         self.scale = generator.scale
         self._alignment = generator.alignment
         measured = DEFAULT_OVERLAP if model.overlap is None else model.overlap
-        chosen = {"auto": min(measured, generator.receptive_radius), "full": generator.receptive_radius}
+        full = generator.receptive_radius + faithful.REACH
+        chosen = {"auto": min(measured, full), "full": full}
         self.overlap = chosen[overlap] if isinstance(overlap, str) else overlap
         self._device = choose_device(device)
         if self._device.type == "cpu":
@@ -372,6 +373,7 @@ class _Pass:
         result = upscaler.network(batch)
         if not bool(torch.isfinite(result).all()):
             result = self._compute_wider(batch)
+        result = faithful.keep_colours(result, batch)
         if windows.shape[3] == 1:
             result = result.mean(dim=1, keepdim=True)
         return _from_unit(result, windows.dtype)

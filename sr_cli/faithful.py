@@ -1,0 +1,86 @@
+"""Colours kept: what a network changes in the mean over an area is taken back, and what is flat stays flat.
+
+Networks shift colours a little (a bias of a third of a level, say, which makes white 254), and adversarial training
+leaves a faint grid on even areas. But the low frequencies of an enlargement are known: they are those of the input.
+So one step of back-projection (Irani and Peleg 1991, "Improving resolution by image registration") adds the enlarged
+difference between the input and the reduced output, smoothed so far that no detail is touched; and where the input
+is one colour all around, so is the output.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+SIGMA = 3.0
+"""Of the smoothing, in input pixels: on Set14, clean, noisy and JPEG-compressed, 2 to 8 raise PSNR by 0.003 to 0.015 dB
+(without smoothing it falls by up to 0.12 dB: a box reduction is not how the inputs were made)."""
+REACH = 8
+"""How far, in input pixels, an input pixel has influence through this."""
+_FLAT_RADIUS = 4
+"""An input pixel is on a flat area if everything so far around it, and what touches that, has its colour."""
+_FADE_RADIUS = 2
+"""Flat areas are entered over so many input pixels more."""
+
+
+def keep_colours(output: torch.Tensor, rgb: torch.Tensor) -> torch.Tensor:
+    """`output` (N, C, s*H, s*W), clamped, with the low frequencies of its input `rgb` (N, C, H, W) in 0..1; float."""
+    output = output.clamp(0.0, 1.0)
+    return _with_flat_areas(_with_low_frequencies(output, rgb), rgb)
+
+
+def _with_low_frequencies(output: torch.Tensor, rgb: torch.Tensor) -> torch.Tensor:
+    import torch.nn.functional as F
+
+    scale = output.shape[-1] // rgb.shape[-1]
+    difference = rgb - F.avg_pool2d(output, scale)
+    smooth = _smoothed(_smoothed(difference, dim=3), dim=2)
+    return output + F.interpolate(smooth, scale_factor=scale, mode="bilinear", align_corners=False)
+
+
+def _smoothed(planes: torch.Tensor, dim: int) -> torch.Tensor:
+    """A Gaussian along one dimension of (N, C, H, W), beyond whose ends the last values go on.
+
+    As a sum of shifted copies: torch's convolutions take twenty times as long for so few channels on a CPU.
+    """
+    import torch.nn.functional as F
+
+    length = planes.shape[dim]
+    padded = F.pad(planes, (REACH, REACH, 0, 0) if dim == 3 else (0, 0, REACH, REACH), "replicate")
+    weights = [math.exp(-0.5 * (distance / SIGMA) ** 2) for distance in range(REACH + 1)]
+    total = weights[0] + 2 * sum(weights[1:])
+    smooth = planes * (weights[0] / total)
+    for distance in range(1, REACH + 1):
+        both = padded.narrow(dim, REACH - distance, length) + padded.narrow(dim, REACH + distance, length)
+        smooth.add_(both, alpha=weights[distance] / total)
+    return smooth
+
+
+def _with_flat_areas(output: torch.Tensor, rgb: torch.Tensor) -> torch.Tensor:
+    import torch.nn.functional as F
+
+    scale = output.shape[-1] // rgb.shape[-1]
+    busy = _differing(rgb)
+    side = 2 * _FLAT_RADIUS + 1
+    busy = F.max_pool2d(busy, (1, side), 1, (0, _FLAT_RADIUS))
+    busy = F.max_pool2d(busy, (side, 1), 1, (_FLAT_RADIUS, 0))
+    if bool(busy.all()):
+        return output
+    flat = F.pad(1 - busy, (_FADE_RADIUS,) * 4, "replicate")
+    weight = F.avg_pool2d(flat, 2 * _FADE_RADIUS + 1, 1)
+    weight = F.interpolate(weight, scale_factor=scale, mode="bilinear", align_corners=False)
+    return output.lerp(F.interpolate(rgb, scale_factor=scale, mode="nearest"), weight)
+
+
+def _differing(rgb: torch.Tensor) -> torch.Tensor:
+    """1 for each pixel of (N, C, H, W) that has another colour than a neighbour beside or above it, else 0."""
+    busy = rgb.new_zeros((rgb.shape[0], 1, *rgb.shape[2:]))
+    for dim in (2, 3):
+        length = rgb.shape[dim] - 1
+        unequal = (rgb.narrow(dim, 0, length) != rgb.narrow(dim, 1, length)).any(dim=1, keepdim=True)
+        busy.narrow(dim, 0, length).masked_fill_(unequal, 1)
+        busy.narrow(dim, 1, length).masked_fill_(unequal, 1)
+    return busy

@@ -1,0 +1,117 @@
+"""Colours: flat ones stay exact, means do not drift, tiles still agree, and detail is left alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from test_engine import upscaler
+
+from sr_cli import engine
+from sr_cli.errors import WeightsError
+from sr_cli.faithful import REACH, keep_colours
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(1, 20),
+    st.integers(1, 20),
+    st.lists(st.floats(0, 1, width=32), min_size=3, max_size=3),
+    st.floats(-0.05, 0.05),
+)
+def test_a_shifted_flat_colour_comes_back(height: int, width: int, colour: list[float], shift: float) -> None:
+    rgb = torch.tensor(colour).view(1, 3, 1, 1).expand(2, 3, height, width)
+    shifted = rgb.repeat_interleave(4, 2).repeat_interleave(4, 3) + shift
+    assert (keep_colours(shifted, rgb) - rgb[:, :, :1, :1]).abs().max() < 1e-6
+
+
+def test_nothing_changes_where_nothing_drifted() -> None:
+    small = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    large = small.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    detail = torch.tensor([[0.1, -0.1] * 2, [-0.1, 0.1] * 2] * 2).repeat(24, 24)
+    large = large * 0.6 + 0.2 + detail  # zero mean in each block
+    assert (keep_colours(large, small * 0.6 + 0.2) - large).abs().max() < 1e-6
+
+
+def test_a_grid_on_flat_areas_goes_and_detail_stays() -> None:
+    """Flat on the left, noise on the right, and everywhere a pattern of 4x4 with zero mean."""
+    rgb = torch.rand(1, 3, 32, 64, generator=torch.Generator().manual_seed(1)) * 0.5 + 0.25
+    rgb[..., :32] = 0.75
+    pattern = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(64, 128) * 0.03
+    output = rgb.repeat_interleave(4, 2).repeat_interleave(4, 3) + pattern
+    kept = keep_colours(output, rgb)
+    assert (kept[..., : 4 * 24] - 0.75).abs().max() < 1e-6
+    assert (kept[..., 4 * 32 :] - output[..., 4 * 32 :]).abs().max() < 1e-6
+    steps = (kept - output).abs().amax((0, 1, 2))[4 * 23 : 4 * 33]
+    assert steps.diff().abs().max() < 0.03 / 8, "the change is gradual"
+
+
+def test_influence_ends_at_the_reach() -> None:
+    rgb = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    output = torch.full((1, 3, 256, 256), 0.5)
+    changed = output.clone()
+    changed[..., 128:132, 128:132] = 0.9  # one input pixel, at 32
+    difference = (keep_colours(changed, rgb) - keep_colours(output, rgb)).abs().amax((0, 1, 2))
+    difference[128:132] = 0
+    touched = difference.nonzero().flatten()
+    # One pixel more than the smoothing, for the linear enlargement.
+    assert touched.min() >= 4 * (32 - REACH - 1) and touched.max() < 4 * (32 + REACH + 2)
+    assert difference.max() < 0.4 / 40
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_flat_pictures_are_exact_with_any_weights(dtype: type, channels: int) -> None:
+    top = np.iinfo(dtype).max
+    for value in (0, 1, top // 3, top - 1, top):
+        flat = np.full((9, 13, channels), value, dtype)
+        assert (upscaler().upscale(flat).pixels == value).all()
+
+
+def _models() -> list[str]:
+    from sr_cli.weights import read_manifest
+
+    return [
+        f"{entry.name}:{stage.name}"
+        for entry in read_manifest().models.values()
+        for stage in entry.stages.values()
+        if stage.file is not None
+    ]
+
+
+@pytest.fixture(scope="module")
+def photograph(shared: Path) -> np.ndarray:
+    with Image.open(sorted((shared / "data/val").iterdir())[0]) as image:
+        return np.asarray(image.convert("RGB").reduce(8))[:96, :112]
+
+
+@pytest.mark.parametrize("model", _models())
+def test_bundled_weights_keep_colours(model: str, photograph: np.ndarray) -> None:
+    try:
+        upscale = engine.Upscaler(model, device="cpu", offline=True)
+    except WeightsError as error:
+        pytest.skip(str(error))
+    white = np.full((16, 16, 3), 255, np.uint8)
+    white[:, :, 2] = np.arange(0, 256, 16, dtype=np.uint8)[:, None] // 16 * 17  # and fifteen more colours
+    for row in (0, 5, 10, 15):
+        flat = np.broadcast_to(white[row, 0], (12, 12, 3)).copy()
+        assert (upscale.upscale(flat).pixels == flat[0, 0]).all()
+    large = upscale.upscale(photograph).pixels
+    drift = large.reshape(-1, 3).mean(0) - photograph.reshape(-1, 3).mean(0)
+    assert np.abs(drift).max() < 0.25
+
+
+@pytest.mark.parametrize("model", _models())
+def test_tiles_of_bundled_weights_still_agree(model: str, photograph: np.ndarray) -> None:
+    try:
+        whole = engine.Upscaler(model, device="cpu", tile=0, overlap="full", offline=True)
+        tiled = engine.Upscaler(model, device="cpu", tile=40, offline=True)
+    except WeightsError as error:
+        pytest.skip(str(error))
+    difference = whole.upscale(photograph).pixels.astype(int) - tiled.upscale(photograph).pixels
+    assert np.abs(difference).max() <= 1
