@@ -362,7 +362,7 @@ def test_out_of_memory_in_the_network(tmp_path: Path, batch: Batch, monkeypatch:
     forward = type(model).forward
 
     def limited(self: torch.nn.Module, rgb: torch.Tensor) -> torch.Tensor:
-        if rgb.shape[-1] * rgb.shape[-2] > 70 * 70:
+        if rgb.shape[-1] * rgb.shape[-2] > 100 * 100:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
         return forward(self, rgb)
 
