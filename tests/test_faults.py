@@ -304,15 +304,16 @@ def test_a_disk_that_becomes_read_only(batch: Batch, in_namespace: Callable[[str
     """
     codes = _numbers(in_namespace(script))
     assert codes["first"] in (0, 1) and codes["second"] == 0
-    _check_copy(batch, seen, whole=codes["first"] == 0)
+    _check_copy(batch, seen, whole=codes["first"] == 0, frozen=True)
     _check_copy(batch, seen.with_name("seen-later"), whole=True)
 
 
-def _check_copy(batch: Batch, copy: Path, *, whole: bool) -> None:
+def _check_copy(batch: Batch, copy: Path, *, whole: bool, frozen: bool = False) -> None:
     copied = Batch(batch.inputs, copy, batch.arguments, batch.expected, batch.seconds)
     (copy / "precious.txt").write_text((copy / "precious.txt").read_text().strip())
     copied.check(whole=whole)
-    assert not [path for path in copy.iterdir() if is_temporary(path)]
+    if not frozen:  # a disk that became read-only keeps the temporary file of that moment
+        assert not [path for path in copy.iterdir() if is_temporary(path)]
     assert 0 < len(copied.done()) <= FILES
 
 

@@ -75,7 +75,12 @@ class Background:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=error is not None)
+        try:
+            self._pool.shutdown(wait=True, cancel_futures=error is not None)
+        except BaseException:
+            # A signal ended the waiting: what has begun is still finished, so that no temporary file is left.
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            raise
         if error is None:
             self._raise_errors()
 
