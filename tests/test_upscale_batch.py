@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -174,6 +177,22 @@ def test_a_name_that_looks_like_a_pattern_is_a_name(tmp_path: Path) -> None:
     results = upscale(picture(tmp_path / "[a]*.png"))
     assert statuses(results) == ["done"]
     assert (tmp_path / "[a]*_bicubic_x4.png").exists()
+
+
+def test_a_folder_that_cannot_be_listed_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture(tmp_path / "in/a.png")
+    picture(tmp_path / "in/shut/b.png")
+    real = os.scandir
+
+    def scandir(path: Any) -> Any:  # permissions do not stop the superuser, under whom tests may run
+        if Path(path).name == "shut":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    done, failed = upscale(tmp_path / "in", to=tmp_path / "out", recursive=True)
+    assert (done.status, failed.status) == ("done", "failed")
+    assert failed.error is not None and "shut: cannot list this folder: Permission denied" in failed.error
 
 
 @pytest.mark.parametrize("name", ["empty", "nothing*.png", "missing.png"])
@@ -481,6 +500,28 @@ def test_journal_lines_of_another_process_are_seen(tmp_path: Path) -> None:
 
 
 # Two processes
+
+
+def test_two_processes_share_a_folder(tmp_path: Path) -> None:
+    """Started together on one folder, they do every picture, and none twice."""
+    names = [f"{index:02}" for index in range(24)]
+    for index, name in enumerate(names):
+        picture(tmp_path / f"in/{name}.png", index, (90, 70))
+    script = "from sr_cli.__main__ import main; main()"
+    command = [sys.executable, "-c", script, "upscale", str(tmp_path / "in"), "-m", "bicubic", "--json"]
+    both = [
+        subprocess.Popen([*command, "-o", str(tmp_path / "out")], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    reports = [json.loads(process.communicate(timeout=60)[0]) for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    done = [Path(r["input"]).stem for report in reports for r in report["results"] if r["status"] == "done"]
+    assert sorted(done) == names
+    assert tree(tmp_path / "out") == {f"{name}_bicubic_x4.png" for name in names}
+    for name in names:
+        with Image.open(tmp_path / f"out/{name}_bicubic_x4.png") as image:
+            assert image.size == (360, 280)
+            image.load()
 
 
 def test_claimed_files_are_left_to_their_owner(tmp_path: Path) -> None:

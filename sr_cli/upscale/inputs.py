@@ -128,11 +128,15 @@ def _find(name: str, recursive: bool, output: Path | None) -> Iterator[_Found]:
 
 
 def _in_folder(folder: Path, recursive: bool, output: Path | None) -> Iterator[_Found]:
-    """The pictures in a folder, without hidden ones; links to folders are followed, but never in circles."""
+    """The pictures in a folder, without hidden ones; links to folders are followed, but never in circles.
+
+    A folder that cannot be listed is a failure of its own.
+    """
     skipped = output is not None and os.path.lexists(output) and not output.samefile(folder)
     seen = {_identity(output)} if skipped and output is not None else set()
     count, inner = 0, False
-    for root, folders, files in os.walk(folder, followlinks=True):
+    unreadable: list[OSError] = []
+    for root, folders, files in os.walk(folder, followlinks=True, onerror=unreadable.append):
         here = _identity(Path(root))
         if here in seen:
             folders.clear()
@@ -145,7 +149,10 @@ def _in_folder(folder: Path, recursive: bool, output: Path | None) -> Iterator[_
             if _is_picture_name(path) and path.is_file():
                 count += 1
                 yield _Found(path, Path(root).relative_to(folder), listed=True)
-    if count == 0:
+    for error in unreadable:
+        problem = InputError(f"{error.filename}: cannot list this folder: {error.strerror}")
+        yield _Found(Path(error.filename), problem=problem, listed=True)
+    if count == 0 and not unreadable:
         hint = "; --recursive looks into the folders inside" if inner and not recursive else ""
         yield _Found(folder, problem=InputError(f"{folder}: no pictures in this folder{hint}"), listed=True)
 
