@@ -363,6 +363,30 @@ def test_ema_follows_and_undoes_what_a_bad_step_did_to_batchnorm() -> None:
     assert all(torch.isfinite(buffer).all() for buffer in model.buffers())
 
 
+@pytest.mark.parametrize(("shift", "patch", "side"), [(True, 64, 48), (True, 32, 16), (True, 16, 16), (False, 64, 64)])
+def test_the_discriminator_looks_through_a_moving_window(shift: bool, patch: int, side: int) -> None:
+    """The same one for photographs and generated pictures, at every offset to its strides in turn."""
+    recipe = config.override(
+        config.TrainConfig(),
+        {"gan": {"discriminator_shift": shift, "discriminator_features": 1, "feature_net": "none"}},
+    )
+    stage = stages.GanStage(recipe, models.create(models.PRESETS["mesrgan"]), torch.device("cpu"), None)
+    seen: list[Tensor] = []
+    stage.discriminator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    places = torch.arange(patch**2).float().view(1, 1, patch, patch).expand(1, 3, -1, -1)
+    offsets = set()
+    for step in range(2000):
+        window = stage._shown(places, step)
+        assert window.shape[2:] == (side, side)
+        top, left = divmod(int(window[0, 0, 0, 0]), patch)
+        assert torch.equal(window, places[:, :, top : top + side, left : left + side])
+        offsets.add((top, left))
+    assert len(offsets) == (256 if side < patch else 1)
+    stage.step(5, torch.rand(2, 3, patch // 4, patch // 4), places.expand(2, -1, -1, -1) / patch**2)
+    assert len(seen) == 4 and {rgb.shape[2:] for rgb in seen} == {(side, side)}
+    assert torch.equal(seen[1], stage._shown(places.expand(2, -1, -1, -1) / patch**2, 5))
+
+
 # --- configuration
 
 

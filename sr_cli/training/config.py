@@ -81,6 +81,9 @@ class GanConfig:
     """`vanilla`, `relativistic` or `auto`: vanilla for SRGAN, relativistic average for the others."""
     discriminator_features: int = 64
     """Channels of the discriminator's first layer."""
+    discriminator_shift: bool = True
+    """Shows the discriminator another window of the patches at each step, 16 pixels smaller a side. Its strides see
+    some pixels more often than others; standing still, they print their grid into the generator's output."""
     generator: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(lr=1e-4))
     """The generator's optimiser."""
     discriminator: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(lr=4e-4))
@@ -162,6 +165,7 @@ POSTER = TrainConfig(
         adversarial_weight=5e-3,
         feature_relative=False,
         feature_loss="l2",
+        discriminator_shift=False,
         generator=OptimiserConfig(
             lr=1e-4, schedule="halve", halve_at=(50_000, 100_000, 150_000), warmup=0, clip_norm=0.0
         ),

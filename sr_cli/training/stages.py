@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import random
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sr_cli import models
-from sr_cli.models.discriminator import Discriminator
+from sr_cli.models.discriminator import STRIDE, Discriminator
 from sr_cli.training import checkpoint, losses, parallel
 from sr_cli.training.config import OptimiserConfig, TrainConfig
 
@@ -203,6 +204,15 @@ class GanStage(_GeneratorTraining):
         )
         self.discriminate = parallel.wrap(self.discriminator, device)
 
+    def _shown(self, rgb: Tensor, step: int) -> Tensor:
+        """What of the patches the discriminator sees at a step: all, or a window that moves."""
+        height, width = rgb.shape[2] - STRIDE, rgb.shape[3] - STRIDE
+        if not self.config.discriminator_shift or min(height, width) < STRIDE:
+            return rgb
+        place = random.Random(step)
+        top, left = place.randrange(STRIDE), place.randrange(STRIDE)
+        return rgb[:, :, top : top + height, left : left + width]
+
     def step(self, step: int, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
         fake, parts, bad = self._generator_step(step, lr, hr)
         loss, bad_discriminator = self._discriminator_step(step, fake, hr)
@@ -214,9 +224,9 @@ class GanStage(_GeneratorTraining):
         self.discriminator.requires_grad_(False)
         with self.autocast():
             fake = self.forward(lr).float()
-            fake_logits = self.discriminator(fake).float()
+            fake_logits = self.discriminator(self._shown(fake, step)).float()
             with torch.no_grad():
-                real_logits = self.discriminator(hr).float()
+                real_logits = self.discriminator(self._shown(hr, step)).float()
             feature = self.features(fake, hr, step) if self.features else fake.new_zeros(())
         self.discriminator.requires_grad_(True)
         parts = {
@@ -235,8 +245,8 @@ class GanStage(_GeneratorTraining):
 
     def _discriminator_step(self, step: int, fake: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
         with self.autocast():
-            real_logits = self.discriminate(hr).float()
-            fake_logits = self.discriminate(fake).float()
+            real_logits = self.discriminate(self._shown(hr, step)).float()
+            fake_logits = self.discriminate(self._shown(fake, step)).float()
         loss = losses.discriminator(self.kind, real_logits, fake_logits)
         return loss.detach(), self.discriminator_optimisation.step(step, loss)
 
