@@ -55,6 +55,22 @@ def test_multiplications_of_a_dense_block(block: layers.DenseBlock, multiplicati
     assert base.count_multiplications(block, channels=64) == multiplications
 
 
+@pytest.mark.parametrize("name", ["srgan", "esrgan", "mesrgan-poster"])
+@pytest.mark.parametrize("training", [True, False])
+def test_training_starts_at_the_linear_enlargement(name: str, training: bool) -> None:
+    """Pillow's, but for the small random part of the last layer."""
+    model = models.create(SMALL[name]).train(training)
+    model.reset_parameters(torch.Generator().manual_seed(1))
+    random = np.random.default_rng(0).integers(0, 256, (12, 15, 3), np.uint8)
+    small = Image.fromarray(random).resize((45, 36), Image.Resampling.BICUBIC)
+    wanted = np.asarray(small.resize((180, 144), Image.Resampling.BILINEAR), np.float32)
+    with torch.no_grad():
+        output = model(torch.from_numpy(np.asarray(small, np.float32) / 255).permute(2, 0, 1)[None])
+    difference = np.abs(255 * output[0].permute(1, 2, 0).numpy() - wanted)[20:-20, 20:-20]
+    assert difference.mean() < 4
+    assert np.abs(wanted - wanted.mean()).mean() > 40
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_folded_agrees_with_unfolded(name: str) -> None:
     model = _with_weights(SMALL[name])

@@ -16,6 +16,8 @@ RGB_MEAN = (0.4439, 0.4517, 0.4054)
 RGB_STD = (0.2738, 0.2607, 0.2856)
 
 LEAKY_SLOPE = 0.2
+PRELU_SLOPE = 0.25
+"""What a PReLU starts with (He et al. 2015, section 4)."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from sr_cli.models.base import LEAKY_SLOPE, Generator, GeneratorConfig, Normalise, count_blocks, init_he
-from sr_cli.models.layers import DenseBlock, Upsampler
+from sr_cli.models.base import LEAKY_SLOPE, PRELU_SLOPE, Generator, GeneratorConfig, Normalise, count_blocks, init_he
+from sr_cli.models.layers import CARRIERS, DenseBlock, Upsampler, carry
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,21 @@ class Esrgan(Generator):
         return 16 * 4 * self.config.features + 4 * self.config.features
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """He initialisation, scaled by 0.5 on each block's last layer."""
+        """He initialisation, scaled by 0.5 on each block's last layer, around a path that enlarges the picture
+        linearly, which training would otherwise have to find."""
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d):
-                linear = name in ("head", "tail", "trunk_conv") or name.endswith("layers.4")
-                init_he(module, 1.0 if linear else LEAKY_SLOPE, 0.5 if name.endswith("layers.4") else 1.0, generator)
+                last = name.endswith("layers.4")
+                linear = name in ("head", "tail", "trunk_conv") or last
+                gain = 0.5 if last else 0.01 if name == "tail" else 1.0
+                init_he(module, 1.0 if linear else LEAKY_SLOPE, gain, generator)
+            elif isinstance(module, nn.PReLU):
+                nn.init.constant_(module.weight, PRELU_SLOPE)
+        nn.init.zeros_(self.trunk_conv.weight[:CARRIERS])
+        carry(self.head)
+        self.upsampler.carry(slope=1.0)
+        carry(self.conv, PRELU_SLOPE)
+        carry(self.tail, PRELU_SLOPE)
 
 
 def recognise(tensors: Mapping[str, Tensor]) -> tuple[EsrganConfig, dict[str, Tensor]] | None:

@@ -55,6 +55,44 @@ class Upsampler(nn.Module):
             x = activation(F.pixel_shuffle(conv(x), 2))
         return x
 
+    def carry(self, slope: float) -> None:
+        """Hands the picture on, see `carry`; `slope` is that of the activation before the first stage."""
+        for conv, activation in zip(self.convs, self.activations, strict=True):
+            assert isinstance(conv, nn.Conv2d) and isinstance(activation, nn.PReLU)
+            carry(conv, slope, shuffle=2)
+            slope = activation.weight.item()
+
+
+CARRIERS = 6
+"""Channels that `carry` takes: red, green and blue, and their negatives."""
+
+
+@torch.no_grad()
+def carry(conv: nn.Conv2d, slope: float = 1.0, shuffle: int = 1) -> None:
+    """Initial weights that hand the picture on, so that training starts near its enlargement.
+
+    The first six channels between two such convolutions hold RGB and its negative: behind an activation with
+    `slope` for negative values (1: none) the one minus the other is still 1 + slope times the picture. A
+    convolution of three inputs takes the picture from them, one of three outputs gives it back and keeps its other
+    weights. With `shuffle` 2 it enlarges linearly for the PixelShuffle(2) that follows.
+    """
+    inputs, side = conv.in_channels, conv.kernel_size[0]
+    read = torch.zeros(3, inputs)
+    read[:, :3] = torch.eye(3)
+    if inputs > 3:
+        read[:, 3:CARRIERS] = -torch.eye(3)
+        read /= 1 + slope
+    give = torch.eye(3) if conv.out_channels == 3 else torch.cat([torch.eye(3), -torch.eye(3)])
+    # Output pixels lie a quarter of an input pixel to either side of its centre.
+    taps = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.75, 0.25]]) if shuffle == 2 else torch.tensor([[0.0, 1.0, 0.0]])
+    kernel = F.pad(torch.einsum("iy,jx->ijyx", taps, taps), [(side - 3) // 2] * 4)
+    weight = torch.einsum("oc,cn,ijyx->oijnyx", give, read, kernel).reshape(-1, inputs, side, side)
+    rows = conv.weight[: len(weight)]
+    if conv.out_channels == 3:
+        rows += weight
+    else:
+        rows.copy_(weight)
+
 
 def fold_batchnorm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
     """One convolution equal to `conv` followed by `norm` in evaluation mode."""

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sr_cli.models.base import LEAKY_SLOPE, Generator, GeneratorConfig, Normalise, count_blocks, init_he
-from sr_cli.models.layers import BicubicPhases, DenseBlock, Upsampler
+from sr_cli.models.base import LEAKY_SLOPE, PRELU_SLOPE, Generator, GeneratorConfig, Normalise, count_blocks, init_he
+from sr_cli.models.layers import CARRIERS, BicubicPhases, DenseBlock, Upsampler, carry
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,14 @@ class Mesrgan(Generator):
                 linear = name.endswith("project") or name in ("trunk_conv", "head", "tail")
                 gain = 0.5 if name.endswith("project") else 0.01 if name == "tail" else 1.0
                 init_he(module, 1.0 if linear else LEAKY_SLOPE, gain, generator)
+            elif isinstance(module, nn.PReLU):
+                nn.init.constant_(module.weight, PRELU_SLOPE)
+        if not self.config.light_upsampler:
+            nn.init.zeros_(self.trunk_conv.weight[:CARRIERS])
+            carry(self.head)
+            self.upsampler.carry(slope=1.0)
+            carry(self.conv, PRELU_SLOPE)
+            carry(self.tail, PRELU_SLOPE)
 
 
 def recognise(tensors: Mapping[str, Tensor]) -> tuple[MesrganConfig, dict[str, Tensor]] | None:

@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from sr_cli.models.base import Generator, GeneratorConfig, Normalise, count_blocks, init_he
-from sr_cli.models.layers import Upsampler, fold_batchnorm
+from sr_cli.models.base import PRELU_SLOPE, Generator, GeneratorConfig, Normalise, count_blocks, init_he
+from sr_cli.models.layers import CARRIERS, Upsampler, carry, fold_batchnorm
 
 
 @dataclass(frozen=True)
@@ -95,15 +95,24 @@ class Srgan(Generator):
         return 16 * 4 * self.config.features + 4 * self.config.features
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """He initialisation; the second BatchNorm of a block starts at 0.1, so that deep trunks
-        start near the identity (Goyal et al. 2017, section 5.1, sets it to zero)."""
+        """He initialisation around a path that enlarges the picture linearly, which training would otherwise
+        have to find. The second BatchNorm of a block starts at 0.1, so that deep trunks start near the identity
+        (Goyal et al. 2017, section 5.1, sets it to zero)."""
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d):
-                init_he(module, 1.0 if name in ("head", "tail", "trunk_conv") else 0.25, 1.0, generator)
+                linear = name in ("head", "tail", "trunk_conv")
+                init_he(module, 1.0 if linear else PRELU_SLOPE, 0.01 if name == "tail" else 1.0, generator)
             elif isinstance(module, nn.BatchNorm2d):
                 module.reset_parameters()
                 if name.endswith("norm2"):
                     nn.init.constant_(module.weight, 0.1)
+            elif isinstance(module, nn.PReLU):
+                nn.init.constant_(module.weight, PRELU_SLOPE)
+        assert isinstance(self.trunk_norm, nn.BatchNorm2d)
+        nn.init.zeros_(self.trunk_norm.weight[:CARRIERS])
+        carry(self.head)
+        self.upsampler.carry(PRELU_SLOPE)
+        carry(self.tail, PRELU_SLOPE)
 
 
 def recognise(tensors: Mapping[str, Tensor]) -> tuple[SrganConfig, dict[str, Tensor]] | None:
