@@ -261,6 +261,18 @@ def test_an_existing_run_is_neither_overwritten_nor_invented(material: Path) -> 
     assert checkpoint.load_state(material / "run" / "gan.best.safetensors")[1]["parent_sha256"]
 
 
+def test_a_run_that_is_being_written_is_left_alone(material: Path) -> None:
+    process = start(command(material, "run", "--steps", 100000))
+    try:
+        wait_until(process, lambda: last_step(material / "run") >= 4)
+        with pytest.raises(OutputError, match="another `srup train`"):
+            train(material, "run", resume=True)
+    finally:
+        process.kill()
+        process.communicate()
+    assert train(material, "run", steps=last_step(material / "run") + 1, resume=True).complete
+
+
 def test_a_damaged_checkpoint_is_named(material: Path) -> None:
     train(material, "run", steps=1)
     path = material / "run" / "pixel.last.safetensors"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -166,7 +167,7 @@ def run_training(options: TrainOptions, report: Report) -> TrainResult:
     if options.threads:
         torch.set_num_threads(options.threads)
     results: list[StageResult] = []
-    with parallel.group(device):
+    with parallel.group(device), contextlib.ExitStack() as held:
         # What can fail at once does so before anything is downloaded or decoded.
         if config.batch % parallel.world():
             raise UsageError(f"--batch {config.batch} cannot be shared equally by {parallel.world()} processes")
@@ -182,6 +183,7 @@ def run_training(options: TrainOptions, report: Report) -> TrainResult:
         material, skipped = _material(config, options, paths, report)
         run.about = _about(paths)
         if parallel.rank() == 0:
+            held.enter_context(run.held())
             run.write_config(config)
             _record_sources(options, run)
         parallel.from_first(None)

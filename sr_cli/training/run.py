@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sr_cli import locks
+from sr_cli.errors import OutputError
 from sr_cli.training import checkpoint, plot
 from sr_cli.training.config import TrainConfig, dump_toml, to_dict
 from sr_cli.training.events import Progress
@@ -30,6 +34,28 @@ class Run:
         except ImportError:
             return None
         return SummaryWriter(str(self.folder / "tensorboard"))
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps other processes from writing to this run meanwhile.
+
+        Raises OutputError if one does, or if nothing can be written here.
+        """
+        with checkpoint.writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            try:
+                free = locks.lock(descriptor)
+            except OSError:
+                free = True  # a file system without locks
+            if not free:
+                raise OutputError(
+                    f"another `srup train` is writing to {self.folder}; wait for it or choose another --out"
+                )
+            yield
+        finally:
+            os.close(descriptor)
 
     @property
     def config(self) -> Path:
@@ -58,8 +84,6 @@ class Run:
         return self.folder / "snapshots" / f"{stage}-{step:06d}.safetensors"
 
     def write_config(self, config: TrainConfig) -> None:
-        with checkpoint.writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
         checkpoint.write_atomically(self.config, dump_toml(to_dict(config)).encode())
 
     def save_weights(

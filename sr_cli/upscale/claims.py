@@ -9,31 +9,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import sys
 import threading
 from pathlib import Path
 
+from sr_cli import locks
 from sr_cli.weights.manifest import home
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(descriptor: int, offset: int) -> None:
-        os.lseek(descriptor, offset, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-
-    def _unlock(descriptor: int, offset: int) -> None:
-        os.lseek(descriptor, offset, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
-
-else:
-    import fcntl
-
-    def _lock(descriptor: int, offset: int) -> None:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
-
-    def _unlock(descriptor: int, offset: int) -> None:
-        fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, offset)
 
 
 class Claims:
@@ -52,18 +32,15 @@ class Claims:
             return True
         with self._guard:
             try:
-                _lock(self._file, _offset(target))
-            except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, as the system likes (POSIX fcntl)
-                return False
+                return locks.lock(self._file, _offset(target))
             except OSError:
                 return True  # a file system without locks
-            return True
 
     def release(self, target: Path) -> None:
         """Gives a claim back."""
         if self._file is not None:
             with self._guard, contextlib.suppress(OSError):
-                _unlock(self._file, _offset(target))
+                locks.unlock(self._file, _offset(target))
 
     def close(self) -> None:
         """Gives all claims back."""
