@@ -363,6 +363,20 @@ def test_ema_follows_and_undoes_what_a_bad_step_did_to_batchnorm() -> None:
     assert all(torch.isfinite(buffer).all() for buffer in model.buffers())
 
 
+def test_the_grid_loss_sees_what_repeats_with_the_upsampler() -> None:
+    generator = torch.Generator().manual_seed(0)
+    target = torch.rand(2, 3, 96, 80, generator=generator)
+    assert losses.grid(target, target) == 0
+    strength = 0.05
+    noise = strength * torch.randn(2, 3, 96, 80, generator=generator)
+    tile = strength * torch.randn(2, 3, 4, 4, generator=generator)
+    on_the_grid = losses.grid(target + tile.repeat(1, 1, 24, 20), target)
+    assert on_the_grid == pytest.approx(tile.abs().mean().item(), rel=1e-4)
+    assert losses.grid(target + noise, target) < 0.35 * on_the_grid
+    tile = strength * torch.randn(2, 3, 5, 5, generator=generator)  # another period
+    assert losses.grid(target + tile.repeat(1, 1, 20, 16)[:, :, :96], target[:, :, :96]) < 0.5 * on_the_grid
+
+
 @pytest.mark.parametrize(("shift", "patch", "side"), [(True, 64, 48), (True, 32, 16), (True, 16, 16), (False, 64, 64)])
 def test_the_discriminator_looks_through_a_moving_window(shift: bool, patch: int, side: int) -> None:
     """The same one for photographs and generated pictures, at every offset to its strides in turn."""

@@ -28,6 +28,23 @@ def content(kind: str, output: Tensor, target: Tensor) -> Tensor:
     return torch.sqrt((output - target) ** 2 + CHARBONNIER_EPSILON**2).mean()
 
 
+GRID_WINDOW = 4
+"""Side of the window over which `grid` averages, in low-resolution pixels."""
+
+
+def grid(output: Tensor, target: Tensor, scale: int = 4) -> Tensor:
+    """What images of equal shape (N, 3, H, W), H and W multiples of `scale`, differ by on the upsampler's grid.
+
+    Mean absolute difference of the local means of each of the scale x scale positions that PixelShuffle fills.
+    Texture that has nothing to do with the grid averages out; a pattern that repeats with every low-resolution
+    pixel, the checkerboard of GANs with such upsamplers (Odena et al. 2016, "Deconvolution and checkerboard
+    artifacts"), does not.
+    """
+    phases = F.pixel_unshuffle(output - target, scale)
+    window = min(GRID_WINDOW, *phases.shape[2:])
+    return F.avg_pool2d(phases, window, stride=1).abs().mean()
+
+
 def _is(real: bool, logits: Tensor) -> Tensor:
     """Cross entropy of calling `logits` (N, 1) real, or generated."""
     target = torch.ones_like(logits) if real else torch.zeros_like(logits)

@@ -231,11 +231,13 @@ class GanStage(_GeneratorTraining):
         self.discriminator.requires_grad_(True)
         parts = {
             "content": losses.content(config.content, fake, hr),
+            "grid": losses.grid(fake, hr, self.model.scale),
             "feature": feature,
             "adversarial": losses.adversarial(self.kind, real_logits, fake_logits),
         }
         loss = (
             config.content_weight * parts["content"]
+            + config.grid_weight * parts["grid"]
             + config.feature_weight * parts["feature"]
             + config.adversarial_weight * parts["adversarial"]
         )
