@@ -377,6 +377,17 @@ def test_the_grid_loss_sees_what_repeats_with_the_upsampler() -> None:
     assert losses.grid(target + tile.repeat(1, 1, 20, 16)[:, :, :96], target[:, :, :96]) < 0.5 * on_the_grid
 
 
+def test_the_flat_loss_counts_only_what_flat_places_get() -> None:
+    target = torch.full((1, 3, 64, 64), 0.5)
+    target[..., 32:] = torch.rand(1, 3, 64, 32, generator=torch.Generator().manual_seed(0))
+    assert losses.flat(target, target) == 0
+    sky, leaves = target.clone(), target.clone()
+    sky[..., :28] += 0.01
+    leaves[..., 36:] += 0.01
+    assert losses.flat(sky, target).item() == pytest.approx(0.01 * 28 / 64, rel=1e-3)
+    assert losses.flat(leaves, target) < 0.01 * losses.flat(sky, target)
+
+
 @pytest.mark.parametrize(("shift", "patch", "side"), [(True, 64, 48), (True, 32, 16), (True, 16, 16), (False, 64, 64)])
 def test_the_discriminator_looks_through_a_moving_window(shift: bool, patch: int, side: int) -> None:
     """The same one for photographs and generated pictures, at every offset to its strides in turn."""

@@ -67,6 +67,8 @@ class GanConfig:
     """Weight of the content loss."""
     grid_weight: float = 4.0
     """Weight of the loss against patterns on the upsampler's grid."""
+    flat_weight: float = 10.0
+    """Weight of the content loss of flat places, which keeps them flat."""
     feature_weight: float = 0.05
     """Weight of the feature loss. With these three weights, and relative features of SqueezeNet, the gradients
     that reach a pixel-stage generator's output have norms of about 1 (content) : 4 : 2 (adversarial)."""
@@ -95,7 +97,7 @@ class GanConfig:
     def __post_init__(self) -> None:
         _require(self.steps >= 1, f"gan.steps must be at least 1, not {self.steps}")
         _require(self.content in ("l1", "l2", "charbonnier"), f"unknown content loss {self.content!r}")
-        for name in ("content_weight", "grid_weight", "feature_weight", "adversarial_weight"):
+        for name in ("content_weight", "grid_weight", "flat_weight", "feature_weight", "adversarial_weight"):
             _require(getattr(self, name) >= 0, f"gan.{name} must not be negative, not {getattr(self, name)}")
         _require(self.discriminator_features >= 1, "gan.discriminator_features must be at least 1")
         _require(self.feature_loss in ("l1", "l2"), f"unknown feature loss {self.feature_loss!r}")
@@ -164,6 +166,7 @@ POSTER = TrainConfig(
         steps=200_000,
         content_weight=1e-2,
         grid_weight=0.0,
+        flat_weight=0.0,
         feature_weight=1.0,
         adversarial_weight=5e-3,
         feature_relative=False,

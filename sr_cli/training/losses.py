@@ -45,6 +45,23 @@ def grid(output: Tensor, target: Tensor, scale: int = 4) -> Tensor:
     return F.avg_pool2d(phases, window, stride=1).abs().mean()
 
 
+FLAT_WINDOW = 5
+FLAT_DEVIATION = 3 / 255
+"""Side in pixels of the neighbourhood that decides whether a place is flat, and the deviation at which it half is."""
+
+
+def flat(output: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference of images (N, 3, H, W), counted only where the target is flat.
+
+    Each pixel counts 1 / (1 + (d / 3 levels)^2), d being the target's standard deviation within 5x5 pixels of grey.
+    A discriminator asks for texture everywhere; what it gets in a sky beside a horizon is ringing.
+    """
+    grey = F.pad(target.mean(1, keepdim=True), [FLAT_WINDOW // 2] * 4, mode="replicate")
+    mean, square = (F.avg_pool2d(x, FLAT_WINDOW, stride=1) for x in (grey, grey**2))
+    weight = 1 / (1 + (square - mean**2).clamp(min=0) / FLAT_DEVIATION**2)
+    return (weight * (output - target).abs()).mean()
+
+
 def _is(real: bool, logits: Tensor) -> Tensor:
     """Cross entropy of calling `logits` (N, 1) real, or generated."""
     target = torch.ones_like(logits) if real else torch.zeros_like(logits)

@@ -232,12 +232,14 @@ class GanStage(_GeneratorTraining):
         parts = {
             "content": losses.content(config.content, fake, hr),
             "grid": losses.grid(fake, hr, self.model.scale),
+            "flat": losses.flat(fake, hr),
             "feature": feature,
             "adversarial": losses.adversarial(self.kind, real_logits, fake_logits),
         }
         loss = (
             config.content_weight * parts["content"]
             + config.grid_weight * parts["grid"]
+            + config.flat_weight * parts["flat"]
             + config.feature_weight * parts["feature"]
             + config.adversarial_weight * parts["adversarial"]
         )
