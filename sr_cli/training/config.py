@@ -71,7 +71,7 @@ class GanConfig:
     """Weight of the content loss of flat places, which keeps them flat."""
     feature_weight: float = 0.05
     """Weight of the feature loss. With these three weights, and relative features of SqueezeNet, the gradients
-    that reach a pixel-stage generator's output have norms of about 1 (content) : 4 : 2 (adversarial)."""
+    that reach a pixel-stage generator's output have norms of about 1 (content) : 4 : 0.5 (adversarial)."""
     feature_relative: bool = True
     """Divides each map's distance by the mean magnitude of the photograph's map, so that the feature
     network's scale does not matter; the poster and ESRGAN take the distance as it is."""
@@ -79,7 +79,7 @@ class GanConfig:
     """Distance between features: `l1` (ESRGAN) or `l2` (the poster)."""
     feature_net: str = "vgg19"
     """`vgg19` (conv5_4 before activation), `squeezenet1_1`, or `none` for no feature loss."""
-    adversarial_weight: float = 1e-2
+    adversarial_weight: float = 2.5e-3
     """Weight of the generator's adversarial loss."""
     adversarial: str = "auto"
     """`vanilla`, `relativistic` or `auto`: vanilla for SRGAN, relativistic average for the others."""
@@ -90,7 +90,7 @@ class GanConfig:
     some pixels more often than others; standing still, they print their grid into the generator's output."""
     generator: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(lr=1e-4))
     """The generator's optimiser."""
-    discriminator: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(lr=4e-4))
+    discriminator: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(lr=1.5e-4))
     """The discriminator's optimiser; faster than the generator's (Heusel et al. 2017): in a short stage it would
     otherwise still be guessing when the generator's rate is down."""
 
