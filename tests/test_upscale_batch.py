@@ -19,7 +19,7 @@ from PIL import Image
 
 from sr_cli import engine, images
 from sr_cli.errors import OutOfMemory, OutputError, SrupError, UsageError
-from sr_cli.upscale import ImageResult, UpscaleEvent, UpscaleOptions, exit_code, run
+from sr_cli.upscale import ImageResult, UpscaleEvent, UpscaleOptions, checks, exit_code, run
 from sr_cli.upscale.claims import Claims
 from sr_cli.upscale.journal import Journals
 from sr_cli.upscale.naming import Namer
@@ -435,6 +435,22 @@ def test_what_changed_is_not_taken_for_done(change: str, tmp_path: Path) -> None
     assert results[0].status == "failed" and results[0].exit_code == 6
     assert statuses(upscale(tmp_path / "in", to=tmp_path / "out", overwrite=True, **wish)) == ["done", "done"]
     assert statuses(upscale(tmp_path / "in", to=tmp_path / "out", **wish)) == ["skipped", "skipped"]
+
+
+def test_an_output_folder_that_is_made_meanwhile_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One picture is checked while another's writer makes the folder for both."""
+    real = os.path.lexists
+
+    def lexists(path: Any) -> bool:
+        Path(path).mkdir(exist_ok=True)
+        return real(path)
+
+    monkeypatch.setattr(os.path, "lexists", lexists)
+    assert checks.existing_folder(tmp_path / "out/a.png") == tmp_path / "out"
+    monkeypatch.undo()
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="is not a folder"):
+        checks.existing_folder(tmp_path / "file/a.png")
 
 
 def test_skip_existing_keeps_whatever_is_there(tmp_path: Path) -> None:

@@ -46,9 +46,10 @@ def existing_folder(target: Path) -> Path:
     """The folder of an output, or the closest one above that is there already. Raises OutputError for a file."""
     folder = target.parent
     while not folder.is_dir():
-        if os.path.lexists(folder):
+        if not os.path.lexists(folder):
+            folder = folder.parent
+        elif not folder.is_dir():  # asked again: a writer may have made it between the two questions
             raise OutputError(f"{target}: {folder} is not a folder")
-        folder = folder.parent
     return folder
 
 
