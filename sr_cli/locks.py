@@ -17,6 +17,8 @@ if sys.platform == "win32":
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         except PermissionError:
             return False
+        except OSError:
+            return True
         return True
 
     def unlock(descriptor: int, offset: int = 0) -> None:
@@ -27,14 +29,14 @@ else:
     import fcntl
 
     def lock(descriptor: int, offset: int = 0) -> bool:
-        """Takes a byte of a file open for writing; False while another process has it.
-
-        Raises OSError on a file system without locks.
-        """
+        """Takes a byte of a file open for writing; False while another process has it. A file system without
+        locks grants everything."""
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
         except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, as the system likes (POSIX fcntl)
             return False
+        except OSError:
+            return True
         return True
 
     def unlock(descriptor: int, offset: int = 0) -> None:

@@ -45,11 +45,7 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            try:
-                free = locks.lock(descriptor)
-            except OSError:
-                free = True  # a file system without locks
-            if not free:
+            if not locks.lock(descriptor):
                 raise OutputError(
                     f"another `srup train` is writing to {self.folder}; wait for it or choose another --out"
                 )

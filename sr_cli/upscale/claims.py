@@ -31,10 +31,7 @@ class Claims:
         if self._file is None:
             return True
         with self._guard:
-            try:
-                return locks.lock(self._file, _offset(target))
-            except OSError:
-                return True  # a file system without locks
+            return locks.lock(self._file, _offset(target))
 
     def release(self, target: Path) -> None:
         """Gives a claim back."""
