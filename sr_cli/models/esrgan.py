@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sr_cli.models.base import LEAKY_SLOPE, PRELU_SLOPE, Generator, GeneratorConfig, Normalise, count_blocks, init_he
-from sr_cli.models.layers import CARRIERS, DenseBlock, Upsampler, carry
+from sr_cli.models.layers import DenseBlock, Upsampler, carry_past_trunk
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,7 @@ class Esrgan(Generator):
                 init_he(module, 1.0 if linear else LEAKY_SLOPE, gain, generator)
             elif isinstance(module, nn.PReLU):
                 nn.init.constant_(module.weight, PRELU_SLOPE)
-        nn.init.zeros_(self.trunk_conv.weight[:CARRIERS])
-        carry(self.head)
-        self.upsampler.carry(slope=1.0)
-        carry(self.conv, PRELU_SLOPE)
-        carry(self.tail, PRELU_SLOPE)
+        carry_past_trunk(self.head, self.trunk_conv, self.upsampler, self.conv, self.tail, PRELU_SLOPE)
 
 
 def recognise(tensors: Mapping[str, Tensor]) -> tuple[EsrganConfig, dict[str, Tensor]] | None:

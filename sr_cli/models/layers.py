@@ -94,6 +94,18 @@ def carry(conv: nn.Conv2d, slope: float = 1.0, shuffle: int = 1) -> None:
         rows.copy_(weight)
 
 
+def carry_past_trunk(
+    head: nn.Conv2d, trunk_conv: nn.Conv2d, upsampler: Upsampler, conv: nn.Conv2d, tail: nn.Conv2d, slope: float
+) -> None:
+    """Hands the picture on (see `carry`) through ESRGAN's frame: the trunk adds nothing to its channels, the
+    activations of `slope` begin behind the upsampler's first convolution."""
+    nn.init.zeros_(trunk_conv.weight[:CARRIERS])
+    carry(head)
+    upsampler.carry(slope=1.0)
+    carry(conv, slope)
+    carry(tail, slope)
+
+
 def fold_batchnorm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
     """One convolution equal to `conv` followed by `norm` in evaluation mode."""
     assert norm.running_mean is not None and norm.running_var is not None

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sr_cli.models.base import LEAKY_SLOPE, PRELU_SLOPE, Generator, GeneratorConfig, Normalise, count_blocks, init_he
-from sr_cli.models.layers import CARRIERS, BicubicPhases, DenseBlock, Upsampler, carry
+from sr_cli.models.layers import BicubicPhases, DenseBlock, Upsampler, carry_past_trunk
 
 
 @dataclass(frozen=True)
@@ -129,11 +129,7 @@ class Mesrgan(Generator):
             elif isinstance(module, nn.PReLU):
                 nn.init.constant_(module.weight, PRELU_SLOPE)
         if not self.config.light_upsampler:
-            nn.init.zeros_(self.trunk_conv.weight[:CARRIERS])
-            carry(self.head)
-            self.upsampler.carry(slope=1.0)
-            carry(self.conv, PRELU_SLOPE)
-            carry(self.tail, PRELU_SLOPE)
+            carry_past_trunk(self.head, self.trunk_conv, self.upsampler, self.conv, self.tail, PRELU_SLOPE)
 
 
 def recognise(tensors: Mapping[str, Tensor]) -> tuple[MesrganConfig, dict[str, Tensor]] | None:
