@@ -64,6 +64,20 @@ def test_influence_ends_at_the_reach() -> None:
     assert difference.max() < 0.4 / 40
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 14), st.booleans())
+def test_a_margin_is_what_is_cut_off(height: int, width: int, margin: int, channels_last: bool) -> None:
+    margin = min(margin, (min(height, width) - 1) // 2)
+    random = torch.Generator().manual_seed(height * width)
+    rgb = torch.rand(2, 3, height, width, generator=random)
+    rgb[..., : width // 2] = 0.25
+    output = torch.rand(2, 3, 4 * height, 4 * width, generator=random)
+    if channels_last:
+        rgb, output = (t.to(memory_format=torch.channels_last) for t in (rgb, output))
+    inner = keep_colours(output, rgb)[..., 4 * margin : 4 * (height - margin), 4 * margin : 4 * (width - margin)]
+    assert (keep_colours(output, rgb, margin) - inner).abs().max() < 1e-6
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_flat_pictures_are_exact_with_any_weights(dtype: type, channels: int) -> None:
