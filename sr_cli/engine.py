@@ -5,6 +5,7 @@ Importing this module does not import torch; building an `Upscaler` for a networ
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,7 +204,7 @@ class Upscaler:
         self.backend = backends.choose(backend, self._device, self._dtype)
         self._repays_after = backends.REPAYS_AFTER if backend == "auto" and self.backend != "eager" else 0
         self.network = self._prepare(self._dtype, "eager" if self._repays_after else self.backend)
-        self._bytes_per_pixel = generator.peak_values_per_pixel * self._dtype.itemsize
+        self._peak_values_per_pixel = generator.peak_values_per_pixel
 
     def _prepare(self, dtype: torch.dtype, backend: str) -> Network:
         network = backends.prepare(self._folded, dtype, backend)
@@ -257,6 +258,11 @@ class Upscaler:
             return 0
         rows, columns = self.plan(height, width).window
         return rows * columns * self._bytes_per_pixel
+
+    @property
+    def _bytes_per_pixel(self) -> int:
+        assert self.network is not None
+        return self._peak_values_per_pixel * self._dtype.itemsize * backends.lanes(self.network)
 
     def _auto_tile(self, height: int, width: int) -> int:
         if self._tile != "auto":
@@ -324,53 +330,70 @@ class _Pass:
     def _run_plan(self, plan: tiling.Plan) -> None:
         import torch
 
-        self.upscaler._expect(plan)
-        batch = self.upscaler._batch_size(plan)
-        done = 0
+        upscaler = self.upscaler
+        upscaler._expect(plan)
+        size = upscaler._batch_size(plan)
+        groups = [
+            row[start : start + size]
+            for row in _rows(plan.tiles)
+            # After a shortage of memory, rows that are already out are not computed again.
+            if (row[0].top + row[0].height) * upscaler.scale > self.finished_rows
+            for start in range(0, len(row), size)
+        ]
+        done = len(plan.tiles) - sum(len(tiles) for tiles in groups)
         with torch.inference_mode():
-            for row in _rows(plan.tiles):
-                bottom = (row[0].top + row[0].height) * self.upscaler.scale
-                # After a shortage of memory, rows that are already out are not computed again.
-                if bottom > self.finished_rows:
-                    for start in range(0, len(row), batch):
-                        some = row[start : start + batch]
-                        self._run_tiles(plan, some)
-                        done += len(some)
-                        if self.progress:
-                            self.progress(done, len(plan.tiles))
+            for tiles, results in self._computed(groups, plan.overlap):
+                self._place(tiles, results)
+                done += len(tiles)
+                if self.progress:
+                    self.progress(done, len(plan.tiles))
+                last = tiles[-1]
+                if last.left + last.width == plan.width:
+                    bottom = (last.top + last.height) * upscaler.scale
                     if self.on_rows:
                         self.on_rows(self.output[self.finished_rows : bottom])
                     self.finished_rows = bottom
-                else:
-                    done += len(row)
 
-    def _run_tiles(self, plan: tiling.Plan, tiles: Sequence[tiling.Tile]) -> None:
+    def _computed(
+        self, groups: Sequence[list[tiling.Tile]], overlap: int
+    ) -> Iterator[tuple[list[tiling.Tile], torch.Tensor]]:
+        """Each group of tiles with its results (n, C, scale*h, scale*w), without the overlap."""
+        upscaler = self.upscaler
+        assert upscaler.network is not None
+        started: deque[tuple[list[tiling.Tile], torch.Tensor]] = deque()
+
+        def batches() -> Iterator[torch.Tensor]:
+            for tiles in groups:
+                started.append((tiles, self._batch(tiles, overlap)))
+                yield started[-1][1]
+
+        for result in backends.stream(upscaler.network, batches(), len(groups)):
+            tiles, batch = started.popleft()
+            if not _is_finite(result):
+                result = self._compute_wider(batch)
+            result = faithful.keep_colours(result, batch, overlap)
+            yield tiles, result.mean(dim=1, keepdim=True) if self.pixels.shape[2] == 1 else result
+
+    def _batch(self, tiles: list[tiling.Tile], overlap: int) -> torch.Tensor:
+        """The tiles' windows as the network takes them: (n, 3, h, w) in 0..1, channels-last, on its device."""
+        import torch
+
+        windows = np.stack([_cut(self.pixels, tile, overlap) for tile in tiles])
+        batch = torch.from_numpy(windows).to(self.upscaler._device, non_blocking=True)
+        # In memory order (n, h, w, C): seen as (n, C, h, w) this is channels-last already.
+        batch = batch.permute(0, 3, 1, 2).to(torch.float32).div_(_top(windows.dtype))
+        if windows.shape[3] == 1:
+            batch = batch.expand(-1, 3, -1, -1)
+        return batch.contiguous(memory_format=torch.channels_last)
+
+    def _place(self, tiles: list[tiling.Tile], results: torch.Tensor) -> None:
         scale = self.upscaler.scale
-        windows = np.stack([_cut(self.pixels, tile, plan.overlap) for tile in tiles])
-        for tile, result in zip(tiles, self._compute(windows, plan.overlap), strict=True):
+        for tile, result in zip(tiles, results, strict=True):
             top, left = tile.top * scale, tile.left * scale
             # Rows that are already out stay as they went out.
             skip = max(0, self.finished_rows - top)
             rows = self.output[top + skip : top + tile.height * scale, left : left + tile.width * scale]
             _write(rows, result[:, skip:])
-
-    def _compute(self, windows: Pixels, margin: int) -> torch.Tensor:
-        """(n, h, w, C) through the network to (n, C, scale*h, scale*w), without the windows' margins."""
-        import torch
-
-        upscaler = self.upscaler
-        assert upscaler.network is not None
-        batch = torch.from_numpy(windows).to(upscaler._device, non_blocking=True)
-        # In memory order (n, h, w, C): seen as (n, C, h, w) this is channels-last already.
-        batch = batch.permute(0, 3, 1, 2).to(torch.float32).div_(_top(windows.dtype))
-        if windows.shape[3] == 1:
-            batch = batch.expand(-1, 3, -1, -1)
-        batch = batch.contiguous(memory_format=torch.channels_last)
-        result = upscaler.network(batch)
-        if not _is_finite(result):
-            result = self._compute_wider(batch)
-        result = faithful.keep_colours(result, batch, margin)
-        return result.mean(dim=1, keepdim=True) if windows.shape[3] == 1 else result
 
     def _compute_wider(self, batch: torch.Tensor) -> torch.Tensor:
         """Computes again what was not finite, in bf16 (after fp16) and then in fp32."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -69,6 +70,59 @@ def test_results_stay_when_the_network_runs_again() -> None:
     kept = first.clone()
     network(torch.ones(1, 3, 16, 16))
     assert torch.equal(first, kept)
+
+
+def _batches(count: int) -> list[torch.Tensor]:
+    random = torch.Generator().manual_seed(3)
+    return [torch.rand(1, 3, 12, 16, generator=random) for _ in range(count)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("backend", ["eager", "openvino"])
+def test_a_stream_gives_what_single_batches_give_in_their_order(backend: str, dtype: torch.dtype) -> None:
+    needs(backend)
+    network = backends.prepare(small_mesrgan().fold(), dtype, backend)
+    batches = _batches(4 * 8 + 3)
+    with torch.inference_mode():
+        results = list(backends.stream(network, iter(batches), len(batches)))
+        assert len(results) == len(batches)
+        for batch, result in zip(batches, results, strict=True):
+            assert torch.equal(result, network(batch))
+
+
+def test_several_batches_are_on_their_way_at_once_but_no_more_than_lanes() -> None:
+    needs("openvino")
+    network = backends.prepare(small_mesrgan().fold(), torch.float32, "openvino")
+    if backends.lanes(network) == 1:
+        pytest.skip("one thread, one lane")
+    asked = 0
+
+    def batches() -> Iterator[torch.Tensor]:
+        nonlocal asked
+        for batch in _batches(40):
+            asked += 1
+            yield batch
+
+    ahead = [asked - done for done, _ in enumerate(backends.stream(network, batches(), 40))]
+    assert max(ahead) == backends.lanes(network) + 1  # with the one just given
+    assert list(backends.stream(network, iter(_batches(2)), 2))[1].shape == (1, 3, 48, 64)
+
+
+def test_a_stream_may_be_left_and_may_fail_in_the_middle() -> None:
+    needs("openvino")
+    network = backends.prepare(small_mesrgan().fold(), torch.float32, "openvino")
+    expected = network(_batches(1)[0])
+
+    def failing() -> Iterator[torch.Tensor]:
+        yield from _batches(20)
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        list(backends.stream(network, failing(), 40))
+    left = iter(backends.stream(network, iter(_batches(40)), 40))
+    next(left)
+    del left
+    assert torch.equal(next(iter(backends.stream(network, iter(_batches(40)), 40))), expected)
 
 
 @pytest.mark.parametrize("backend", ["eager", "openvino"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -108,3 +108,17 @@ def prepare(folded: Generator, dtype: torch.dtype, name: str = "eager") -> Netwo
     if name == "graph":
         return eager.graph(eager.prepare(folded, dtype))
     return eager.prepare(folded, dtype)
+
+
+def stream(network: Network, batches: Iterable[torch.Tensor], count: int) -> Iterator[torch.Tensor]:
+    """The results of `count` batches of one shape, in order.
+
+    A network with a `stream` method of its own works on several at once; it asks for batches ahead of its results.
+    """
+    own: Callable[[Iterable[torch.Tensor], int], Iterator[torch.Tensor]] | None = getattr(network, "stream", None)
+    return map(network, batches) if own is None else own(batches, count)
+
+
+def lanes(network: Network) -> int:
+    """How many batches a network may hold in memory at once."""
+    return getattr(network, "lanes", 1)
