@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sr_cli import backends, engine
+from sr_cli.backends import eager
 from sr_cli.errors import UsageError
 from sr_cli.models import PRESETS, Generator, create
 from sr_cli.models.mesrgan import MesrganConfig
@@ -70,6 +73,20 @@ def test_results_stay_when_the_network_runs_again() -> None:
     kept = first.clone()
     network(torch.ones(1, 3, 16, 16))
     assert torch.equal(first, kept)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 2), st.integers(1, 2**14), st.booleans())
+def test_bands_of_rows_give_what_the_whole_gives(height: int, width: int, count: int, size: int, bf16: bool) -> None:
+    folded = small_mesrgan().fold()
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    batch = torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(height))
+    batch = batch.to(memory_format=torch.channels_last)
+    with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
+        patch.setattr(eager, "_BAND_BYTES", 2**40)
+        whole = backends.prepare(folded, dtype)(batch)
+        patch.setattr(eager, "_BAND_BYTES", size)
+        assert (backends.prepare(folded, dtype)(batch) - whole).abs().max() < (0.01 if bf16 else 1e-5)
 
 
 def _batches(count: int) -> list[torch.Tensor]:
