@@ -71,7 +71,7 @@ class BufferedDenseBlock(nn.Module):
         return result
 
 
-_BAND_BYTES = 4 * 2**20
+_BAND_BYTES = 5 * 2**20
 """Of a bottleneck's hidden channels: what is written by one layer is still in the cache when the next reads it."""
 
 
