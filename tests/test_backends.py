@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sr_cli import backends, engine
-from sr_cli.backends import eager
+from sr_cli.backends import eager, products
 from sr_cli.errors import UsageError
 from sr_cli.models import PRESETS, Generator, create
 from sr_cli.models.mesrgan import MesrganConfig
@@ -55,8 +55,16 @@ def test_backends_agree_with_eager(name: str) -> None:
         assert (result - expected).abs().max() < 1e-4
 
 
+@pytest.fixture(params=[True, False], ids=["products", "convolutions"])
+def bottlenecks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Both ways to compute bottlenecks on a CPU, whichever is the faster one here."""
+    monkeypatch.setattr(products, "repays", lambda: request.param)
+    return bool(request.param)
+
+
+@pytest.mark.usefixtures("bottlenecks")
 @pytest.mark.parametrize("name", ["esrgan", "mesrgan", "mesrgan-poster", "rrdbnet"])
-def test_buffered_dense_blocks_agree_with_concatenated_ones(name: str) -> None:
+def test_dense_blocks_in_buffers_agree_with_concatenated_ones(name: str) -> None:
     model = create(RrdbnetConfig(blocks=1) if name == "rrdbnet" else PRESETS[name])
     model.reset_parameters(torch.Generator().manual_seed(0))
     folded = model.eval().fold()
@@ -75,18 +83,37 @@ def test_results_stay_when_the_network_runs_again() -> None:
     assert torch.equal(first, kept)
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 2), st.integers(1, 2**14), st.booleans())
-def test_bands_of_rows_give_what_the_whole_gives(height: int, width: int, count: int, size: int, bf16: bool) -> None:
+def test_products_need_no_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "repays", lambda: True)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     folded = small_mesrgan().fold()
-    dtype = torch.bfloat16 if bf16 else torch.float32
+    batch = torch.rand(2, 3, 9, 14, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        assert (backends.prepare(folded, torch.float32)(batch) - folded(batch)).abs().max() < 1e-5
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    height=st.integers(1, 70),
+    width=st.integers(1, 12),
+    count=st.integers(1, 2),
+    size=st.integers(1, 2**14),
+    how=st.sampled_from(["products", "convolutions", "bf16"]),
+)
+@example(height=57, width=3, count=1, size=1, how="products")  # a last band of one row
+def test_bands_of_rows_give_what_the_whole_gives(height: int, width: int, count: int, size: int, how: str) -> None:
+    folded = small_mesrgan().fold()
+    dtype = torch.bfloat16 if how == "bf16" else torch.float32
     batch = torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(height))
     batch = batch.to(memory_format=torch.channels_last)
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
-        patch.setattr(eager, "_BAND_BYTES", 2**40)
-        whole = backends.prepare(folded, dtype)(batch)
+        patch.setattr(products, "repays", lambda: how == "products")
         patch.setattr(eager, "_BAND_BYTES", size)
-        assert (backends.prepare(folded, dtype)(batch) - whole).abs().max() < (0.01 if bf16 else 1e-5)
+        patch.setattr(products, "_BAND_BYTES", size)
+        result = backends.prepare(folded, dtype)(batch)
+        patch.setattr(eager, "_BAND_BYTES", 2**40)
+        patch.setattr(products, "_BAND_BYTES", 2**40)
+        assert (backends.prepare(folded, dtype)(batch) - result).abs().max() < (0.01 if how == "bf16" else 1e-5)
 
 
 def _batches(count: int) -> list[torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from sr_cli import datasets, models
 from sr_cli.errors import InputError, UsageError, WeightsError
 from sr_cli.models.discriminator import Discriminator
-from sr_cli.training import config, data, degrade, losses, plot, stages
+from sr_cli.training import checkpoint, config, data, degrade, losses, plot, stages
 
 
 def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -410,6 +411,34 @@ def test_the_discriminator_looks_through_a_moving_window(shift: bool, patch: int
     stage.step(5, torch.rand(2, 3, patch // 4, patch // 4), places.expand(2, -1, -1, -1) / patch**2)
     assert len(seen) == 4 and {rgb.shape[2:] for rgb in seen} == {(side, side)}
     assert torch.equal(seen[1], stage._shown(places.expand(2, -1, -1, -1) / patch**2, 5))
+
+
+# --- checkpoints
+
+
+def test_a_checkpoint_can_be_read_while_it_is_being_replaced(tmp_path: Path) -> None:
+    """A reader gets one checkpoint or the next, whatever their sizes, never a mixture or an error."""
+    path, done = tmp_path / "pixel.last.safetensors", threading.Event()
+
+    def save(step: int) -> None:
+        checkpoint.save_state(path, {"w": torch.full((1000 + step % 7,), float(step))}, {"step": step})
+
+    def replace() -> None:
+        step = 1
+        while not done.is_set():
+            save(step)
+            step = step * 3 % 1_000_003
+
+    save(0)
+    writer = threading.Thread(target=replace)
+    writer.start()
+    try:
+        for _ in range(300):
+            tensors, info = checkpoint.load_state(path)
+            assert torch.equal(tensors["w"], torch.full((1000 + info["step"] % 7,), float(info["step"])))
+    finally:
+        done.set()
+        writer.join()
 
 
 # --- configuration

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sr_cli.backends import Network
+from sr_cli.backends import Network, products
 from sr_cli.models import Generator
 from sr_cli.models.base import LEAKY_SLOPE
 from sr_cli.models.layers import DenseBlock
-from sr_cli.models.mesrgan import Bottleneck
+from sr_cli.models.mesrgan import Bottleneck, Mesrgan
 
 
 def in_precision(folded: Generator, dtype: torch.dtype) -> Generator:
@@ -28,8 +28,13 @@ def in_precision(folded: Generator, dtype: torch.dtype) -> Generator:
 
 
 def prepare(folded: Generator, dtype: torch.dtype) -> Network:
-    """The module itself, its dense blocks in buffers; below fp32 under autocast."""
-    network = buffered(in_precision(folded, dtype))
+    """The module itself, its dense blocks in the form that suits inference; below fp32 under autocast."""
+    network = in_precision(folded, dtype)
+    on_cpu = next(network.parameters()).device.type == "cpu"
+    if isinstance(network, Mesrgan) and on_cpu and dtype == torch.float32 and products.repays():
+        network.trunk = products.Trunk(network.trunk)
+    else:
+        buffered(network)
     return network if dtype == torch.float32 else autocast(network, dtype)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from sr_cli.errors import InputError, OutputError
@@ -50,11 +50,16 @@ def save_state(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> 
 
 
 def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `save_state` wrote. Raises InputError when it is missing or damaged."""
+    """What `save_state` wrote. Raises InputError when it is missing or damaged.
+
+    The file is opened once: a run may replace it by its next checkpoint at any moment (safetensors' own `safe_open`
+    opens it by name a second time for the tensors, and would mix two checkpoints).
+    """
     try:
-        with safe_open(path, framework="pt") as file:
-            info = json.loads((file.metadata() or {})["srup"])
-            return {name: file.get_tensor(name) for name in file.keys()}, info  # noqa: SIM118
+        data = path.read_bytes()
+        tensors = load(data)  # checks the header
+        size = int.from_bytes(data[:8], "little")
+        return tensors, json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["srup"])
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise InputError(f"cannot read the checkpoint {path}: {error}") from None
 
