@@ -1,6 +1,6 @@
 # The one task file: people and CI call the same targets.
 PYTHON ?= python
-BIN := $(dir $(PYTHON))
+BIN := $(dir $(shell command -v $(PYTHON)))
 
 .PHONY: help test slow check format bundle sample
 

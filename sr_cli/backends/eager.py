@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sr_cli.backends import Network, products
+from sr_cli.backends import Network, cpu_trunk
 from sr_cli.models import Generator
 from sr_cli.models.base import LEAKY_SLOPE
 from sr_cli.models.layers import DenseBlock
-from sr_cli.models.mesrgan import Bottleneck, Mesrgan
+from sr_cli.models.mesrgan import Mesrgan
 
 
 def in_precision(folded: Generator, dtype: torch.dtype) -> Generator:
@@ -30,11 +28,9 @@ def in_precision(folded: Generator, dtype: torch.dtype) -> Generator:
 def prepare(folded: Generator, dtype: torch.dtype) -> Network:
     """The module itself, its dense blocks in the form that suits inference; below fp32 under autocast."""
     network = in_precision(folded, dtype)
-    on_cpu = next(network.parameters()).device.type == "cpu"
-    if isinstance(network, Mesrgan) and on_cpu and dtype == torch.float32 and products.repays():
-        network.trunk = products.Trunk(network.trunk)
-    else:
-        buffered(network)
+    if isinstance(folded, Mesrgan) and next(folded.parameters()).device.type == "cpu":
+        network.trunk = cpu_trunk.Trunk(folded.trunk, dtype)
+    network = buffered(network)
     return network if dtype == torch.float32 else autocast(network, dtype)
 
 
@@ -66,38 +62,12 @@ class BufferedDenseBlock(nn.Module):
         buffer[:, :features] = x
         seen = features
         for layer in list(self.layers)[:-1]:
-            for rows, y in _in_bands(layer, x if seen == features else buffer[:, :seen]):
-                new = buffer[:, seen : seen + y.shape[1], rows]
-                new.copy_(F.leaky_relu(y, LEAKY_SLOPE, inplace=True) if self.activate else y)
+            y = layer(x if seen == features else buffer[:, :seen])
+            new = buffer[:, seen : seen + y.shape[1]]
+            new.copy_(F.leaky_relu(y, LEAKY_SLOPE, inplace=True) if self.activate else y)
             seen += y.shape[1]
-        result = torch.empty_like(x)
-        for rows, y in _in_bands(self.layers[-1], buffer):
-            torch.add(y, x[:, :, rows], out=result[:, :, rows])
-        return result
-
-
-_BAND_BYTES = 5 * 2**20
-"""Of a bottleneck's hidden channels: what is written by one layer is still in the cache when the next reads it."""
-
-
-def _in_bands(layer: nn.Module, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """The layer's result on (N, C, H, W): whole, or rows after rows where that keeps a CPU from waiting for memory."""
-    count, _, height, width = x.shape
-    rows = height
-    if isinstance(layer, Bottleneck) and x.device.type == "cpu" and count == 1:
-        rows = max(8, _BAND_BYTES // (width * layer.expand.out_channels * x.element_size()))
-    if rows >= height:
-        yield slice(0, height), layer(x)
-        return
-    assert isinstance(layer, Bottleneck)
-    rows = math.ceil(height / math.ceil(height / rows))
-    for top in range(0, height, rows):
-        bottom = min(top + rows, height)
-        # The depthwise layer looks a row further at both sides; what it makes of those rows themselves is dropped.
-        above, below = max(top - 1, 0), min(bottom + 1, height)
-        hidden = F.leaky_relu(layer.expand(x[:, :, above:below]), LEAKY_SLOPE, inplace=True)
-        hidden = layer.depthwise(hidden)[:, :, top - above : bottom - above]
-        yield slice(top, bottom), layer.project(F.leaky_relu(hidden, LEAKY_SLOPE, inplace=True))
+        y = self.layers[-1](buffer)
+        return y.add_(x) if y.dtype == x.dtype else x + y
 
 
 def compiled(folded: Generator, dtype: torch.dtype) -> Network:
