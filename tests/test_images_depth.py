@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 import struct
 import subprocess
 import zlib
@@ -17,9 +16,9 @@ from PIL import Image
 from sr_cli.errors import InputError
 from sr_cli.images import Photo, PngWriter, read, write
 from sr_cli.images.png import metadata_chunks
+from tests.foreign import MAGICK
 
 Samples = np.ndarray[Any, Any]
-MAGICK = shutil.which("convert-im6") or shutil.which("magick") or shutil.which("convert")
 needs_magick = pytest.mark.skipif(MAGICK is None, reason="ImageMagick is not installed")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -27,9 +26,9 @@ from sr_cli.images import (
     write,
     write_all,
 )
+from tests.foreign import EXIFTOOL, MAGICK
 
 Samples = np.ndarray[Any, Any]
-MAGICK = shutil.which("convert-im6") or shutil.which("magick") or shutil.which("convert")
 needs_magick = pytest.mark.skipif(MAGICK is None, reason="ImageMagick is not installed")
 
 
@@ -421,7 +420,7 @@ def test_iptc_survives(tmp_path: Path, source: str, suffix: str) -> None:
     write(Photo(colours(), iptc=iptc), tmp_path / f"a.{source}")
     write(read(tmp_path / f"a.{source}"), tmp_path / f"b.{suffix}")
     assert read(tmp_path / f"b.{suffix}").iptc == iptc
-    if shutil.which("exiftool"):
+    if EXIFTOOL:
         shown = subprocess.check_output(["exiftool", "-Caption-Abstract", "-Keywords", tmp_path / f"b.{suffix}"])
         assert [line.split(b": ")[1] for line in shown.splitlines()] == [b"Hello", b"key"]
 

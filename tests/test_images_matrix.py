@@ -7,7 +7,6 @@ enlarged in one call with `-m bicubic`; exiftool and ImageMagick's identify then
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,9 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
-MAGICK = shutil.which("convert-im6") or shutil.which("magick") or shutil.which("convert")
-IDENTIFY = shutil.which("identify-im6") or shutil.which("identify")
-EXIFTOOL, VIPS = shutil.which("exiftool"), shutil.which("vips")
+from tests.foreign import EXIFTOOL, IDENTIFY, MAGICK, VIPS
 
 pytestmark = pytest.mark.skipif(
     not (MAGICK and IDENTIFY and EXIFTOOL), reason="ImageMagick and exiftool are not installed"
