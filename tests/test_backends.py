@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from sr_cli import backends, engine
 from sr_cli.backends import cpu_trunk
 from sr_cli.errors import UsageError
 from sr_cli.models import PRESETS, Generator, create
-from sr_cli.models.mesrgan import MesrganConfig
+from sr_cli.models.mesrgan import Mesrgan, MesrganConfig
 from sr_cli.models.rrdbnet import RrdbnetConfig
 from sr_cli.weights import LoadedModel
 
@@ -24,10 +25,18 @@ CPU = torch.device("cpu")
 LEVEL = 1 / 255
 
 
-def small_mesrgan() -> Generator:
-    model = create(MesrganConfig(blocks=1, features=16, growth=8))
-    model.reset_parameters(torch.Generator().manual_seed(0))
+def with_biases(model: Generator) -> Generator:
+    """Random weights, and biases as well: fresh ones are zero and would hide what becomes of them."""
+    random = torch.Generator().manual_seed(0)
+    model.reset_parameters(random)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d) and module.bias is not None:
+            torch.nn.init.normal_(module.bias, std=0.1, generator=random)
     return model.eval()
+
+
+def small_mesrgan() -> Generator:
+    return with_biases(create(MesrganConfig(blocks=2, features=16, growth=8)))
 
 
 def needs(name: str) -> None:
@@ -56,22 +65,39 @@ def test_backends_agree_with_eager(name: str) -> None:
 
 
 @pytest.fixture(params=[True, False], ids=["products", "convolutions"])
-def bottlenecks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Both ways to compute bottlenecks on a CPU, whichever is the faster one here."""
-    monkeypatch.setattr(cpu_trunk, "products_repay", lambda dtype: request.param)
-    return bool(request.param)
+def bottlenecks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to compute bottlenecks on a CPU, whichever is used here."""
+    monkeypatch.setattr(cpu_trunk, "by_products", lambda dtype: request.param)
 
 
-@pytest.mark.usefixtures("bottlenecks")
-@pytest.mark.parametrize("name", ["esrgan", "mesrgan", "mesrgan-poster", "rrdbnet"])
-def test_dense_blocks_in_buffers_agree_with_concatenated_ones(name: str) -> None:
-    model = create(RrdbnetConfig(blocks=1) if name == "rrdbnet" else PRESETS[name])
-    model.reset_parameters(torch.Generator().manual_seed(0))
-    folded = model.eval().fold()
+@pytest.mark.parametrize("name", ["esrgan", "rrdbnet"])
+def test_buffered_dense_blocks_agree_with_concatenated_ones(name: str) -> None:
+    folded = with_biases(create(RrdbnetConfig(blocks=1) if name == "rrdbnet" else PRESETS[name])).fold()
     batch = torch.rand(2, 3, 7, 10, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         result = backends.prepare(folded, torch.float32)(batch.to(memory_format=torch.channels_last))
         assert (result - folded(batch)).abs().max() < 1e-4
+
+
+@pytest.mark.usefixtures("bottlenecks")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("onednn", [True, False])
+@pytest.mark.parametrize("name", ["mesrgan", "mesrgan-poster"])
+def test_the_trunk_on_a_cpu_agrees_with_its_blocks(
+    name: str, onednn: bool, dtype: torch.dtype, request: pytest.FixtureRequest
+) -> None:
+    request.addfinalizer(lambda: torch._C._set_mkldnn_enabled(True))
+    torch._C._set_mkldnn_enabled(onednn)
+    model = with_biases(create(replace(PRESETS[name], blocks=3))).fold()
+    assert isinstance(model, Mesrgan)
+    x = torch.randn(2, 64, 9, 12, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = model.trunk(x)
+        error = (cpu_trunk.Trunk(model.trunk, dtype)(x) - expected).abs().max()
+        assert error < (0.1 if dtype == torch.bfloat16 else 1e-5) * expected.abs().max()
+        if dtype == torch.float32:  # a caller's autocast changes nothing
+            with torch.autocast("cpu", torch.bfloat16):
+                assert (cpu_trunk.Trunk(model.trunk, dtype)(x) - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
 def test_results_stay_when_the_network_runs_again() -> None:
@@ -81,15 +107,6 @@ def test_results_stay_when_the_network_runs_again() -> None:
     kept = first.clone()
     network(torch.ones(1, 3, 16, 16))
     assert torch.equal(first, kept)
-
-
-def test_products_need_no_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_trunk, "products_repay", lambda dtype: True)
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    folded = small_mesrgan().fold()
-    batch = torch.rand(2, 3, 9, 14, generator=torch.Generator().manual_seed(1))
-    with torch.inference_mode():
-        assert (backends.prepare(folded, torch.float32)(batch) - folded(batch)).abs().max() < 1e-5
 
 
 @settings(max_examples=40, deadline=None)
@@ -110,7 +127,7 @@ def test_bands_of_rows_give_what_the_whole_gives(
     batch = torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(height))
     batch = batch.to(memory_format=torch.channels_last)
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
-        patch.setattr(cpu_trunk, "products_repay", lambda dtype: by_products)
+        patch.setattr(cpu_trunk, "by_products", lambda dtype: by_products)
         network = backends.prepare(folded, dtype)
         patch.setattr(cpu_trunk, "_BAND_BYTES", 2**40)
         whole = network(batch)

@@ -5,18 +5,18 @@ writes behind them, so that nothing is concatenated. It goes through the picture
 still in the cache when the next step reads them. Biases of projections, which only sums follow, are carried on into
 the biases of whatever reads them.
 
-The 1x1 convolutions are matrix products between slices of the buffer where the processor is as fast at those, and
-convolutions, which want their input copied, where it is not. Speed and what was tried: docs/speed.md.
+The 1x1 convolutions are matrix products between slices of the buffer where the processor is known to be as fast at
+those, and convolutions, which want their input copied, elsewhere. Speed and what was tried: docs/speed.md.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-import time
+import platform
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,7 @@ from sr_cli.models.layers import DenseBlock
 from sr_cli.models.mesrgan import Bottleneck
 
 _BAND_BYTES = 8 * 2**20
+"""Of the hidden channels under way. Smaller bands would fit more caches; each costs 0.1 ms of calls (docs/speed.md)."""
 _FEWEST_ROWS = 8
 
 
@@ -40,34 +41,35 @@ class Trunk(nn.Module):
 
     def __init__(self, blocks: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
-        kind: type[_Layer] = _Products if products_repay(dtype) else _Convolutions
+        layer_type: type[_Layer] = _Products if by_products(dtype) else _Convolutions
         self.dtype = dtype
         self.blocks: list[list[_Layer]] = []
-        carried: Tensor | float = 0.0
+        bias: Tensor | None = None
         for block in blocks.children():
-            layers, carried = _layers(block, carried, kind, dtype)
+            layers, bias = _layers(block, bias, layer_type, dtype)
             self.blocks.append(layers)
-        assert isinstance(carried, Tensor), "a trunk has blocks"
-        self.bias = carried
-        self.first = kind.first
-        self.channels = self.first + max(layer.channels for layers in self.blocks for layer in layers)
+        assert bias is not None, "a trunk has blocks"
+        self.bias = bias
+        self.ones = layer_type.ones
+        self.channels = self.ones + max(layer.channels for layers in self.blocks for layer in layers)
 
     def forward(self, x: Tensor) -> Tensor:
         result = torch.empty_like(x, memory_format=torch.channels_last)
-        for picture, output in zip(x, result, strict=True):
-            self._run(picture.permute(1, 2, 0), output.permute(1, 2, 0))
+        with torch.autocast(x.device.type, enabled=False):  # every step's type is fixed
+            for picture, output in zip(x, result, strict=True):
+                self._run(picture.permute(1, 2, 0), output.permute(1, 2, 0))
         return result
 
     def _run(self, x: Tensor, output: Tensor) -> None:
         """One picture, (H, W, features) to the same."""
         height, width, features = x.shape
-        buffer = torch.empty(height, width, self.channels, dtype=self.dtype)
-        buffer[..., : self.first] = 1
-        carried = buffer[..., self.first : self.first + features]
+        buffer = x.new_empty(height, width, self.channels, dtype=self.dtype)
+        buffer[..., : self.ones] = 1
+        carried = buffer[..., self.ones : self.ones + features]
         carried.copy_(x)
         for layers in self.blocks:
             for layer in layers[:-1]:
-                end = self.first + layer.channels
+                end = self.ones + layer.channels
                 for rows, hidden in _hidden(buffer[..., :end], layer):
                     layer.project(hidden, buffer[rows, :, end : end + layer.out_channels])
             for rows, hidden in _hidden(buffer, layers[-1]):
@@ -78,8 +80,8 @@ class Trunk(nn.Module):
 class _Layer(ABC):
     """A bottleneck's weights and how its steps are computed, on (rows, W, channels)."""
 
-    first = 0
-    """Channels of the buffer before the picture's own; they hold ones."""
+    ones = 0
+    """Channels of the buffer before the picture's own that hold ones."""
 
     def __init__(self, weights: BottleneckWeights) -> None:
         self.channels, self.hidden_channels = weights.expand.shape
@@ -90,7 +92,7 @@ class _Layer(ABC):
 
     @abstractmethod
     def expand(self, x: Tensor, out: Tensor) -> None:
-        """Fills `out` with the hidden channels of `x`, activated. `x` begins with `first` channels of ones."""
+        """Fills `out` with the hidden channels of `x`, activated. `x` begins with its ones."""
 
     @abstractmethod
     def project(self, hidden: Tensor, out: Tensor) -> None:
@@ -103,7 +105,7 @@ class _Layer(ABC):
     def filter(self, expanded: Tensor) -> Tensor:
         """The depthwise layer, activated: (rows + 2, W, h) to (rows, W, h)."""
         x, weight, bias, groups = _planes(expanded), self.depthwise, self.depthwise_bias, self.hidden_channels
-        if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        if x.dtype == torch.float32 and _has_onednn():
             # oneDNN's convolution with the activation in it, which torch.compile calls as well.
             convolution = torch.ops.mkldnn._convolution_pointwise
             y = convolution(x, weight, bias, [0, 1], [1, 1], [1, 1], groups, "leaky_relu", [LEAKY_SLOPE], "")
@@ -115,7 +117,7 @@ class _Layer(ABC):
 class _Products(_Layer):
     """As matrix products, which read and write the buffer where it lies. The ones multiply the bias."""
 
-    first = 1
+    ones = 1
 
     def __init__(self, weights: BottleneckWeights) -> None:
         super().__init__(weights)
@@ -130,7 +132,7 @@ class _Products(_Layer):
         torch.mm(_pixels(hidden), self._project, out=_pixels(out))
 
     def add_projection(self, hidden: Tensor, out: Tensor) -> None:
-        torch.addmm(_pixels(out), _pixels(hidden), self._project, out=_pixels(out))
+        _pixels(out).addmm_(_pixels(hidden), self._project)
 
 
 class _Convolutions(_Layer):
@@ -191,53 +193,43 @@ def _kernel(matrix: Tensor) -> Tensor:
 
 
 def _layers(
-    block: nn.Module, carried: Tensor | float, kind: type[_Layer], dtype: torch.dtype
+    block: nn.Module, carried: Tensor | None, layer_type: type[_Layer], dtype: torch.dtype
 ) -> tuple[list[_Layer], Tensor]:
-    """A block's layers where its input still lacks the bias `carried`, and what its output then lacks."""
+    """A block's layers where its input still lacks the bias `carried`, and what its output then lacks, in fp32."""
     assert isinstance(block, DenseBlock) and block.residual_scaling == 1.0, "fold() comes first"
     layers: list[_Layer] = []
     lacking: list[Tensor] = []
     for layer in block.layers:
         assert isinstance(layer, Bottleneck)
         weights = BottleneckWeights.of(layer, dtype)
+        expand = layer.expand.weight.detach().flatten(1)
         if not layers:
-            lacking = [torch.zeros(layer.expand.in_channels) + carried]
-        bias = weights.expand_bias + layer.expand.weight.detach().flatten(1) @ torch.cat(lacking)
-        layers.append(kind(replace(weights, expand_bias=bias)))
+            lacking = [expand.new_zeros(expand.shape[1]) if carried is None else carried]
+        bias = weights.expand_bias + (expand * torch.cat(lacking)).sum(1)
+        layers.append(layer_type(replace(weights, expand_bias=bias)))
         lacking.append(weights.project_bias)
     return layers, lacking[0] + lacking[-1]
 
 
-_SLOWER = 1.3
-"""How much longer a product may take than a convolution before what else it saves is lost (docs/speed.md)."""
+def by_products(dtype: torch.dtype) -> bool:
+    """Whether 1x1 convolutions are computed as matrix products: in fp32, by the fast MKL of Intel's processors.
 
-
-@functools.cache
-def products_repay(dtype: torch.dtype) -> bool:
-    """Whether this processor multiplies matrices about as fast as it convolves; measured once, in some 20 ms.
-
-    In fp32 torch leaves the one to MKL and the other to oneDNN. MKL has no AVX-512 for AMD's processors, oneDNN has.
+    torch leaves products to MKL and convolutions to oneDNN, and MKL has no AVX-512 for other makers' processors,
+    oneDNN has (docs/speed.md). A rule and no measurement: the same machine must give the same picture every time.
     """
-    random = torch.Generator().manual_seed(0)
-    height, width, channels = 32, 128, 160
-    x = torch.rand(height, width, 1 + channels, generator=random).to(dtype)
-    weights = [torch.rand(shape, generator=random).to(dtype) for shape in ((channels, channels), (channels,))]
-    matrix = torch.cat([weights[1][None], weights[0]])
-    target = torch.empty(height * width, channels, dtype=dtype)
-    planes, kernel = _planes(x[..., 1:].contiguous()), _kernel(weights[0].t())
+    return dtype == torch.float32 and _has_mkl() and "GenuineIntel" in _processor_maker()
 
-    def seconds(work: Callable[[], object]) -> float:
-        started = time.perf_counter()
-        work()
-        return time.perf_counter() - started
 
-    with torch.inference_mode():
-        times = [
-            (
-                seconds(lambda: torch.mm(_pixels(x), matrix, out=target)),
-                seconds(lambda: F.conv2d(planes, kernel, weights[1])),
-            )
-            for _ in range(8)
-        ]
-    product, convolution = (min(column) for column in zip(*times, strict=True))
-    return product < _SLOWER * convolution
+def _processor_maker() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text()[:1000]
+    except OSError:
+        return platform.processor()  # on Windows it ends with the maker
+
+
+def _has_onednn() -> bool:
+    return torch.backends.mkldnn.is_available() and torch._C._get_mkldnn_enabled()  # type: ignore[no-untyped-call]
+
+
+def _has_mkl() -> bool:
+    return torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]

@@ -30,7 +30,8 @@ def prepare(folded: Generator, dtype: torch.dtype) -> Network:
     network = in_precision(folded, dtype)
     if isinstance(folded, Mesrgan) and next(folded.parameters()).device.type == "cpu":
         network.trunk = cpu_trunk.Trunk(folded.trunk, dtype)
-    network = buffered(network)
+    else:
+        buffered(network)
     return network if dtype == torch.float32 else autocast(network, dtype)
 
 
@@ -66,8 +67,7 @@ class BufferedDenseBlock(nn.Module):
             new = buffer[:, seen : seen + y.shape[1]]
             new.copy_(F.leaky_relu(y, LEAKY_SLOPE, inplace=True) if self.activate else y)
             seen += y.shape[1]
-        y = self.layers[-1](buffer)
-        return y.add_(x) if y.dtype == x.dtype else x + y
+        return self.layers[-1](buffer).add_(x)
 
 
 def compiled(folded: Generator, dtype: torch.dtype) -> Network:
