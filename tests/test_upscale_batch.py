@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -645,3 +647,33 @@ def test_one_model_for_the_whole_batch(tmp_path: Path, monkeypatch: pytest.Monke
         picture(tmp_path / f"in/{index}.png", index)
     upscale(tmp_path / "in", to=tmp_path / "out")
     assert len(built) == 1
+
+
+@pytest.mark.parametrize("line", range(2, 60))
+def test_reading_ahead_ends_wherever_a_signal_interrupts(line: int) -> None:
+    """A KeyboardInterrupt at any line that the consumer runs, those of the standard library's locks included."""
+    left = line
+
+    def interrupt(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal left
+        left -= event == "line"
+        if left == 0:
+            left -= 1
+            time.sleep(0.005)  # for the reader to get as far as it can
+            raise KeyboardInterrupt
+        return interrupt
+
+    def consume() -> None:
+        with contextlib.suppress(KeyboardInterrupt), Prefetch(iter(range(50)), 1) as items:
+            time.sleep(0.002)
+            sys.settrace(interrupt)
+            try:
+                for _ in items:
+                    pass
+            finally:
+                sys.settrace(None)
+
+    consumer = threading.Thread(target=consume, daemon=True)
+    consumer.start()
+    consumer.join(10)
+    assert not consumer.is_alive(), "the thread that reads was never told to stop"

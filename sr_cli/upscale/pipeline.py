@@ -21,7 +21,10 @@ class Prefetch(Generic[T]):
 
     def __init__(self, items: Iterable[T], ahead: int) -> None:
         self._items = items
-        self._room = threading.Semaphore(ahead)
+        # A queue of permits: a semaphore is Python code that a signal can leave half done, and then nobody wakes up.
+        self._room: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(ahead):
+            self._room.put(None)
         self._queue: queue.SimpleQueue[tuple[T] | BaseException | None] = queue.SimpleQueue()
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="srup-read")
@@ -32,14 +35,14 @@ class Prefetch(Generic[T]):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stopped = True
-        self._room.release()
+        self._room.put(None)
         self._thread.join()
 
     def _run(self) -> None:
         try:
             items = iter(self._items)
             while True:
-                self._room.acquire()
+                self._room.get()
                 if self._stopped:
                     return
                 self._queue.put((next(items),))
@@ -54,7 +57,7 @@ class Prefetch(Generic[T]):
                 raise item
             yield item[0]
             del item  # a picture: not to be kept while the next is waited for
-            self._room.release()
+            self._room.put(None)
 
 
 class Background:
