@@ -29,30 +29,58 @@ _FADE_RADIUS = 2
 def keep_colours(output: torch.Tensor, rgb: torch.Tensor, margin: int = 0) -> torch.Tensor:
     """`output` (N, C, s*H, s*W), clamped, with the low frequencies of its input `rgb` (N, C, H, W) in 0..1; float.
 
+    `output` itself may be clamped as well: at this size every copy counts.
     `margin` input pixels are cut off each side of the result: they have influence, but no place in the picture.
     """
     scale = output.shape[-1] // rgb.shape[-1]
     # Plane by plane: torch enlarges three channels side by side at a quarter of the speed.
     rgb = rgb.contiguous()
-    output = output.contiguous().clamp(0.0, 1.0)
+    output = output.contiguous().clamp_(0.0, 1.0)
     return _with_flat_areas(_with_low_frequencies(output, rgb, scale, margin), rgb, scale, margin)
 
 
 def _with_low_frequencies(output: torch.Tensor, rgb: torch.Tensor, scale: int, margin: int) -> torch.Tensor:
-    import torch.nn.functional as F
-
-    difference = rgb - F.avg_pool2d(output, scale)
+    difference = rgb - _reduced(output, scale)
     smooth = _smoothed(_smoothed(difference, dim=3), dim=2)
     return _enlarged(smooth, scale, margin).add_(_inner(output, scale * margin))
+
+
+def _reduced(planes: torch.Tensor, scale: int) -> torch.Tensor:
+    """The means of squares of `scale` times `scale` pixels.
+
+    As sums of slices: torch's pooling takes three times as long on a CPU.
+    """
+    count, channels, height, width = planes.shape
+    rows = planes.reshape(count, channels, height // scale, scale, width).sum(dim=3)
+    total = rows[..., ::scale].clone()
+    for column in range(1, scale):
+        total.add_(rows[..., column::scale])
+    return total.div_(scale**2)
 
 
 def _enlarged(planes: torch.Tensor, scale: int, margin: int) -> torch.Tensor:
     """Bilinear enlargement of what lies inside the margin."""
     import torch.nn.functional as F
 
-    around = min(margin, 1)  # what the enlargement looks at beyond its borders
-    planes = _inner(planes, margin - around)
-    return _inner(F.interpolate(planes, scale_factor=scale, mode="bilinear", align_corners=False), scale * around)
+    around = min(margin, 1)  # it looks at one pixel beyond its borders
+    planes = F.pad(_inner(planes, margin - around), (1 - around,) * 4, "replicate")
+    return _stretched(_stretched(planes, scale, dim=3), scale, dim=2)
+
+
+def _stretched(planes: torch.Tensor, scale: int, dim: int) -> torch.Tensor:
+    """Linear interpolation along one dimension to `scale` times its length, without its first and its last pixel.
+
+    Phase by phase: torch's own takes six times as long on a CPU.
+    """
+    import torch
+
+    length = planes.shape[dim] - 2
+    phases = planes.new_empty((*planes.shape[:dim], length, scale, *planes.shape[dim + 1 :]))
+    for phase in range(scale):
+        first, weight = divmod((phase + 0.5) / scale + 0.5, 1)  # how far it lies from the pixel before
+        before, after = (planes.narrow(dim, int(first) + step, length) for step in (0, 1))
+        torch.lerp(before, after, weight, out=phases.select(dim + 1, phase))
+    return phases.flatten(dim, dim + 1)
 
 
 def _inner(planes: torch.Tensor, margin: int) -> torch.Tensor:

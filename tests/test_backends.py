@@ -175,6 +175,7 @@ def test_a_stream_may_be_left_and_may_fail_in_the_middle() -> None:
     needs("openvino")
     network = backends.prepare(small_mesrgan().fold(), torch.float32, "openvino")
     expected = network(_batches(1)[0])
+    threads = torch.get_num_threads()
 
     def failing() -> Iterator[torch.Tensor]:
         yield from _batches(20)
@@ -182,9 +183,11 @@ def test_a_stream_may_be_left_and_may_fail_in_the_middle() -> None:
 
     with pytest.raises(MemoryError):
         list(backends.stream(network, failing(), 40))
+    assert torch.get_num_threads() == threads
     left = iter(backends.stream(network, iter(_batches(40)), 40))
     next(left)
     del left
+    assert torch.get_num_threads() == threads
     assert torch.equal(next(iter(backends.stream(network, iter(_batches(40)), 40))), expected)
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from test_engine import upscaler
 
-from sr_cli import engine
+from sr_cli import engine, faithful
 from sr_cli.errors import WeightsError
 from sr_cli.faithful import REACH, keep_colours
 
@@ -129,3 +130,14 @@ def test_tiles_of_bundled_weights_still_agree(model: str, photograph: np.ndarray
         pytest.skip(str(error))
     difference = whole.upscale(photograph).pixels.astype(int) - tiled.upscale(photograph).pixels
     assert np.abs(difference).max() <= 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 4), st.sampled_from([1, 2, 3, 4, 8]))
+def test_reduction_and_enlargement_are_those_of_torch(height: int, width: int, margin: int, scale: int) -> None:
+    small = torch.rand(2, 3, height + 2 * margin, width + 2 * margin, generator=torch.Generator().manual_seed(margin))
+    large = F.interpolate(small, scale_factor=scale, mode="bilinear", align_corners=False)
+    cut = scale * margin
+    inner = large[:, :, cut : large.shape[2] - cut, cut : large.shape[3] - cut]
+    assert (faithful._enlarged(small, scale, margin) - inner).abs().max() < 1e-6
+    assert (faithful._reduced(large, scale) - F.avg_pool2d(large, scale)).abs().max() < 1e-6

@@ -83,7 +83,10 @@ class OpenVino:
         return self._finish(self._start(self._one, batch))
 
     def stream(self, batches: Iterable[Tensor], count: int) -> Iterator[Tensor]:
-        """The results of `count` batches, in order; up to `lanes` are computed at once where that repays."""
+        """The results of `count` batches, in order; up to `lanes` are computed at once where that repays.
+
+        While several are, torch works on one thread for the caller as well.
+        """
         if self.lanes == 1 or count < _ROUNDS * self.lanes:
             yield from map(self, batches)
             return
@@ -91,6 +94,10 @@ class OpenVino:
             compiled = self._compiled("THROUGHPUT", self.lanes)
             self._several = [compiled.create_infer_request() for _ in range(self.lanes)]
         idle, running = list(self._several), deque[_Running]()
+        threads = torch.get_num_threads()
+        # The lanes have the cores: an operation of ours that is split over several threads would wait for each of them
+        # to get one, and torch's threads wait by spinning.
+        torch.set_num_threads(1)
         try:
             for batch in batches:
                 done = None
@@ -104,6 +111,7 @@ class OpenVino:
             while running:
                 yield self._finish(running.popleft())
         finally:
+            torch.set_num_threads(threads)
             for left in running:
                 left.request.wait()  # it writes into memory that would be freed
 
