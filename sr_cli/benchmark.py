@@ -38,6 +38,9 @@ POSTER_MS = {
 """Table 1 of the poster: milliseconds by batch size. Its MESRGAN is our `mesrgan-poster`."""
 
 _GPU_RUNS = 100
+_SETTLE = 0.03
+"""Seconds before each run on a CPU: a run-time's threads go on spinning after a result, and would take their time from
+whoever is next (20 ms of 190, with ONNX Runtime before torch)."""
 _FEWEST_RUNS = 3
 _WARM_UP = 2
 _DISTURBED = 0.2
@@ -366,6 +369,8 @@ def _time_batch(
     device = source.device
 
     def once(key: _Key) -> float:
+        if device.type == "cpu":
+            time.sleep(_SETTLE)
         started = _now(device)
         with torch.inference_mode():
             networks[key](source)
