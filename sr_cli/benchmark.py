@@ -40,7 +40,7 @@ POSTER_MS = {
 _GPU_RUNS = 100
 _SETTLE = 0.03
 """Seconds before each run on a CPU: a run-time's threads go on spinning after a result, and would take their time from
-whoever is next (20 ms of 190, with ONNX Runtime before torch)."""
+whoever is next (20 to 40 ms of 190, with ONNX Runtime before torch)."""
 _FEWEST_RUNS = 3
 _WARM_UP = 2
 _DISTURBED = 0.2

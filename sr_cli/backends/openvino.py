@@ -71,6 +71,7 @@ class OpenVino:
         self._scale, self._channels, self._complete = scale, channels, complete
         self.lanes = min(torch.get_num_threads(), _LANES)
         self._one = self._compiled(self._model, "LATENCY", 1).create_infer_request()
+        self._streamed: Any = None  # the form for streams, once there has been one
         self._several: list[Any] = []
         self._shape: torch.Size | None = None
 
@@ -88,11 +89,13 @@ class OpenVino:
 
     def _compiled_for(self, shape: torch.Size) -> Any:
         """For batches of one shape. In fp32 on blocks of channels, where this processor has what that needs."""
-        if self._dtype == torch.float32:
-            compiled = self._compiled(_fixed(in_blocks(self._model), shape), "THROUGHPUT", self.lanes)
-            if _computes_in_blocks(compiled):
-                return compiled
-        return self._compiled(_fixed(self._model, shape), "THROUGHPUT", self.lanes)
+        if self._streamed is None:
+            self._streamed = in_blocks(self._model) if self._dtype == torch.float32 else self._model
+        compiled = self._compiled(_fixed(self._streamed, shape), "THROUGHPUT", self.lanes)
+        if self._streamed is self._model or _computes_in_blocks(compiled):
+            return compiled
+        self._streamed = self._model
+        return self._compiled_for(shape)
 
     def _requests(self, shape: torch.Size) -> list[Any]:
         if shape != self._shape:
@@ -217,6 +220,10 @@ def in_blocks(model: Any) -> Any:
 
 def _computes_in_blocks(compiled: Any) -> bool:
     """Whether all convolutions became what `in_blocks` asks for."""
+    return all(kind.startswith("jit_avx512") for kind in convolutions(compiled))
+
+
+def convolutions(compiled: Any) -> set[str]:
+    """The implementations that the plugin has taken for a compiled model's convolutions."""
     infos = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
-    kinds = [info["primitiveType"].value for info in infos if "Convolution" in info["layerType"].value]
-    return all(kind.startswith("jit_avx512") for kind in kinds)
+    return {info["primitiveType"].value for info in infos if "Convolution" in info["layerType"].value}
