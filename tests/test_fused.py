@@ -86,7 +86,7 @@ def test_kernels_agree_with_float64_on_a_gpu(case: tuple[int, ...], dtype: torch
 
 
 def test_the_fused_network_agrees_with_the_plain_one() -> None:
-    for config in (MesrganConfig(blocks=2), MesrganConfig(blocks=1, expansion=2, light_upsampler=False)):
+    for config in (MesrganConfig(blocks=2), MesrganConfig(blocks=1, expansion=2, upsampler="full")):
         model = create(config)
         model.reset_parameters(torch.Generator().manual_seed(0))
         folded = model.eval().fold()

@@ -17,7 +17,8 @@ SMALL = {
     "srgan": SrganConfig(blocks=2, features=16),
     "esrgan": EsrganConfig(blocks=2, features=16, growth=8),
     "mesrgan": MesrganConfig(blocks=2, features=16, growth=8),
-    "mesrgan-poster": MesrganConfig(blocks=2, features=16, growth=8, expansion=2, light_upsampler=False),
+    "mesrgan-single": MesrganConfig(blocks=2, features=16, growth=8, upsampler="single"),
+    "mesrgan-poster": MesrganConfig(blocks=2, features=16, growth=8, expansion=2, upsampler="full"),
 }
 
 
@@ -37,7 +38,7 @@ def _with_weights(config: models.GeneratorConfig) -> models.Generator:
 
 @pytest.mark.parametrize(
     ("name", "multiplications"),
-    [("srgan", 2_218_176), ("esrgan", 5_241_024), ("mesrgan", 1_076_416)],
+    [("srgan", 2_218_176), ("esrgan", 5_241_024), ("mesrgan", 1_114_432)],
 )
 def test_multiplications_of_the_presets(name: str, multiplications: int) -> None:
     assert models.count_multiplications(models.create(models.PRESETS[name])) == multiplications
@@ -98,6 +99,38 @@ def test_receptive_radius_is_not_too_small(name: str) -> None:
     model(rgb)[:, :, centre, centre].sum().backward()
     seen = rgb.grad.abs().sum((0, 1)) > 0
     assert not seen[0].any() and not seen[-1].any() and not seen[:, 0].any() and not seen[:, -1].any()
+
+
+def test_the_first_light_upsampler_has_the_form_of_two_stages() -> None:
+    single = _with_weights(SMALL["mesrgan-single"])
+    torch.nn.init.normal_(single.tail.bias, generator=torch.Generator().manual_seed(4))
+    light = models.create(SMALL["mesrgan"]).eval()
+    light.load_state_dict(mesrgan.with_light_upsampler(single.state_dict()))
+    rgb = torch.rand(1, 3, 9, 11, generator=torch.Generator().manual_seed(3))
+    with torch.inference_mode():
+        assert (light(rgb) - single(rgb)).abs().max() < 1e-5
+        assert (single.detail(rgb)).abs().max() > 0.1
+
+
+def test_forms_of_the_upsampler_are_recognised() -> None:
+    for name in ("mesrgan", "mesrgan-single", "mesrgan-poster"):
+        found = models.recognise(models.create(SMALL[name]).state_dict())
+        assert found is not None and found[0] == SMALL[name]
+
+
+def test_manifests_of_the_first_form_are_understood() -> None:
+    values = {"family": "mesrgan", "blocks": 8, "features": 64, "growth": 32, "expansion": 1}
+    assert models.config_from_dict({**values, "light_upsampler": True}) == MesrganConfig(upsampler="single")
+    assert models.config_from_dict({**values, "light_upsampler": False}) == MesrganConfig(upsampler="full")
+
+
+def test_fresh_light_upsampler_prints_no_grid() -> None:
+    """What is added to the bicubic enlargement starts equal within each input pixel (Aitken et al. 2017)."""
+    model = models.create(SMALL["mesrgan"])
+    model.reset_parameters(torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        detail = model.detail(torch.full((1, 3, 48, 48), 0.3))[..., 80:112, 80:112]
+    assert detail.abs().max() > 0 and (detail.amax((2, 3)) - detail.amin((2, 3))).max() < 1e-6
 
 
 def test_configuration_survives_a_round_trip() -> None:

@@ -26,7 +26,7 @@ SMALL = {
     "srgan": SrganConfig(blocks=2, features=8),
     "esrgan": EsrganConfig(blocks=2, features=8, growth=4),
     "mesrgan": MesrganConfig(blocks=2, features=8, growth=4),
-    "mesrgan-poster": MesrganConfig(blocks=3, features=8, growth=4, expansion=2, light_upsampler=False),
+    "mesrgan-poster": MesrganConfig(blocks=3, features=8, growth=4, expansion=2, upsampler="full"),
 }
 
 

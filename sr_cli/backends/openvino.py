@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import itertools
 import tempfile
 import warnings
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sr_cli.backends import Network
@@ -33,10 +31,10 @@ _BLOCKED = ",".join(f"cpu:jit_avx512{kind}" for kind in ("_1x1", "_dw", ""))
 
 def prepare(folded: Generator, dtype: torch.dtype) -> Network:
     """Converts the generator (seconds)."""
-    if dtype == torch.float32 or not (isinstance(folded, Mesrgan) and folded.config.light_upsampler):
+    if dtype == torch.float32 or not (isinstance(folded, Mesrgan) and folded.config.upsampler != "full"):
         return OpenVino(folded, dtype, folded.scale, 3)
     # bf16 has 8 bits: enough for the detail that MESRGAN adds, not for the picture it is added to.
-    return OpenVino(_Detail(folded), dtype, 1, 3 * folded.scale**2, functools.partial(_add_detail, folded))
+    return OpenVino(_Detail(folded), dtype, folded.scale, 3, folded.complete)
 
 
 class _Detail(nn.Module):
@@ -46,10 +44,6 @@ class _Detail(nn.Module):
 
     def forward(self, rgb: Tensor) -> Tensor:
         return self.network.detail(rgb)
-
-
-def _add_detail(network: Mesrgan, rgb: Tensor, detail: Tensor) -> Tensor:
-    return F.pixel_shuffle(detail + network.bicubic(rgb), network.scale)
 
 
 class OpenVino:

@@ -33,7 +33,7 @@ def config_from_dict(values: dict[str, Any]) -> GeneratorConfig:
     if family not in configs:
         raise ValueError(f"unknown model family {family!r}; known: {', '.join(configs)}")
     try:
-        return configs[family](**fields)
+        return configs[family].from_dict(fields)
     except TypeError as error:
         raise ValueError(f"family {family!r}: {error}") from None
 

@@ -30,6 +30,11 @@ class GeneratorConfig:
         """The configuration as plain values, as the weights manifest stores it."""
         return {"family": self.family, **asdict(self)}
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Builds the configuration from `to_dict`'s values without the family. Raises TypeError, ValueError."""
+        return cls(**values)
+
 
 class Generator(nn.Module):
     """A super-resolution network.

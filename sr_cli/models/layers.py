@@ -64,6 +64,16 @@ class Upsampler(nn.Module):
             slope = activation.weight.item()
 
 
+@torch.no_grad()
+def equal_subpixels(conv: nn.Conv2d, shuffle: int = 2) -> None:
+    """Makes the weights of a convolution equal for all pixels that the PixelShuffle after it puts side by side.
+
+    Training then starts without a pattern on the upsampler's grid (Aitken et al. 2017, section 3.2).
+    """
+    first = conv.weight[:: shuffle**2].clone()
+    conv.weight.copy_(first.repeat_interleave(shuffle**2, 0))
+
+
 CARRIERS = 6
 """Channels that `carry` takes: red, green and blue, and their negatives."""
 

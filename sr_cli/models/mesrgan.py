@@ -2,22 +2,28 @@
 
 Eriksson and Löf, "Lightweight Super-Resolution"; bottleneck after Sandler et al. 2018 (MobileNetV2).
 The preset `mesrgan-poster` is the network that their Table 1 timed (expansion 2, SRGAN's upsampler).
-The preset `mesrgan` is ours: expansion 1, half the blocks, and an upsampler that works at low
-resolution and only adds detail to the bicubic enlargement: a fifth of ESRGAN's multiplications.
+The preset `mesrgan` is ours: expansion 1, half the blocks, and a light upsampler that only adds
+detail to the bicubic enlargement: a fifth of ESRGAN's multiplications.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sr_cli.models.base import LEAKY_SLOPE, PRELU_SLOPE, Generator, GeneratorConfig, Normalise, count_blocks, init_he
-from sr_cli.models.layers import BicubicPhases, DenseBlock, Upsampler, carry_past_trunk
+from sr_cli.models.layers import BicubicPhases, DenseBlock, Upsampler, carry_past_trunk, equal_subpixels
+
+UPSAMPLERS = ("light", "single", "full")
+"""See `MesrganConfig.upsampler`."""
+
+_LIGHT_WIDTH = 24
+"""Channels of the light upsampler at twice the size."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +43,25 @@ class MesrganConfig(GeneratorConfig):
     """Channels that each layer of a dense block adds."""
     expansion: int = 1
     """Hidden channels of a bottleneck, as a multiple of its input channels."""
-    light_upsampler: bool = True
-    """One conv3x3 and PixelShuffle(4) on top of the bicubic enlargement, instead of two x2 stages."""
+    upsampler: str = "light"
+    """`light`: conv3x3 to 96 channels, PixelShuffle(2), leaky ReLU, conv3x3 from 24 to 12, PixelShuffle(2), added to
+    the bicubic enlargement. `single`, its first form: conv3x3 to 48, PixelShuffle(4), added likewise; it printed a 4x4
+    screen of dots in GAN stages sooner. `full`: SRGAN's two stages at full width, without the bicubic enlargement."""
 
     def __post_init__(self) -> None:
         for name in ("blocks", "features", "growth", "expansion"):
             if getattr(self, name) < 1:
                 raise ValueError(f"mesrgan: {name} must be at least 1, not {getattr(self, name)}")
+        if self.upsampler not in UPSAMPLERS:
+            raise ValueError(f"mesrgan: upsampler must be one of {', '.join(UPSAMPLERS)}, not {self.upsampler!r}")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Builds the configuration from plain values; `light_upsampler` is how manifests named the first forms."""
+        fields = dict(values)
+        if "light_upsampler" in fields:
+            fields["upsampler"] = "single" if fields.pop("light_upsampler") else "full"
+        return cls(**fields)
 
 
 class Bottleneck(nn.Module):
@@ -81,24 +99,37 @@ class Mesrgan(Generator):
         self.head = nn.Conv2d(3, features, 9, padding=4)
         self.trunk: nn.Module = nn.Sequential(*[_dense_block(config) for _ in range(config.blocks)])
         self.trunk_conv = nn.Conv2d(features, features, 3, padding=1)
-        if config.light_upsampler:
+        self.tail: nn.Module
+        if config.upsampler == "light":
+            first = nn.Conv2d(features, 4 * _LIGHT_WIDTH, 3, padding=1)
+            self.tail = nn.ModuleList([first, nn.Conv2d(_LIGHT_WIDTH, 3 * 4, 3, padding=1)])
+        elif config.upsampler == "single":
             self.tail = nn.Conv2d(features, 3 * self.scale**2, 3, padding=1)
-            self.bicubic = BicubicPhases(3, self.scale)
         else:
             self.upsampler = Upsampler(features)
             self.conv = nn.Conv2d(features, features, 3, padding=1)
             self.activation = nn.PReLU()
             self.tail = nn.Conv2d(features, 3, 3, padding=1)
+        if config.upsampler != "full":
+            self.bicubic = BicubicPhases(3, self.scale)
 
     def forward(self, rgb: Tensor) -> Tensor:
-        if self.config.light_upsampler:
-            return F.pixel_shuffle(self.detail(rgb) + self.bicubic(rgb), self.scale)
+        if self.config.upsampler != "full":
+            return self.complete(rgb, self.detail(rgb))
         x = self.activation(self.conv(self.upsampler(self._features(rgb))))
         return self.normalise.undo(self.tail(x))
 
     def detail(self, rgb: Tensor) -> Tensor:
-        """With the light upsampler: what is added to the bicubic enlargement, before its PixelShuffle."""
-        return self.tail(self._features(rgb))
+        """Computes what is added to the bicubic enlargement, (N, 3, 4H, 4W); not for the full upsampler."""
+        x = self._features(rgb)
+        if isinstance(self.tail, nn.ModuleList):
+            x = F.leaky_relu(F.pixel_shuffle(self.tail[0](x), 2), LEAKY_SLOPE)
+            return F.pixel_shuffle(self.tail[1](x), 2)
+        return F.pixel_shuffle(self.tail(x), self.scale)
+
+    def complete(self, rgb: Tensor, detail: Tensor) -> Tensor:
+        """Adds `detail` to the bicubic enlargement of `rgb`: the output, (N, 3, 4H, 4W)."""
+        return F.pixel_shuffle(self.bicubic(rgb), self.scale) + detail
 
     def _features(self, rgb: Tensor) -> Tensor:
         x = self.head(self.normalise(rgb))
@@ -109,26 +140,32 @@ class Mesrgan(Generator):
     def receptive_radius(self) -> int:
         """9x9 head, five 3x3 depthwise layers a block, trunk conv, and what the upsampler adds."""
         trunk = 4 + 5 * self.config.blocks + 1
-        return trunk + (1 if self.config.light_upsampler else 3)
+        return trunk + {"light": 2, "single": 1, "full": 3}[self.config.upsampler]
 
     @property
     def peak_values_per_pixel(self) -> int:
         widest = self.config.features + 4 * self.config.growth
         # A bottleneck's input, its concatenation, and two hidden layers; or the full upsampler at x4.
         dense = 2 * widest + 2 * self.config.expansion * widest + 2 * self.config.features
-        return dense if self.config.light_upsampler else max(dense, 16 * 4 * self.config.features)
+        return max(dense, 16 * 4 * self.config.features) if self.config.upsampler == "full" else dense
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """He initialisation; projections and the last convolution start small, so that training
         starts near the bicubic enlargement instead of having to find it."""
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d):
-                linear = name.endswith("project") or name in ("trunk_conv", "head", "tail")
-                gain = 0.5 if name.endswith("project") else 0.01 if name == "tail" else 1.0
+                last = name in ("tail", "tail.1")
+                linear = name.endswith("project") or name in ("trunk_conv", "head") or last
+                gain = 0.5 if name.endswith("project") else 0.01 if last else 1.0
                 init_he(module, 1.0 if linear else LEAKY_SLOPE, gain, generator)
             elif isinstance(module, nn.PReLU):
                 nn.init.constant_(module.weight, PRELU_SLOPE)
-        if not self.config.light_upsampler:
+        if isinstance(self.tail, nn.ModuleList):
+            for conv in self.tail:
+                assert isinstance(conv, nn.Conv2d)
+                equal_subpixels(conv)
+        if self.config.upsampler == "full":
+            assert isinstance(self.tail, nn.Conv2d)
             carry_past_trunk(self.head, self.trunk_conv, self.upsampler, self.conv, self.tail, PRELU_SLOPE)
 
 
@@ -143,12 +180,37 @@ def recognise(tensors: Mapping[str, Tensor]) -> tuple[MesrganConfig, dict[str, T
         features=head.shape[0],
         growth=project.shape[0],
         expansion=max(1, expand.shape[0] // max(1, expand.shape[1])),
-        light_upsampler="upsampler.convs.0.weight" not in tensors,
+        upsampler="full"
+        if "upsampler.convs.0.weight" in tensors
+        else "light"
+        if "tail.0.weight" in tensors
+        else "single",
     )
     return config, dict(tensors)
 
 
+def with_light_upsampler(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Gives a `single` network's state dict in the `light` form: the same function up to rounding.
+
+    The convolution to 48 channels is split over both stages. Each of its values passes the activation once as it is
+    and once negated, and lrelu(v) - lrelu(-v) = (1 + slope) v.
+    """
+    light = {name: value for name, value in tensors.items() if not name.startswith("tail.")}
+    # PixelShuffle(4) fills (2i + a, 2j + b); the two stages fill (i, j), then (a, b) within it.
+    for part in ("weight", "bias"):
+        whole = tensors[f"tail.{part}"]
+        rest = whole.shape[1:]
+        split = whole.reshape(3, 2, 2, 2, 2, *rest).transpose(2, 3)  # colour, i, a, j, b to colour, i, j, a, b
+        split = split.movedim((3, 4), (1, 2)).reshape(12, 1, 4, *rest)
+        light[f"tail.0.{part}"] = torch.cat([split, -split], 1).reshape(-1, *rest).contiguous()
+    weight = torch.zeros(12, _LIGHT_WIDTH, 3, 3, dtype=tensors["tail.weight"].dtype)
+    for channel in range(12):
+        weight[channel, 2 * channel : 2 * channel + 2, 1, 1] = torch.tensor([1.0, -1.0]) / (1 + LEAKY_SLOPE)
+    light["tail.1.weight"], light["tail.1.bias"] = weight, torch.zeros(12, dtype=weight.dtype)
+    return light
+
+
 PRESETS = {
     "mesrgan": MesrganConfig(),
-    "mesrgan-poster": MesrganConfig(blocks=16, expansion=2, light_upsampler=False),
+    "mesrgan-poster": MesrganConfig(blocks=16, expansion=2, upsampler="full"),
 }
