@@ -9,14 +9,14 @@ Nothing heavy is imported before `Upscaler` is looked up, and no torch before a 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sr_cli.engine import EngineResult as EngineResult
-    from sr_cli.engine import Upscaler as Upscaler
     from sr_cli.errors import SrupError as SrupError
+    from sr_cli.inference import EngineResult as EngineResult
+    from sr_cli.inference import Upscaler as Upscaler
 
 __version__ = "0.1.0"
 __all__ = ["EngineResult", "SrupError", "Upscaler", "__version__"]
 
-_HOMES = {"EngineResult": "sr_cli.engine", "SrupError": "sr_cli.errors", "Upscaler": "sr_cli.engine"}
+_HOMES = {"EngineResult": "sr_cli.inference", "SrupError": "sr_cli.errors", "Upscaler": "sr_cli.inference"}
 
 
 def __getattr__(name: str) -> Any:

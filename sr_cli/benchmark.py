@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from sr_cli import __version__, backends, engine, memory
+from sr_cli import __version__, inference
 from sr_cli.errors import UsageError, WeightsError
+from sr_cli.inference import backends, memory
 
 if TYPE_CHECKING:
     import torch
@@ -201,7 +202,7 @@ def run(options: BenchOptions, report: Report) -> BenchResult:
 
     Raises UsageError for a device, precision or backend that is not there, WeightsError for an unknown model.
     """
-    device = engine.choose_device(options.device)
+    device = inference.choose_device(options.device)
     if device.type == "cpu":
         memory.keep_freed_memory()
     columns = _columns(options, device)
@@ -227,7 +228,7 @@ def run(options: BenchOptions, report: Report) -> BenchResult:
         times = _time_batch(networks, source, options, progress)
         result.results.extend(_cell(key, batch, times[key], levels[key]) for key in networks)
     # The first column for comparison, and what `srup upscale` uses.
-    usual = (engine.precision_name(engine.choose_precision("auto", device)), _usual_backend(device))
+    usual = (inference.precision_name(inference.choose_precision("auto", device)), _usual_backend(device))
     cells = [(name, *column) for name in loaded for column in columns if column in (columns[0], usual)] if side else []
     for done, (name, precision, backend) in enumerate(cells):
         report(BenchEvent("progress", f"photo, {name}", len(batches) + done / len(cells), parts))
@@ -236,18 +237,18 @@ def run(options: BenchOptions, report: Report) -> BenchResult:
 
 
 def _usual_backend(device: torch.device) -> str:
-    return backends.choose("auto", device, engine.choose_precision("auto", device))
+    return backends.choose("auto", device, inference.choose_precision("auto", device))
 
 
 def _columns(options: BenchOptions, device: torch.device) -> list[tuple[str, str]]:
     """Precision and backend of each column."""
     asked = bool(options.backends or options.precisions)
-    names = [backends.choose(name, device, engine.choose_precision("fp32", device)) for name in options.backends]
+    names = [backends.choose(name, device, inference.choose_precision("fp32", device)) for name in options.backends]
     if not names:
         names = [name for name in backends.usable(device) if name != "compiled" or device.type != "cpu"]
     precisions = options.precisions or (("fp32",) if options.backends and device.type == "cpu" else _precisions(device))
     pairs = [(p, b) for p in precisions for b in names]
-    possible = [(p, b) for p, b in pairs if backends.computes_in(b, engine.choose_precision(p, device))]
+    possible = [(p, b) for p, b in pairs if backends.computes_in(b, inference.choose_precision(p, device))]
     if not possible:
         raise UsageError(f"no backend of {', '.join(names)} computes in {', '.join(precisions)}")
     if not asked and device.type == "cuda":
@@ -330,7 +331,7 @@ def _networks(
         for precision, backend in columns:
             report(BenchEvent("progress", f"preparing {name}, {precision}, {backend}", 0.0))
             networks[name, precision, backend] = backends.prepare(
-                folded, engine.choose_precision(precision, device), backend
+                folded, inference.choose_precision(precision, device), backend
             )
     return networks
 
@@ -470,7 +471,7 @@ def _time_photo(
     model: LoadedModel, name: str, precision: str, backend: str, side: int, device: torch.device
 ) -> PhotoCell:
     """A picture through the engine, with a clock around its network."""
-    upscaler = engine.Upscaler(model, device=str(device), precision=precision, backend=backend)
+    upscaler = inference.Upscaler(model, device=str(device), precision=precision, backend=backend)
     picture = np.random.default_rng(0).integers(0, 256, (side, side, 3)).astype(np.uint8)
     assert upscaler.network is not None
     upscaler.network = clocked = Clocked(upscaler.network, device)

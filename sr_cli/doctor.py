@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sr_cli import backends, engine, memory, weights
+from sr_cli import inference, weights
 from sr_cli.errors import SrupError, WeightsError
+from sr_cli.inference import backends, memory
 from sr_cli.weights import manifest, registry
 from sr_cli.weights.registry import Verification
 
@@ -183,8 +184,8 @@ def _torch() -> tuple[tuple[Device, ...], Choice, dict[str, str | None]]:
         devices.append(Device(f"cuda:{index}", torch.cuda.get_device_name(index), free, total))
     if torch.backends.mps.is_available():
         devices.append(Device("mps", "Apple GPU", memory.free_bytes(), None))
-    device = engine.choose_device("auto")
-    dtype = engine.choose_precision("auto", device)
+    device = inference.choose_device("auto")
+    dtype = inference.choose_precision("auto", device)
     choice = Choice(
         device=str(device),
         precision=_precision(dtype),
@@ -239,14 +240,14 @@ def _self_test(choice: Choice | None, verified: tuple[Verification, ...]) -> Sel
     started = time.perf_counter()
     try:
         if choice is None:
-            engine.Upscaler("bicubic").upscale(picture)
+            inference.Upscaler("bicubic").upscale(picture)
             return SelfTest(True, label, time.perf_counter() - started, "no network was tested")
         model = weights.load(spec, offline=True) if spec else _random()
-        upscaler = engine.Upscaler(model, backend=choice.backend, tile=24, overlap="full")
+        upscaler = inference.Upscaler(model, backend=choice.backend, tile=24, overlap="full")
         started = time.perf_counter()
         result = upscaler.upscale(picture).pixels
         seconds = time.perf_counter() - started
-        plain = engine.Upscaler(model, device="cpu", precision="fp32", backend="eager", tile=0, overlap="full")
+        plain = inference.Upscaler(model, device="cpu", precision="fp32", backend="eager", tile=0, overlap="full")
         apart = int(np.abs(result.astype(int) - plain.upscale(picture).pixels).max())
         return SelfTest(apart <= TOLERANCE, label, seconds, f"at most {apart} of 255 levels from fp32 on the CPU")
     except (SrupError, RuntimeError, OSError, ImportError) as error:

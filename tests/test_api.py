@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_engine import upscaler
 from test_fidelity import fine_tuned, home, register
+from test_inference import upscaler
 from test_models import SMALL, _with_weights
 
 import sr_cli

@@ -13,9 +13,10 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sr_cli import backends, engine
-from sr_cli.backends import cpu_trunk
+from sr_cli import inference
 from sr_cli.errors import UsageError
+from sr_cli.inference import backends
+from sr_cli.inference.backends import cpu_trunk
 from sr_cli.models import PRESETS, Generator, create
 from sr_cli.models.mesrgan import Mesrgan, MesrganConfig
 from sr_cli.models.rrdbnet import RrdbnetConfig
@@ -162,7 +163,7 @@ def test_a_stream_is_never_computed_by_a_reference_implementation(
     wish: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needs("openvino")
-    from sr_cli.backends import openvino
+    from sr_cli.inference.backends import openvino
 
     monkeypatch.setattr(openvino, "_BLOCKED", wish or openvino._BLOCKED)
     network = openvino.prepare(with_biases(create(MesrganConfig(blocks=1))).fold(), torch.float32)
@@ -266,7 +267,7 @@ def test_the_engine_converts_only_when_that_repays(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(backends, "prepare", record)
     monkeypatch.setattr(backends, "REPAYS_AFTER", 60 * 60)
     pixels = np.random.default_rng(0).integers(0, 256, (30, 30, 3)).astype(np.uint8)
-    upscaler = engine.Upscaler(loaded(small_mesrgan()), device="cpu", tile=0, overlap=0)
+    upscaler = inference.Upscaler(loaded(small_mesrgan()), device="cpu", tile=0, overlap=0)
     results = [upscaler.upscale(pixels).pixels for _ in range(5)]
     assert prepared == ["eager", "openvino"]
     for result in results[1:]:

@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from sr_cli import benchmark, charts, memory
+from sr_cli import benchmark, charts
 from sr_cli.errors import OutputError, UsageError, WeightsError
+from sr_cli.inference import memory
 
 TINY = {"size": 8, "batches": (1,), "runs": 3, "backends": ("eager",), "precisions": ("fp32",), "photo": 0}
 

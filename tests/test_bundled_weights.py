@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr_cli import engine, weights
+from sr_cli import inference, weights
 from sr_cli.weights import manifest
 
 BUNDLED = [
@@ -25,8 +25,8 @@ def test_tiles_do_not_show(spec: str, shared: Path) -> None:
     picture = Image.open(shared / "data/test/Set14/img_003_SRF_4_LR.png").convert("RGB")
     pixels = np.asarray(picture)[:72, :72]
     model = weights.load(spec, offline=True)
-    tiled = engine.Upscaler(model, device="cpu", tile=36).upscale(pixels)
-    whole = engine.Upscaler(model, device="cpu", tile=0).upscale(pixels)
+    tiled = inference.Upscaler(model, device="cpu", tile=36).upscale(pixels)
+    whole = inference.Upscaler(model, device="cpu", tile=0).upscale(pixels)
     assert tiled.tiles > whole.tiles == 1
     assert np.abs(tiled.pixels.astype(int) - whole.pixels).max() <= 1
 
@@ -34,5 +34,5 @@ def test_tiles_do_not_show(spec: str, shared: Path) -> None:
 @pytest.mark.parametrize("spec", BUNDLED)
 def test_a_grey_card_stays_grey(spec: str) -> None:
     card = np.full((9, 9, 3), 128, np.uint8)
-    result = engine.Upscaler(spec, device="cpu", offline=True).upscale(card).pixels
+    result = inference.Upscaler(spec, device="cpu", offline=True).upscale(card).pixels
     assert np.abs(result.astype(int) - 128).max() <= 2

@@ -235,7 +235,7 @@ def test_pictures_of_another_scale_are_shown_at_the_largest(photo: Path, monkeyp
         scale = 2
 
         def upscale(self, pixels: np.ndarray, progress: object = None) -> Any:
-            from sr_cli.engine import EngineResult
+            from sr_cli.inference import EngineResult
 
             return EngineResult(pixels.repeat(2, 0).repeat(2, 1), 1, 1, 0, 0)
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter
 
 from sr_cli import compare
 from sr_cli.compare import job
-from sr_cli.engine import EngineResult
+from sr_cli.inference import EngineResult
 
 HOSTILE = "<img src=x onerror=alert(1)> & 'ünï\"cödé'.png"
 COLOURS = {"red": (220, 30, 30), "green": (30, 160, 40), "blue": (30, 50, 220)}

@@ -11,7 +11,7 @@ import pytest
 from test_fidelity import home, register
 from test_models import SMALL, _with_weights
 
-from sr_cli import doctor, engine
+from sr_cli import doctor, inference
 from sr_cli.errors import UsageError
 from sr_cli.weights import Manifest, manifest
 
@@ -74,22 +74,22 @@ def test_a_torch_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.usefixtures("mine")
 def test_an_upscale_that_fails_or_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = engine.Upscaler.upscale
+    real = inference.Upscaler.upscale
 
-    def failing(self: engine.Upscaler, *arguments: Any) -> Any:
+    def failing(self: inference.Upscaler, *arguments: Any) -> Any:
         raise UsageError("no kernel\nfor this device")
 
-    monkeypatch.setattr(engine.Upscaler, "upscale", failing)
+    monkeypatch.setattr(inference.Upscaler, "upscale", failing)
     found = doctor.examine()
     assert found.exit_code == 1 and found.problems == ("self-test: no kernel for this device",)
 
-    def wrong(self: engine.Upscaler, pixels: Any, *arguments: Any) -> Any:
+    def wrong(self: inference.Upscaler, pixels: Any, *arguments: Any) -> Any:
         result = real(self, pixels, *arguments)
         if self._tile:
             result.pixels[0, 0] ^= 128
         return result
 
-    monkeypatch.setattr(engine.Upscaler, "upscale", wrong)
+    monkeypatch.setattr(inference.Upscaler, "upscale", wrong)
     assert "128 of 255" in doctor.examine().problems[0]
 
 

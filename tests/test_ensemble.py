@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from test_engine import upscaler
+from test_inference import upscaler
 from test_models import SMALL
 
 PICTURE = np.random.default_rng(1).random((9, 14, 3), np.float32)

@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from test_models import SMALL, _with_weights
 from test_upscale_batch import upscale
 
-from sr_cli import engine, images
+from sr_cli import images, inference
 from sr_cli.errors import OutOfMemory
 from sr_cli.images.atomic import is_temporary, remove_leftovers
 
@@ -337,19 +337,19 @@ def test_a_full_standard_output(srup: Callable[..., subprocess.CompletedProcess[
 
 
 def test_out_of_memory_in_the_engine(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = engine.Upscaler.upscale
+    original = inference.Upscaler.upscale
 
-    def limited(self: engine.Upscaler, pixels: engine.Pixels, *rest: object) -> engine.EngineResult:
+    def limited(self: inference.Upscaler, pixels: inference.Pixels, *rest: object) -> inference.EngineResult:
         if len(pixels) > 180:
             raise OutOfMemory("out of memory on cpu even with tiles of 16 pixels; close other programs")
         return original(self, pixels, *rest)
 
-    monkeypatch.setattr(engine.Upscaler, "upscale", limited)
+    monkeypatch.setattr(inference.Upscaler, "upscale", limited)
     results = upscale(batch.inputs, to=batch.outputs)
     assert {result.status for result in results} == {"done", "failed"}
     assert {result.exit_code for result in results if result.status == "failed"} == {5}
     batch.check()
-    monkeypatch.setattr(engine.Upscaler, "upscale", original)
+    monkeypatch.setattr(inference.Upscaler, "upscale", original)
     assert {result.status for result in upscale(batch.inputs, to=batch.outputs)} == {"done", "skipped"}
     batch.check(whole=True)
 

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from test_models import SMALL, _with_weights
 
 from sr_cli import datasets, models, weights
-from sr_cli.engine import Upscaler
 from sr_cli.errors import UsageError, WeightsError
+from sr_cli.inference import Upscaler
 from sr_cli.metrics.colour import crop_border, luma
 from sr_cli.metrics.psnr import psnr
 from sr_cli.weights import manifest

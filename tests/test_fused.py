@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sr_cli.backends import fused
-from sr_cli.backends.bottleneck import BottleneckWeights, bottleneck_, has_kernels, reference_
+from sr_cli.inference.backends import fused
+from sr_cli.inference.backends.bottleneck import BottleneckWeights, bottleneck_, has_kernels, reference_
 from sr_cli.models import create
 from sr_cli.models.mesrgan import Bottleneck, MesrganConfig
 

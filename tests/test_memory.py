@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from sr_cli import memory
+from sr_cli.inference import memory
 
 _FAULTS = """
 import resource, torch
-from sr_cli import memory
+from sr_cli.inference import memory
 if {keep}: assert memory.keep_freed_memory()
 def touch():
     for _ in range(5): torch.ones(2**21)  # 8 MiB each

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sr_cli import engine, models, weights
+from sr_cli import inference, models, weights
 from sr_cli.errors import WeightsError
 from sr_cli.models import rrdbnet
 from sr_cli.models.msrresnet import MsrresnetConfig
@@ -210,7 +210,9 @@ def test_runs_through_the_tiled_engine(config: models.GeneratorConfig, tmp_path:
     save_file(generator.state_dict(), tmp_path / "x.safetensors")
     pixels = np.random.default_rng(0).random((37, 50, 3), dtype=np.float32)
     whole, tiled = (
-        engine.Upscaler(str(tmp_path / "x.safetensors"), device="cpu", tile=tile, overlap="full").upscale(pixels).pixels
+        inference.Upscaler(str(tmp_path / "x.safetensors"), device="cpu", tile=tile, overlap="full")
+        .upscale(pixels)
+        .pixels
         for tile in (0, 18)
     )
     assert whole.shape == (37 * generator.scale, 50 * generator.scale, 3)

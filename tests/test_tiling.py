@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sr_cli import tiling
+from sr_cli.inference import tiling
 
 _side = st.integers(1, 300)
 

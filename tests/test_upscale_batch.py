@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sr_cli import engine, images
+from sr_cli import images, inference
 from sr_cli.errors import OutOfMemory, OutputError, SrupError, UsageError
 from sr_cli.upscale import ImageResult, UpscaleEvent, UpscaleOptions, checks, exit_code, run
 from sr_cli.upscale.claims import Claims
@@ -115,7 +115,7 @@ def test_exactly_4_is_the_models_own_result(tmp_path: Path) -> None:
     """No resampling where none is needed."""
     source = picture(tmp_path / "a.png")
     upscale(source, to=tmp_path / "b.png", scale=4)
-    expected = engine.Upscaler("bicubic").upscale(np.asarray(Image.open(source))).pixels
+    expected = inference.Upscaler("bicubic").upscale(np.asarray(Image.open(source))).pixels
     assert np.array_equal(np.asarray(Image.open(tmp_path / "b.png")), expected)
 
 
@@ -350,16 +350,16 @@ def test_a_failure_does_not_stop_the_rest(tmp_path: Path, monkeypatch: pytest.Mo
         picture(tmp_path / f"in/{index}.png", index)
     (tmp_path / "in/1.png").write_bytes(b"no picture")
     (tmp_path / "in/3.png").write_bytes((tmp_path / "in/3.png").read_bytes()[:60])
-    original = engine.Upscaler.upscale
+    original = inference.Upscaler.upscale
 
-    def failing(self: engine.Upscaler, pixels: Any, *rest: Any) -> Any:
+    def failing(self: inference.Upscaler, pixels: Any, *rest: Any) -> Any:
         if np.array_equal(pixels, np.asarray(Image.open(tmp_path / "in/2.png"))):
             raise OutOfMemory("out of memory, as arranged")
         if np.array_equal(pixels, np.asarray(Image.open(tmp_path / "in/4.png"))):
             raise ZeroDivisionError("a defect")
         return original(self, pixels, *rest)
 
-    monkeypatch.setattr(engine.Upscaler, "upscale", failing)
+    monkeypatch.setattr(inference.Upscaler, "upscale", failing)
     results = upscale(tmp_path / "in", to=tmp_path / "out")
     assert statuses(results) == ["done", "failed", "failed", "failed", "failed", "done"]
     assert [result.exit_code for result in results] == [0, 3, 5, 3, 70, 0]
@@ -373,7 +373,7 @@ def test_a_failure_does_not_stop_the_rest(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_defect_of_ours_shows_with_a_single_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.Upscaler, "upscale", lambda *_: 1 / 0)
+    monkeypatch.setattr(inference.Upscaler, "upscale", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         upscale(picture(tmp_path / "a.png"))
 
@@ -396,7 +396,7 @@ def test_all_failing_alike_share_their_code(tmp_path: Path) -> None:
 def test_what_is_too_large_is_refused_before_the_network(
     name: str, size: tuple[int, int], wish: dict[str, Any], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine.Upscaler, "upscale", lambda *_: pytest.fail("the network ran"))
+    monkeypatch.setattr(inference.Upscaler, "upscale", lambda *_: pytest.fail("the network ran"))
     picture(tmp_path / "in" / name, size=size)
     (result,) = upscale(tmp_path / "in", to=tmp_path / "out", **wish)
     assert (result.status, result.exit_code) == ("failed", code)
@@ -639,9 +639,9 @@ def test_background_lets_errors_out() -> None:
 
 def test_one_model_for_the_whole_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built = []
-    original = engine.Upscaler.__init__
+    original = inference.Upscaler.__init__
     monkeypatch.setattr(
-        engine.Upscaler, "__init__", lambda self, *a, **k: (built.append(1), original(self, *a, **k))[1]
+        inference.Upscaler, "__init__", lambda self, *a, **k: (built.append(1), original(self, *a, **k))[1]
     )
     for index in range(12):
         picture(tmp_path / f"in/{index}.png", index)

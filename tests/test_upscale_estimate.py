@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from test_models import SMALL, _with_weights
 from test_upscale_batch import picture, tree, upscale
 
-from sr_cli import images, memory
+from sr_cli import images
 from sr_cli.__main__ import run as command
+from sr_cli.inference import memory
 from sr_cli.upscale import Estimate, UpscaleOptions, estimate, exit_code
 
 

@@ -217,7 +217,7 @@ def test_spandrel_opens_other_architectures(tmp_path: Path) -> None:
     import torch
     from spandrel.architectures.Compact.__arch.SRVGG import SRVGGNetCompact
 
-    from sr_cli import engine
+    from sr_cli import inference
 
     network = SRVGGNetCompact(num_feat=8, num_conv=2, upscale=4)
     save_file(network.state_dict(), tmp_path / "compact.safetensors")
@@ -227,7 +227,7 @@ def test_spandrel_opens_other_architectures(tmp_path: Path) -> None:
     with torch.inference_mode():
         torch.testing.assert_close(loaded.generator.fold()(rgb), network(rgb))
     registry.add(str(tmp_path / "compact.safetensors"), "compact")
-    result = engine.Upscaler("compact", device="cpu").upscale(rgb[0].permute(1, 2, 0).numpy())
+    result = inference.Upscaler("compact", device="cpu").upscale(rgb[0].permute(1, 2, 0).numpy())
     assert result.pixels.shape == (36, 44, 3)
 
 

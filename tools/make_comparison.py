@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from sr_cli.engine import Upscaler
+from sr_cli.inference import Upscaler
 
 CROP = (118, 84, 218, 142)
 """Left, top, right and bottom of the part that is shown, in pixels of the sample."""

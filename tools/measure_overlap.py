@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sr_cli import engine
+from sr_cli import inference
 
 TILE = 48
 LARGEST_SIDE = 256
@@ -25,8 +25,8 @@ TOLERANCE = 0.9
 
 def largest_difference(weights: str, overlap: int, pictures: list[np.ndarray]) -> float:
     """Largest difference between tiled and whole, in levels of 255."""
-    tiled = engine.Upscaler(weights, device="cpu", tile=TILE, overlap=overlap)
-    whole = engine.Upscaler(weights, device="cpu", tile=0, overlap=overlap)
+    tiled = inference.Upscaler(weights, device="cpu", tile=TILE, overlap=overlap)
+    whole = inference.Upscaler(weights, device="cpu", tile=0, overlap=overlap)
     return max(float(np.abs(tiled.upscale(p).pixels - whole.upscale(p).pixels).max()) * 255 for p in pictures)
 
 
@@ -35,7 +35,7 @@ def main() -> None:
     pictures = []
     for file in files:
         rgb = np.asarray(Image.open(Path(file)).convert("RGB"))[:LARGEST_SIDE, :LARGEST_SIDE]
-        pictures.append(engine.to_unit(rgb))
+        pictures.append(inference.to_unit(rgb))
     for overlap in range(4, 65, 4):
         difference = largest_difference(weights, overlap, pictures)
         print(f"overlap {overlap:3d}: {difference:.3f} of 255", flush=True)

@@ -2,7 +2,7 @@
 
 python tools/openvino_direct.py [--model mesrgan] [--tile 256] [--rounds 5]
 
-A picture that is exactly a grid of tiles goes through `engine.Upscaler`, with all that it does (padding, conversion
+A picture that is exactly a grid of tiles goes through `inference.Upscaler`, with all that it does (padding, conversion
 to floats, keeping colours, placing, rounding); its tiles' windows go through OpenVINO's own compiled model, floats in,
 floats out, nothing else: one after the other, and by its queue for throughput, which computes several at once.
 """
@@ -19,9 +19,10 @@ import numpy as np
 import openvino
 import torch
 
-from sr_cli import engine, memory, weights
-from sr_cli.backends.openvino import convert
+from sr_cli import inference, weights
 from sr_cli.benchmark import Clocked
+from sr_cli.inference import memory
+from sr_cli.inference.backends.openvino import convert
 
 
 def main() -> None:
@@ -36,7 +37,7 @@ def main() -> None:
     side = given.tile * given.grid
     picture = np.random.default_rng(0).integers(0, 256, (side, side, 3)).astype(np.uint8)
     model = weights.load(given.model)
-    upscaler = engine.Upscaler(model, device="cpu", precision="fp32", backend="openvino", tile=given.tile)
+    upscaler = inference.Upscaler(model, device="cpu", precision="fp32", backend="openvino", tile=given.tile)
     plan = upscaler.plan(side, side)
     assert upscaler.network is not None
     upscaler.network = clocked = Clocked(upscaler.network, torch.device("cpu"))

@@ -33,11 +33,11 @@ def main() -> None:
     clock = Clock()
     import torch
 
-    from sr_cli import engine, images
+    from sr_cli import images, inference
     from sr_cli.benchmark import Clocked
 
     tile = "auto" if given.tile == "auto" else int(given.tile)
-    upscaler = engine.Upscaler(given.model, precision=given.precision, backend=given.backend, tile=tile)
+    upscaler = inference.Upscaler(given.model, precision=given.precision, backend=given.backend, tile=tile)
     laps["torch and weights"] = clock.lap()
     photo = images.read(given.photo)
     laps["decode"] = clock.lap()

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sr_cli import __version__, engine, images, weights
+from sr_cli import __version__, images, inference, weights
 from sr_cli.compare import page, sheet, spots
 from sr_cli.compare.display import for_display
 from sr_cli.compare.spots import Spot
@@ -52,13 +52,13 @@ class CompareOptions:
     overwrite: bool = False
     """Replace outputs that exist."""
     device: str = "auto"
-    """As `engine.Upscaler` takes it."""
+    """As `inference.Upscaler` takes it."""
     precision: str = "auto"
-    """As `engine.Upscaler` takes it."""
+    """As `inference.Upscaler` takes it."""
     tile: int | Literal["auto"] = "auto"
-    """As `engine.Upscaler` takes it."""
+    """As `inference.Upscaler` takes it."""
     overlap: int | Literal["auto", "full"] = "auto"
-    """As `engine.Upscaler` takes it."""
+    """As `inference.Upscaler` takes it."""
     offline: bool = False
     """Never touch the network."""
 
@@ -189,7 +189,7 @@ def run(
 class _Source:
     """An enlarger that is ready, and what is known of it before it ran."""
 
-    upscaler: engine.Upscaler
+    upscaler: inference.Upscaler
     layer: Layer
     file: Path | None = None
     """Its weights, where the user named a file."""
@@ -199,7 +199,7 @@ def _sources(options: CompareOptions) -> list[_Source]:
     """Bicubic, then each model at each fidelity. Raises WeightsError where one cannot be had."""
     found = [_interpolation("bicubic")]
     for spec in options.models or _bundled(options):
-        if spec in engine.INTERPOLATIONS:
+        if spec in inference.INTERPOLATIONS:
             if all(source.layer.model != spec for source in found):
                 found.append(_interpolation(spec))
             continue
@@ -235,7 +235,7 @@ def _bundled(options: CompareOptions) -> list[str]:
 
 
 def _interpolation(name: str) -> _Source:
-    return _Source(engine.Upscaler(name), Layer(name.capitalize(), name))
+    return _Source(inference.Upscaler(name), Layer(name.capitalize(), name))
 
 
 def _network(spec: str, fidelity: float | None, options: CompareOptions) -> _Source:
@@ -245,7 +245,7 @@ def _network(spec: str, fidelity: float | None, options: CompareOptions) -> _Sou
         loaded = weights.load(spec, offline=options.offline)
     else:
         loaded = weights.load_blend(spec, fidelity, offline=options.offline)
-    upscaler = engine.Upscaler(
+    upscaler = inference.Upscaler(
         loaded,
         device=options.device,
         precision=options.precision,

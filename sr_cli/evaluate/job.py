@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sr_cli import __version__, datasets, engine
+from sr_cli import __version__, datasets, inference
 from sr_cli.errors import UsageError
 from sr_cli.evaluate import crops, perception
 from sr_cli.evaluate.journal import Journal
@@ -128,8 +128,8 @@ def _contestants(options: EvalOptions) -> list[Contestant]:
     names = [Path(spec).stem if is_path(spec) else spec for spec in specs]
     contestants = []
     for spec, name in zip(specs, names, strict=True):
-        plain = spec in engine.INTERPOLATIONS
-        upscaler = engine.Upscaler(
+        plain = spec in inference.INTERPOLATIONS
+        upscaler = inference.Upscaler(
             spec,
             device=options.device,
             precision=options.precision,
@@ -142,7 +142,7 @@ def _contestants(options: EvalOptions) -> list[Contestant]:
     return contestants
 
 
-def _time(upscaler: engine.Upscaler) -> float:
+def _time(upscaler: inference.Upscaler) -> float:
     """Median milliseconds to upscale a picture of 128x128 pixels, after one to warm up."""
     pixels = np.random.default_rng(0).integers(0, 256, (TIMED_SIDE, TIMED_SIDE, 3), dtype=np.uint8)
     upscaler.upscale(pixels)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sr_cli import datasets, engine, images
+from sr_cli import datasets, images, inference
 from sr_cli.errors import OutOfMemory, SrupError
 from sr_cli.evaluate import crops
 from sr_cli.evaluate.options import EvalOptions
@@ -28,7 +28,7 @@ class Contestant:
 
     name: str
     """What reports call it."""
-    upscaler: engine.Upscaler
+    upscaler: inference.Upscaler
     """The model, ready."""
     milliseconds: float | None = None
     """Median time to upscale 128x128 pixels, where it was measured."""

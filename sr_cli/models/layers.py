@@ -27,7 +27,7 @@ class DenseBlock(nn.Module):
         seen = x
         for layer in list(self.layers)[:-1]:
             y = layer(seen)
-            # One after the other: OpenVINO can then compute each where it belongs (backends/openvino.py).
+            # One after the other: OpenVINO can then compute each where it belongs (inference/backends/openvino.py).
             seen = torch.cat([seen, F.leaky_relu(y, LEAKY_SLOPE, inplace=True) if self.activate else y], 1)
         y = self.layers[-1](seen)
         return (y if self.residual_scaling == 1.0 else y * self.residual_scaling).add_(x)

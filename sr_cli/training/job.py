@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 import sr_cli
-from sr_cli import memory, models, weights
-from sr_cli.engine import choose_device
+from sr_cli import models, weights
 from sr_cli.errors import InputError, OutputError, UsageError, WeightsError
+from sr_cli.inference import choose_device, memory
 from sr_cli.training import checkpoint, core, data, losses, parallel, sources, stages, validation
 from sr_cli.training.config import RECIPES, TrainConfig, override, read_toml
 from sr_cli.training.events import Notice, Report, StageResult, TrainResult

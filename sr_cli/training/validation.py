@@ -12,7 +12,7 @@ from PIL import Image
 
 from sr_cli import models
 from sr_cli.datasets import SCALE
-from sr_cli.engine import Upscaler
+from sr_cli.inference import Upscaler
 from sr_cli.metrics.colour import crop_border, luma
 from sr_cli.metrics.psnr import psnr
 from sr_cli.training import checkpoint, degrade

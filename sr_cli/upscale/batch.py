@@ -12,8 +12,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO
 
-from sr_cli import engine, images, memory
+from sr_cli import images, inference
 from sr_cli.errors import INTERNAL_ERROR, InputError, OutOfMemory, OutputError, SrupError
+from sr_cli.inference import memory
 from sr_cli.upscale import inputs as planning
 from sr_cli.upscale.checks import Past, check_source, check_target, checked_size, output_format
 from sr_cli.upscale.claims import Claims
@@ -53,9 +54,9 @@ def run(
     return _Run(batch, options, report, journals, stdin, stdout).run()
 
 
-def make_upscaler(options: UpscaleOptions) -> engine.Upscaler:
+def make_upscaler(options: UpscaleOptions) -> inference.Upscaler:
     """The engine as the options ask for it."""
-    return engine.Upscaler(
+    return inference.Upscaler(
         options.model,
         device=options.device,
         precision=options.precision,
@@ -102,7 +103,7 @@ class _Run:
         self.claims = Claims() if batch.several else None
         self.results: dict[int, ImageResult] = {}
         self._report, self._lock = report, threading.RLock()
-        self._upscaler: engine.Upscaler | None = None
+        self._upscaler: inference.Upscaler | None = None
         self._loading = threading.Lock()
         self._tidied: set[Path] = set()
         self._bytes_before = [0, *accumulate(_input_bytes(task) for task in batch.tasks)]
@@ -130,7 +131,7 @@ class _Run:
                 self.claims.close()
         return [self.results[index] for index in range(len(self.batch.tasks))]
 
-    def upscaler(self) -> engine.Upscaler:
+    def upscaler(self) -> inference.Upscaler:
         """The engine, built when first needed: cheap refusals come before the model is loaded."""
         with self._loading:
             if self._upscaler is None:
@@ -205,7 +206,7 @@ class _Run:
             writers.submit(lambda: self._write(job, counts, [photo]), amount)
 
     def _enlarged(
-        self, job: _Job, sequence: images.PhotoSequence, upscaler: engine.Upscaler, counts: Counts
+        self, job: _Job, sequence: images.PhotoSequence, upscaler: inference.Upscaler, counts: Counts
     ) -> Iterator[images.Photo]:
         for index, (photo, size) in enumerate(zip(sequence.frames, job.sizes, strict=True)):
             before = counts.tiles

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from sr_cli import engine, images
+from sr_cli import images, inference
 from sr_cli.errors import InputError, OutputError
 from sr_cli.upscale.inputs import Batch, Task
 from sr_cli.upscale.journal import Journals, content_of, key_of
@@ -76,7 +76,7 @@ class Past:
     """What earlier runs did for the tasks of a batch."""
 
     def __init__(
-        self, batch: Batch, options: UpscaleOptions, journals: Journals, upscaler: Callable[[], engine.Upscaler]
+        self, batch: Batch, options: UpscaleOptions, journals: Journals, upscaler: Callable[[], inference.Upscaler]
     ) -> None:
         self._several, self._options, self._journals, self._upscaler = batch.several, options, journals, upscaler
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sr_cli import engine, images
+from sr_cli import images, inference
 from sr_cli.upscale.resample import resample
 
 
@@ -29,11 +29,11 @@ def passes_for(scale: int, width: int, height: int, size: tuple[int, int]) -> in
 
 
 def enlarge(
-    upscaler: engine.Upscaler,
+    upscaler: inference.Upscaler,
     photo: images.Photo,
     size: tuple[int, int],
     counts: Counts,
-    progress: engine.Progress | None = None,
+    progress: inference.Progress | None = None,
 ) -> images.Photo:
     """`photo` as a picture of `size` (width, height); its tiles are added to `counts`.
 
@@ -51,7 +51,7 @@ def enlarge(
 
 
 def _once(
-    upscaler: engine.Upscaler, pixels: images.Pixels, counts: Counts, progress: engine.Progress | None
+    upscaler: inference.Upscaler, pixels: images.Pixels, counts: Counts, progress: inference.Progress | None
 ) -> images.Pixels:
     before = counts.tiles
 
@@ -66,7 +66,7 @@ def _once(
 
 
 def _alpha_once(
-    upscaler: engine.Upscaler, alpha: images.Pixels, counts: Counts, progress: engine.Progress | None
+    upscaler: inference.Upscaler, alpha: images.Pixels, counts: Counts, progress: inference.Progress | None
 ) -> images.Pixels:
     if bool((alpha == alpha.flat[0]).all()):
         return np.full((alpha.shape[0] * upscaler.scale, alpha.shape[1] * upscaler.scale), alpha.flat[0])

@@ -14,8 +14,9 @@ from typing import BinaryIO, Literal, TypeAlias
 
 import numpy as np
 
-from sr_cli import engine, images, memory
+from sr_cli import images, inference
 from sr_cli.errors import OutOfMemory, OutputError, SrupError
+from sr_cli.inference import memory
 from sr_cli.upscale import inputs as planning
 from sr_cli.upscale.batch import make_upscaler
 from sr_cli.upscale.checks import Past, check_source, check_target, checked_size, existing_folder, output_format
@@ -129,7 +130,9 @@ def estimate(
 class _Estimator:
     """Estimates file by file; measures how fast this machine is when that is first needed."""
 
-    def __init__(self, options: UpscaleOptions, upscaler: engine.Upscaler, past: Past, stdin: BinaryIO | None) -> None:
+    def __init__(
+        self, options: UpscaleOptions, upscaler: inference.Upscaler, past: Past, stdin: BinaryIO | None
+    ) -> None:
         self.options, self.upscaler, self.past, self.stdin = options, upscaler, past, stdin
         self._network_rate: float | None = None
         self._writing_rates: dict[str, float] = {}
@@ -182,7 +185,7 @@ class _Estimator:
         return [(size[0] * scale**step, size[1] * scale**step) for step in range(count)]
 
     def _tiles(self, passes: list[Size]) -> int:
-        if self.upscaler.name in engine.INTERPOLATIONS:
+        if self.upscaler.name in inference.INTERPOLATIONS:
             return 0
         return sum(len(self.upscaler.plan(height, width).tiles) for width, height in passes)
 
@@ -194,7 +197,7 @@ class _Estimator:
         wished = wish[0] * wish[1]
         writing = wished * (0 if format in _STREAMED else _PILLOW_BYTES)
         resampled = 0 if wished == enlarged else wished * bytes_per_pixel
-        if self.upscaler.name in engine.INTERPOLATIONS:
+        if self.upscaler.name in inference.INTERPOLATIONS:
             network = enlarged * _PILLOW_BYTES
         else:
             network = self.upscaler.working_bytes(height, width) if passes else 0
@@ -223,7 +226,7 @@ class _Estimator:
         """Seconds per pixel of output."""
         if format not in self._writing_rates:
             small = np.random.default_rng(0).integers(0, 256, (_ENCODED_SIDE // 4, _ENCODED_SIDE // 4, 3), np.uint8)
-            photo = images.Photo(engine.interpolate(small, 4, "bicubic"))
+            photo = images.Photo(inference.interpolate(small, 4, "bicubic"))
             started = time.perf_counter()
             images.write(photo, io.BytesIO(), format=format, quality=self.options.quality)
             self._writing_rates[format] = (time.perf_counter() - started) / _ENCODED_SIDE**2

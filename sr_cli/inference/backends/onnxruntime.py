@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sr_cli.backends import Network
+from sr_cli.inference.backends import Network
 from sr_cli.models import Generator
 from sr_cli.models.onnx import to_onnx
 

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sr_cli.backends.bottleneck import BottleneckWeights
+from sr_cli.inference.backends.bottleneck import BottleneckWeights
 from sr_cli.models.base import LEAKY_SLOPE
 
 # Block sizes by what the compiler makes of them for compute capability 9.0: no spilled registers, and at most

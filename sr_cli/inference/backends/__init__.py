@@ -90,19 +90,19 @@ def prepare(folded: Generator, dtype: torch.dtype, name: str = "eager") -> Netwo
     `name` is a backend that `choose` has agreed to. `fused` is plain torch for what has no bottlenecks.
     """
     if name == "openvino":
-        from sr_cli.backends import openvino
+        from sr_cli.inference.backends import openvino
 
         return openvino.prepare(folded, dtype)
     if name == "onnxruntime":
-        from sr_cli.backends import onnxruntime
+        from sr_cli.inference.backends import onnxruntime
 
         return onnxruntime.prepare(folded, dtype)
-    from sr_cli.backends import eager
+    from sr_cli.inference.backends import eager
 
     if name == "compiled":
         return eager.compiled(folded, dtype)
     if name == "fused":
-        from sr_cli.backends import fused
+        from sr_cli.inference.backends import fused
 
         return eager.graph(fused.prepare(folded, dtype))
     if name == "graph":

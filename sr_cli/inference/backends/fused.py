@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sr_cli.backends import Network, eager
-from sr_cli.backends.bottleneck import BottleneckWeights, bottleneck_
+from sr_cli.inference.backends import Network, eager
+from sr_cli.inference.backends.bottleneck import BottleneckWeights, bottleneck_
 from sr_cli.models import Generator
 from sr_cli.models.layers import DenseBlock
 from sr_cli.models.mesrgan import Bottleneck, Mesrgan

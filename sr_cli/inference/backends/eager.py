@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sr_cli.backends import Network, cpu_trunk
+from sr_cli.inference.backends import Network, cpu_trunk
 from sr_cli.models import Generator
 from sr_cli.models.base import LEAKY_SLOPE
 from sr_cli.models.layers import DenseBlock

@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_engine import upscaler
+from test_inference import upscaler
 
-from sr_cli import engine, faithful
+from sr_cli import inference
 from sr_cli.errors import WeightsError
-from sr_cli.faithful import REACH, keep_colours
+from sr_cli.inference import colours
+from sr_cli.inference.colours import REACH, keep_colours
 
 
 @settings(max_examples=30, deadline=None)
@@ -108,7 +109,7 @@ def photograph(shared: Path) -> np.ndarray:
 @pytest.mark.parametrize("model", _models())
 def test_bundled_weights_keep_colours(model: str, photograph: np.ndarray) -> None:
     try:
-        upscale = engine.Upscaler(model, device="cpu", offline=True)
+        upscale = inference.Upscaler(model, device="cpu", offline=True)
     except WeightsError as error:
         pytest.skip(str(error))
     white = np.full((16, 16, 3), 255, np.uint8)
@@ -124,8 +125,8 @@ def test_bundled_weights_keep_colours(model: str, photograph: np.ndarray) -> Non
 @pytest.mark.parametrize("model", _models())
 def test_tiles_of_bundled_weights_still_agree(model: str, photograph: np.ndarray) -> None:
     try:
-        whole = engine.Upscaler(model, device="cpu", tile=0, overlap="full", offline=True)
-        tiled = engine.Upscaler(model, device="cpu", tile=40, offline=True)
+        whole = inference.Upscaler(model, device="cpu", tile=0, overlap="full", offline=True)
+        tiled = inference.Upscaler(model, device="cpu", tile=40, offline=True)
     except WeightsError as error:
         pytest.skip(str(error))
     difference = whole.upscale(photograph).pixels.astype(int) - tiled.upscale(photograph).pixels
@@ -139,5 +140,5 @@ def test_reduction_and_enlargement_are_those_of_torch(height: int, width: int, m
     large = F.interpolate(small, scale_factor=scale, mode="bilinear", align_corners=False)
     cut = scale * margin
     inner = large[:, :, cut : large.shape[2] - cut, cut : large.shape[3] - cut]
-    assert (faithful._enlarged(small, scale, margin) - inner).abs().max() < 1e-6
-    assert (faithful._reduced(large, scale) - F.avg_pool2d(large, scale)).abs().max() < 1e-6
+    assert (colours._enlarged(small, scale, margin) - inner).abs().max() < 1e-6
+    assert (colours._reduced(large, scale) - F.avg_pool2d(large, scale)).abs().max() < 1e-6

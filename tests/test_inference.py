@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_models import SMALL, _with_weights
 
-from sr_cli import engine
+from sr_cli import inference
 from sr_cli.errors import OutOfMemory, UsageError, WeightsError
 from sr_cli.weights import LoadedModel
 
@@ -22,8 +22,8 @@ def loaded(name: str = "mesrgan", overlap: int | None = None) -> LoadedModel:
     return LoadedModel(name, None, _with_weights(SMALL[name]), overlap, "0" * 64, Path("none"), None)
 
 
-def upscaler(name: str = "mesrgan", **options: object) -> engine.Upscaler:
-    return engine.Upscaler(loaded(name), device="cpu", **options)  # type: ignore[arg-type]
+def upscaler(name: str = "mesrgan", **options: object) -> inference.Upscaler:
+    return inference.Upscaler(loaded(name), device="cpu", **options)  # type: ignore[arg-type]
 
 
 def _picture(height: int, width: int, dtype: type = np.uint8, channels: int = 3) -> np.ndarray:
@@ -47,7 +47,7 @@ def test_tiles_with_full_overlap_equal_the_whole(name: str, height: int, width: 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("model", ["mesrgan", "bicubic", "lanczos"])
 def test_type_and_channels_are_kept(model: str, dtype: type, channels: int) -> None:
-    upscale = upscaler() if model == "mesrgan" else engine.Upscaler(model)
+    upscale = upscaler() if model == "mesrgan" else inference.Upscaler(model)
     result = upscale.upscale(_picture(5, 7, dtype, channels)).pixels
     assert result.dtype == dtype
     assert result.shape == (20, 28, channels)
@@ -134,13 +134,13 @@ def test_weights_that_give_nan_are_named() -> None:
     model = loaded()
     next(model.generator.parameters()).data.fill_(torch.nan)
     with pytest.raises(WeightsError, match="not finite"):
-        engine.Upscaler(replace(model, name="bad"), device="cpu").upscale(_picture(4, 4))
+        inference.Upscaler(replace(model, name="bad"), device="cpu").upscale(_picture(4, 4))
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "nonsense", "meta"])
 def test_a_device_that_is_not_there(device: str) -> None:
     with pytest.raises(UsageError, match="device"):
-        engine.Upscaler(loaded(), device=device)
+        inference.Upscaler(loaded(), device=device)
 
 
 def test_unknown_precision() -> None:
@@ -161,7 +161,7 @@ def test_interpolation_is_pillows(kind: str) -> None:
     pixels = _picture(11, 13) // 2 + 64
     resample = {"bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}[kind]
     expected = np.asarray(Image.fromarray(pixels).resize((52, 44), resample))
-    assert np.array_equal(engine.Upscaler(kind).upscale(pixels).pixels, expected)
-    fine = engine.Upscaler(kind).upscale(pixels.astype(np.uint16) * 257).pixels
+    assert np.array_equal(inference.Upscaler(kind).upscale(pixels).pixels, expected)
+    fine = inference.Upscaler(kind).upscale(pixels.astype(np.uint16) * 257).pixels
     # Pillow rounds to 8 bits between its two passes, which the second one amplifies a little.
     assert np.abs(fine / 257 - expected).max() <= 1.5

@@ -65,7 +65,7 @@ def bottleneck_(buffer: Tensor, weights: BottleneckWeights, start: int, residual
     if start < channels and not residual:
         raise ValueError("a layer must not overwrite what its neighbours' pixels still read")
     if has_kernels(buffer.device):
-        from sr_cli.backends import bottleneck_kernels
+        from sr_cli.inference.backends import bottleneck_kernels
 
         bottleneck_kernels.run(buffer, weights, start, residual)
     else:

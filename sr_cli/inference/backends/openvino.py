@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sr_cli.backends import Network
+from sr_cli.inference.backends import Network
 from sr_cli.models import Generator
 from sr_cli.models.mesrgan import Mesrgan
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sr_cli import adapters, backends, faithful, memory, tiling
-from sr_cli.adapters import Picture
-from sr_cli.backends import Network
 from sr_cli.errors import OutOfMemory, UsageError, WeightsError
+from sr_cli.inference import backends, colours, memory, pictures, tiling
+from sr_cli.inference.backends import Network
+from sr_cli.inference.pictures import Picture
 
 if TYPE_CHECKING:
     import torch
@@ -190,7 +190,7 @@ class Upscaler:
         self.scale = generator.scale
         self._alignment = generator.alignment
         measured = DEFAULT_OVERLAP if model.overlap is None else model.overlap
-        full = generator.receptive_radius + faithful.REACH
+        full = generator.receptive_radius + colours.REACH
         chosen = {"auto": min(measured, full), "full": full}
         self.overlap = chosen[overlap] if isinstance(overlap, str) else overlap
         self._device = choose_device(device)
@@ -242,11 +242,11 @@ class Upscaler:
         return _Pass(self, pixels, output, progress, on_rows).run()
 
     def __call__(self, picture: Picture, progress: Progress | None = None) -> Picture:
-        """Enlarges a Pillow image, numpy array or tensor and gives it back in the same form; see `adapters.enlarge`.
+        """Enlarges a Pillow image, numpy array or tensor and gives it back in the same form; see `pictures.enlarge`.
 
         `progress` is called with the tiles done and their total, anew for each plane that is enlarged.
         """
-        return adapters.enlarge(picture, lambda pixels: self.upscale(pixels, progress).pixels)
+        return pictures.enlarge(picture, lambda pixels: self.upscale(pixels, progress).pixels)
 
     def plan(self, height: int, width: int) -> tiling.Plan:
         """The tiles that a picture of this size would be cut into now."""
@@ -371,7 +371,7 @@ class _Pass:
             tiles, batch = started.popleft()
             if not _is_finite(result):
                 result = self._compute_wider(batch)
-            result = faithful.keep_colours(result, batch, overlap)
+            result = colours.keep_colours(result, batch, overlap)
             yield tiles, result.mean(dim=1, keepdim=True) if self.pixels.shape[2] == 1 else result
 
     def _batch(self, tiles: list[tiling.Tile], overlap: int) -> torch.Tensor:

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sr_cli.backends.bottleneck import BottleneckWeights
+from sr_cli.inference.backends.bottleneck import BottleneckWeights
 from sr_cli.models.base import LEAKY_SLOPE
 from sr_cli.models.layers import DenseBlock
 from sr_cli.models.mesrgan import Bottleneck
