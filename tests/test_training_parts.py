@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from sr_cli import datasets, models
+from sr_cli import datasets, degradation, models
 from sr_cli.errors import InputError, UsageError, WeightsError
+from sr_cli.metrics import features
 from sr_cli.models.discriminator import Discriminator
-from sr_cli.training import checkpoint, config, data, degrade, losses, plot, stages
+from sr_cli.training import checkpoint, config, data, losses, plot, stages
 
 
 def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -146,16 +147,16 @@ def test_hold_out_splits(count: int) -> None:
 def test_degradations_are_seeded_and_shaped() -> None:
     hr = picture(96, 128)
     for seed in range(40):
-        lr = degrade.photo(hr, np.random.default_rng(seed))
+        lr = degradation.photo(hr, np.random.default_rng(seed))
         assert lr.shape == (24, 32, 3)
         assert lr.dtype == np.uint8
-        assert np.array_equal(lr, degrade.photo(hr, np.random.default_rng(seed)))
+        assert np.array_equal(lr, degradation.photo(hr, np.random.default_rng(seed)))
 
 
 def test_without_any_step_a_degradation_is_the_bicubic_reduction() -> None:
     hr = picture(64, 64)
-    settings = replace(degrade.PHOTO, clean=1.0)
-    assert np.array_equal(degrade.photo(hr, np.random.default_rng(0), settings), datasets.reduce_image(hr))
+    settings = replace(degradation.PHOTO, clean=1.0)
+    assert np.array_equal(degradation.photo(hr, np.random.default_rng(0), settings), datasets.reduce_image(hr))
 
 
 def test_gaussian_blur_is_a_convolution_with_a_gaussian() -> None:
@@ -164,7 +165,7 @@ def test_gaussian_blur_is_a_convolution_with_a_gaussian() -> None:
     y, x = np.mgrid[-32:33, -30:34]
     u, v = np.cos(0.7) * x + np.sin(0.7) * y, np.cos(0.7) * y - np.sin(0.7) * x
     expected = 255 / (2 * np.pi * 2.0 * 1.2) * np.exp(-((u / 2.0) ** 2 + (v / 1.2) ** 2) / 2)
-    assert np.abs(degrade.gaussian_blur(impulse, 2.0, 1.2, 0.7)[..., 0] - expected).max() <= 0.6
+    assert np.abs(degradation.gaussian_blur(impulse, 2.0, 1.2, 0.7)[..., 0] - expected).max() <= 0.6
 
 
 def test_low_pass_keeps_what_is_slow_and_removes_what_is_fast() -> None:
@@ -172,23 +173,23 @@ def test_low_pass_keeps_what_is_slow_and_removes_what_is_fast() -> None:
     for cycles, kept in ((4, True), (24, False)):
         wave = 128 + 100 * np.sin(2 * np.pi * cycles * x / 64)
         rgb = np.rint(np.broadcast_to(wave[None, :, None], (32, 64, 3))).astype(np.uint8)
-        assert (np.ptp(degrade.low_pass(rgb, 0.2)) > 100) == kept
+        assert (np.ptp(degradation.low_pass(rgb, 0.2)) > 100) == kept
 
 
 def test_noise_has_the_deviation_it_says() -> None:
     for level, expected in ((128, 4.0), (0, 4.0 * 0.5**0.5)):
         flat = np.full((200, 200, 3), level, np.uint8)
-        noisy = degrade.noise(flat, np.random.default_rng(0), 4.0, gray=False).astype(float) - level
+        noisy = degradation.noise(flat, np.random.default_rng(0), 4.0, gray=False).astype(float) - level
         if level:
             assert noisy.std() == pytest.approx(expected, rel=0.03)
         else:  # black is cut off at 0: half of the values are left
             assert np.sqrt((noisy**2).mean() * 2) == pytest.approx(expected, rel=0.05)
-    gray = degrade.noise(np.full((50, 50, 3), 128, np.uint8), np.random.default_rng(0), 4.0, gray=True)
+    gray = degradation.noise(np.full((50, 50, 3), 128, np.uint8), np.random.default_rng(0), 4.0, gray=True)
     assert np.ptp(gray.astype(int), axis=2).max() == 0
 
 
 def test_sheet_shows_every_patch() -> None:
-    sheet = degrade.sheet([picture(64, 64, i) for i in range(2)], seed=0, columns=3)
+    sheet = degradation.sheet([picture(64, 64, i) for i in range(2)], seed=0, columns=3)
     assert sheet.size == (4 * 68, 2 * 68)
 
 
@@ -218,8 +219,8 @@ def test_adversarial_losses_are_the_papers(kind: str) -> None:
 def squeezenet_weights(torchvision_names: bool = False) -> dict[str, Tensor]:
     torch.manual_seed(0)
     state = {}
-    for name, *_ in losses.SqueezeNet.FIRES:
-        channels, squeeze, expand = next(sizes for n, *sizes in losses.SqueezeNet.FIRES if n == name)
+    for name, *_ in features.SqueezeNet.FIRES:
+        channels, squeeze, expand = next(sizes for n, *sizes in features.SqueezeNet.FIRES if n == name)
         for part, conv in (
             ("squeeze1x1", nn.Conv2d(channels, squeeze, 1)),
             ("expand1x1", nn.Conv2d(squeeze, expand, 1)),
@@ -228,7 +229,7 @@ def squeezenet_weights(torchvision_names: bool = False) -> dict[str, Tensor]:
             state |= {f"{name}.{part}.{key}": value for key, value in conv.state_dict().items()}
     state |= {f"conv1.{key}": value for key, value in nn.Conv2d(3, 64, 3).state_dict().items()}
     if torchvision_names:
-        positions = {f"fire{i + 2}.": f"features.{p}." for i, p in enumerate(losses.SqueezeNet.TORCHVISION)}
+        positions = {f"fire{i + 2}.": f"features.{p}." for i, p in enumerate(features.SqueezeNet.TORCHVISION)}
         positions["conv1."] = "features.0."
         for old, new in positions.items():
             state = {
@@ -239,7 +240,7 @@ def squeezenet_weights(torchvision_names: bool = False) -> dict[str, Tensor]:
 
 
 def test_feature_loss_is_zero_for_equal_pictures_and_has_a_gradient() -> None:
-    loss = losses.FeatureLoss(losses.SqueezeNet(squeezenet_weights()), "l1", relative=True)
+    loss = features.FeatureLoss(features.SqueezeNet(squeezenet_weights()), "l1", relative=True)
     target, output = torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64, requires_grad=True)
     assert loss(target, target).item() == 0
     loss(output, target, step=5).backward()
@@ -256,14 +257,14 @@ def test_only_the_relative_feature_loss_ignores_the_networks_scale(relative: boo
     for factor in (1.0, 3.0):
         scaled = {k: v * factor if k.startswith("conv1") else v for k, v in weights.items()}
         scaled = {k: v * 0 if k.endswith("bias") and not k.startswith("conv1") else v for k, v in scaled.items()}
-        values.append(losses.FeatureLoss(losses.SqueezeNet(scaled), "l2", relative)(output, target).item())
+        values.append(features.FeatureLoss(features.SqueezeNet(scaled), "l2", relative)(output, target).item())
     assert (values[0] == pytest.approx(values[1], rel=1e-3)) == relative
 
 
 def test_torchvisions_squeezenet_gives_the_same_maps() -> None:
     torchvision = pytest.importorskip("torchvision.models")
     theirs = torchvision.squeezenet1_1(weights=None).eval()
-    mine = losses.SqueezeNet(theirs.state_dict()).eval()
+    mine = features.SqueezeNet(theirs.state_dict()).eval()
     rgb = torch.rand(1, 3, 96, 80)
     with torch.no_grad():
         x = (rgb - mine.mean) / mine.std
@@ -280,7 +281,7 @@ def test_torchvisions_vgg19_gives_the_same_map() -> None:
     torchvision = pytest.importorskip("torchvision.models")
     with torch.device("meta"):
         layers = torchvision.vgg19(weights=None).features
-        own = losses.Vgg19.layers()
+        own = features.Vgg19.layers()
     mine = [(type(m), getattr(m, "out_channels", None)) for m in own]
     theirs = [(type(m), getattr(m, "out_channels", None)) for m in layers[:35]]
     assert mine == theirs
@@ -289,8 +290,8 @@ def test_torchvisions_vgg19_gives_the_same_map() -> None:
 def test_both_layouts_of_squeezenet_load(tmp_path: Path) -> None:
     np.savez(tmp_path / "release.npz", **{k: v.numpy() for k, v in squeezenet_weights().items()})
     torch.save(squeezenet_weights(torchvision_names=True), tmp_path / "torchvision.pth")
-    release = losses.feature_net("squeezenet1_1", tmp_path / "release.npz")
-    other = losses.feature_net("squeezenet1_1", tmp_path / "torchvision.pth")
+    release = features.feature_net("squeezenet1_1", tmp_path / "release.npz")
+    other = features.feature_net("squeezenet1_1", tmp_path / "torchvision.pth")
     for name, value in release.state_dict().items():
         same = value.flip(1) if name == "conv1.weight" else value
         assert torch.equal(same, other.state_dict()[name])
@@ -299,12 +300,12 @@ def test_both_layouts_of_squeezenet_load(tmp_path: Path) -> None:
 def test_feature_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
     with pytest.raises(WeightsError, match=r"other\.npz.*conv1\.weight"):
-        losses.feature_net("squeezenet1_1", tmp_path / "other.npz")
+        features.feature_net("squeezenet1_1", tmp_path / "other.npz")
     (tmp_path / "broken.pth").write_bytes(b"no pickle")
     with pytest.raises(WeightsError, match=r"broken\.pth"):
-        losses.feature_net("vgg19", tmp_path / "broken.pth")
+        features.feature_net("vgg19", tmp_path / "broken.pth")
     with pytest.raises(WeightsError, match=r"nowhere\.safetensors"):
-        losses.feature_net("vgg19", tmp_path / "nowhere.safetensors")
+        features.feature_net("vgg19", tmp_path / "nowhere.safetensors")
 
 
 # --- networks and optimisation

@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sr_cli import degradation
 from sr_cli.datasets import SCALE, SUFFIXES, crop_to_scale, read_rgb, reduce_image
 from sr_cli.errors import InputError, OutputError
-from sr_cli.training import degrade
 
 _REDRAWS = 4
 _MARGIN = 12
@@ -218,7 +218,7 @@ class PatchDataset(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
             for at, offset, n, side in zip((top, left), offsets, hr.shape, sides, strict=False)
         ]
         y, x = SCALE * starts[0], SCALE * starts[1]
-        lr = degrade.photo(np.asarray(hr[y : y + SCALE * sides[0], x : x + SCALE * sides[1]]), rng)
+        lr = degradation.photo(np.asarray(hr[y : y + SCALE * sides[0], x : x + SCALE * sides[1]]), rng)
         y, x = top - starts[0], left - starts[1]
         return lr[y : y + self.side, x : x + self.side]
 

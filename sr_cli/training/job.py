@@ -23,7 +23,8 @@ import sr_cli
 from sr_cli import models, weights
 from sr_cli.errors import InputError, OutputError, UsageError, WeightsError
 from sr_cli.inference import choose_device, memory
-from sr_cli.training import checkpoint, core, data, losses, parallel, sources, stages, validation
+from sr_cli.metrics.features import FeatureLoss, feature_net
+from sr_cli.training import checkpoint, core, data, parallel, sources, stages, validation
 from sr_cli.training.config import RECIPES, TrainConfig, override, read_toml
 from sr_cli.training.events import Notice, Report, StageResult, TrainResult
 from sr_cli.training.run import Run
@@ -250,13 +251,13 @@ def _check_folder(run: Run, names: list[str], resume: bool) -> None:
         raise InputError(f"nothing to resume in {run.folder}; leave out --resume to start there")
 
 
-def _features(config: TrainConfig, options: TrainOptions) -> losses.FeatureLoss | None:
+def _features(config: TrainConfig, options: TrainOptions) -> FeatureLoss | None:
     if config.gan.feature_net == "none":
         return None
-    net = losses.feature_net(config.gan.feature_net, options.feature_weights, options.offline)
+    net = feature_net(config.gan.feature_net, options.feature_weights, options.offline)
     if config.patch < net.min_side:
         raise UsageError(f"{config.gan.feature_net} needs --patch of at least {net.min_side}, not {config.patch}")
-    return losses.FeatureLoss(net, config.gan.feature_loss, config.gan.feature_relative)
+    return FeatureLoss(net, config.gan.feature_loss, config.gan.feature_relative)
 
 
 def _image_paths(options: TrainOptions, report: Report) -> tuple[list[Path], list[Path]]:
@@ -291,7 +292,7 @@ def _material(
         images, config.seed, config.batch, config.patch, config.min_detail, config.degrade, rank, world
     )
     workers = options.workers if options.workers is not None else min(8, max(1, (os.cpu_count() or 2) // world - 1))
-    crops = validation.validation_crops(held_out, degradation=config.degrade)
+    crops = validation.validation_crops(held_out, degrade=config.degrade)
     notice(f"{len(images)} training images, {len(held_out)} for validation, {skipped + skipped_val} skipped")
     return core.Material(patches, crops, workers), skipped + skipped_val
 
@@ -322,7 +323,7 @@ def _stage(
     name: str,
     generator: models.Generator,
     device: torch.device,
-    features: losses.FeatureLoss | None,
+    features: FeatureLoss | None,
 ) -> tuple[stages.Stage, int]:
     if name == "pixel":
         return stages.PixelStage(config, generator, device), config.pixel.steps

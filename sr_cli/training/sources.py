@@ -7,7 +7,8 @@ from pathlib import Path
 
 from sr_cli import datasets
 from sr_cli.errors import UsageError
-from sr_cli.training import data, losses
+from sr_cli.metrics.features import missing_megabytes
+from sr_cli.training import data
 from sr_cli.training.events import Download, Report
 from sr_cli.weights.manifest import home
 
@@ -44,7 +45,7 @@ def confirm_downloads(dataset: str | None, feature_net: str, confirm: Confirm | 
         f"{dataset.upper()}'s training images ({datasets.megabytes(known.size)} from huggingface.co/{known.repo})"
     ]
     instead = ["--data DIR for images of your own"]
-    if feature_net != "none" and (megabytes := losses.missing_megabytes(feature_net)):
+    if feature_net != "none" and (megabytes := missing_megabytes(feature_net)):
         wanted.append(f"{feature_net}'s ImageNet weights ({megabytes} MB from download.pytorch.org)")
         instead.append("--feature-weights FILE")
     if confirm is None or not confirm(f"Download {' and '.join(wanted)}?"):

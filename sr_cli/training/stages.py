@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sr_cli import models
+from sr_cli.metrics.features import FeatureLoss
 from sr_cli.models.discriminator import STRIDE, Discriminator
 from sr_cli.training import checkpoint, losses, parallel
 from sr_cli.training.config import OptimiserConfig, TrainConfig
@@ -188,7 +189,7 @@ class GanStage(_GeneratorTraining):
     """Stage 2: content, feature and adversarial loss, and a discriminator that learns beside."""
 
     def __init__(
-        self, config: TrainConfig, model: models.Generator, device: torch.device, features: losses.FeatureLoss | None
+        self, config: TrainConfig, model: models.Generator, device: torch.device, features: FeatureLoss | None
     ) -> None:
         self.config = config.gan
         super().__init__(config, model, device, self.config.generator, self.config.steps)

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sr_cli import models
+from sr_cli import degradation, models
 from sr_cli.datasets import SCALE
 from sr_cli.inference import Upscaler
 from sr_cli.metrics.colour import crop_border, luma
 from sr_cli.metrics.psnr import psnr
-from sr_cli.training import checkpoint, degrade
+from sr_cli.training import checkpoint
 from sr_cli.training.data import CachedImage
 from sr_cli.weights import LoadedModel
 
@@ -31,7 +31,7 @@ class ValidationCrop:
     hr: Rgb
 
 
-def validation_crops(images: Sequence[CachedImage], side: int = 512, degradation: str = "none") -> list[ValidationCrop]:
+def validation_crops(images: Sequence[CachedImage], side: int = 512, degrade: str = "none") -> list[ValidationCrop]:
     """The middle of each image, at most `side` high-resolution pixels a side; degraded as training is,
     but the same way each time."""
     crops = []
@@ -40,8 +40,8 @@ def validation_crops(images: Sequence[CachedImage], side: int = 512, degradation
         top, left = (image.lr.shape[0] - height) // 2, (image.lr.shape[1] - width) // 2
         lr = np.array(image.lr[top : top + height, left : left + width])
         hr = np.array(image.hr[SCALE * top : SCALE * (top + height), SCALE * left : SCALE * (left + width)])
-        if degradation == "photo":
-            lr = degrade.photo(hr, np.random.default_rng(index))
+        if degrade == "photo":
+            lr = degradation.photo(hr, np.random.default_rng(index))
         crops.append(ValidationCrop(image.name, lr, hr))
     return crops
 
