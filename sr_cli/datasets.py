@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sr_cli import hub, images
+from sr_cli import hub, images, storage
 from sr_cli.errors import InputError
 from sr_cli.images.encode import to_8_bits
 
@@ -277,11 +277,6 @@ def is_installed(name: str, cache: Path) -> bool:
     return _is_complete(cache / name, NAMED[name])
 
 
-def megabytes(size: int) -> str:
-    """A size for people."""
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB" if size >= 1e7 else f"{size / 1e6:.1f} MB"
-
-
 def _is_complete(folder: Path, known: NamedSet) -> bool:
     return all((folder / side).is_dir() and len(_files(folder / side)) == known.count for side in known.archives)
 
@@ -295,7 +290,7 @@ def _install(name: str, folder: Path, offline: bool, progress: Progress | None) 
     with TemporaryDirectory(prefix=f".{name}-", dir=folder.parent) as temporary:
         for side, archive in known.archives.items():
             path = _fetch(name, archive, offline, progress)
-            sha256 = hub.sha256_of(path)
+            sha256 = storage.sha256_of_file(path)
             if checksums.setdefault(archive.file, sha256) != sha256:
                 raise InputError(
                     f"{archive.file} of {name} is not the file that was downloaded first ({checksums[archive.file]}); "
@@ -330,9 +325,9 @@ def _fetch(name: str, archive: Archive, offline: bool, progress: Progress | None
     except InputError as error:
         files = ", ".join(PurePosixPath(a.file).name for a in known.archives.values())
         raise InputError(
-            f"{name} is not on this machine and could not be downloaded: {error}. It is {megabytes(known.size)} "
-            f"({files} of https://huggingface.co/datasets/{known.repo}); with a local copy use --data FOLDER, "
-            "a folder that holds HR/ and LR/, or HR images alone"
+            f"{name} is not on this machine and could not be downloaded: {error}. "
+            f"It is {storage.format_bytes(known.size)} ({files} of https://huggingface.co/datasets/{known.repo}); "
+            "with a local copy use --data FOLDER, a folder that holds HR/ and LR/, or HR images alone"
         ) from None
 
 
@@ -358,7 +353,9 @@ def unpack(archive: Path, target: Path, limit: int) -> int:
 
 
 def _bomb(name: str, limit: int) -> InputError:
-    return InputError(f"{name} unpacks to more than {megabytes(limit)}, which no archive of images does; refused")
+    return InputError(
+        f"{name} unpacks to more than {storage.format_bytes(limit)}, which no archive of images does; refused"
+    )
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sr_cli import inference, weights
+from sr_cli import inference, storage, weights
 from sr_cli.errors import SrupError, WeightsError
 from sr_cli.inference import backends, memory
-from sr_cli.weights import manifest, registry
+from sr_cli.weights import registry
 from sr_cli.weights.registry import Verification
 
 if TYPE_CHECKING:
@@ -202,8 +202,12 @@ def _precision(dtype: torch.dtype) -> str:
 def _places() -> tuple[Place, ...]:
     from huggingface_hub import constants
 
-    places = [("your manifest, weights and data sets", manifest.home())]
-    places.append(("downloads, shared with other programs of the Hub", Path(constants.HF_HUB_CACHE)))
+    places = [
+        ("your manifest and weights", storage.data_folder()),
+        ("journals of batches", storage.state_folder()),
+        ("data sets and decoded images", storage.cache_folder()),
+        ("downloads, shared with other programs of the Hub", Path(constants.HF_HUB_CACHE)),
+    ]
     return tuple(Place(what, path, _size(path), shutil.disk_usage(_existing(path)).free) for what, path in places)
 
 

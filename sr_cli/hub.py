@@ -21,6 +21,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sr_cli.errors import SrupError, WeightsError
+from sr_cli.storage import format_bytes, sha256_of_file
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes there are so far and, where known, the bytes in all."""
@@ -126,7 +127,7 @@ def download(
     target = _target(source)
     with _cache_errors(source, error):
         if target.is_file():
-            if sha256 is None or sha256_of(target) == sha256:
+            if sha256 is None or sha256_of_file(target) == sha256:
                 return target
             discard(target)
         if offline or is_offline():
@@ -148,12 +149,6 @@ def resolve(source: Source, *, error: type[SrupError] = WeightsError) -> Remote:
                 return _head(source)
         except _Transient as problem:
             failures = _wait(source, failures, problem, error)
-
-
-def sha256_of(path: Path) -> str:
-    """A file's checksum, 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _target(source: Source) -> Path:
@@ -202,7 +197,7 @@ class _Download:
                 failures = _wait(self.source, 0 if self.done > before else failures, problem, self.error)
                 continue
             expected = self.sha256 or remote.sha256
-            if expected is None or sha256_of(self.partial) == expected:
+            if expected is None or sha256_of_file(self.partial) == expected:
                 return
             self.partial.unlink()
             if not resumed:
@@ -273,8 +268,8 @@ class _Download:
         free = shutil.disk_usage(self.partial.parent).free
         if needed is not None and needed > free:
             raise self.error(
-                f"the disk of the cache {self.partial.parent} is too full: {needed / 1e6:.1f} MB are needed, "
-                f"{free / 1e6:.1f} MB are free; make room or set HF_HOME to another place"
+                f"the disk of the cache {self.partial.parent} is too full: {format_bytes(needed)} are needed, "
+                f"{format_bytes(free)} are free; make room or set HF_HOME to another place"
             )
 
 

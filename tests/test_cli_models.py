@@ -150,7 +150,7 @@ def test_what_goes_wrong_is_one_line_and_the_documented_code(run, tmp_path: Path
 def test_a_manifest_with_a_missing_field_is_named(run, tmp_path: Path) -> None:
     from sr_cli.weights import manifest
 
-    manifest.home().mkdir(parents=True)
+    manifest.user_path().parent.mkdir(parents=True)
     manifest.user_path().write_text('{"schema": 1, "models": {"mine": {"summary": "x"}}}')
     for arguments in (["models", "list"], ["upscale", "x.png", "-m", "mine"]):
         result = run(*arguments)

@@ -17,7 +17,7 @@ from sr_cli.__main__ import run
 from sr_cli.errors import InputError, UsageError, WeightsError
 from sr_cli.evaluate import EvalEvent, EvalOptions, poster, self_check
 from sr_cli.evaluate.journal import Journal
-from sr_cli.weights.manifest import home
+from sr_cli.storage import cache_folder, sha256_of_file
 from tests.fake_hub import FakeHub
 from tests.test_datasets import png, serve, zipped
 
@@ -95,7 +95,7 @@ def test_a_network_and_all_outputs(weights: Path, tmp_path: Path) -> None:
     options = {"models": (str(weights), "bicubic"), "save_images": tmp_path / "out"}
     found = evaluated(tmp_path / "set", **options)
     assert [result.model for result in found.results] == ["untrained", "bicubic"]
-    assert found.results[0].weights_sha256 == hub.sha256_of(weights)
+    assert found.results[0].weights_sha256 == sha256_of_file(weights)
     for model in ("untrained", "bicubic"):
         with Image.open(tmp_path / "out/set" / model / "b.png") as image:
             assert image.size == (68, 48)
@@ -239,14 +239,14 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         evaluate.run(options, interrupt)
     assert notes[-1] == "5 of 12 images are measured; the same command goes on from there"
-    (journal,) = (home() / "eval").iterdir()
+    (journal,) = (cache_folder() / "eval").iterdir()
     journal.write_bytes(journal.read_bytes()[:-20])  # killed while it wrote
     events: list[EvalEvent] = []
     found = evaluated(tmp_path / "set", events)
     assert found.results == expected.results
     assert [event.kind for event in events].count("image") == 8
     assert events[0].kind == "resumed"
-    assert not list((home() / "eval").iterdir()), "a complete run leaves nothing to resume"
+    assert not list((cache_folder() / "eval").iterdir()), "a complete run leaves nothing to resume"
 
 
 def test_other_conditions_do_not_resume(tmp_path: Path) -> None:

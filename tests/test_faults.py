@@ -28,7 +28,7 @@ from test_upscale_batch import upscale
 
 from sr_cli import images, inference
 from sr_cli.errors import OutOfMemory
-from sr_cli.images.atomic import is_temporary, remove_leftovers
+from sr_cli.storage import is_temporary, remove_leftovers
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = 10
@@ -214,7 +214,7 @@ def test_a_cut_journal(batch: Batch, tmp_path: Path) -> None:
     for _ in range(2):
         batch.reset()
         _forked(batch.arguments, chance.uniform(0.3, 0.9) * batch.seconds, signal.SIGKILL)
-        for journal in (tmp_path / "cache/srup/journal").iterdir():
+        for journal in (tmp_path / "state/srup/journal").iterdir():
             os.truncate(journal, chance.randint(0, journal.stat().st_size))
         before = batch.done()
         code, _ = _forked(batch.arguments)
@@ -400,8 +400,8 @@ def test_leftovers_go_and_living_files_stay(tmp_path: Path) -> None:
         path.write_text("unfinished")
     held = tmp_path / ".srup-3-0123.part"
     script = (
-        "import sys, time\nfrom pathlib import Path\nfrom sr_cli.images import atomic\n"
-        "file = open(sys.argv[1], 'xb')\natomic._hold(file.fileno())\nprint(flush=True)\ntime.sleep(60)\n"
+        "import sys, time\nfrom pathlib import Path\nfrom sr_cli.storage import atomic\n"
+        "file = open(sys.argv[1], 'xb')\natomic.hold(file.fileno())\nprint(flush=True)\ntime.sleep(60)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen([sys.executable, "-c", script, held], stdout=subprocess.PIPE, env=environment) as process:

@@ -20,13 +20,12 @@ from sr_cli.errors import InputError, OutputError, UsageError
 from sr_cli.images import (
     Limits,
     Photo,
-    atomic,
     bleed,
-    is_temporary,
     read,
     with_pixels,
     write,
 )
+from sr_cli.storage import atomic_output, is_temporary
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -283,7 +282,7 @@ def test_nothing_is_replaced_unless_asked(tmp_path: Path) -> None:
 
 def race(target: Path) -> None:
     """Writes a file that another process writes at the same time, a little faster."""
-    with atomic.atomic_output(target) as file:
+    with atomic_output(target) as file:
         file.write(b"ours")
         target.write_bytes(b"theirs")
 
@@ -310,7 +309,7 @@ def test_without_hard_links_nothing_is_replaced_either(tmp_path: Path, monkeypat
 
 def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
     def fail() -> None:
-        with atomic.atomic_output(tmp_path / "a.png") as file:
+        with atomic_output(tmp_path / "a.png") as file:
             file.write(b"half")
             (unfinished,) = tmp_path.iterdir()
             assert is_temporary(unfinished)

@@ -21,8 +21,8 @@ from PIL import Image
 
 from sr_cli import images, inference
 from sr_cli.errors import OutOfMemory, OutputError, SrupError, UsageError
+from sr_cli.storage import Claims
 from sr_cli.upscale import ImageResult, UpscaleEvent, UpscaleOptions, checks, exit_code, run
-from sr_cli.upscale.claims import Claims
 from sr_cli.upscale.journal import Journals
 from sr_cli.upscale.naming import Namer
 from sr_cli.upscale.pipeline import Background, Prefetch
@@ -368,7 +368,7 @@ def test_a_failure_does_not_stop_the_rest(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.undo()
     picture(tmp_path / "in/1.png", 1)
     picture(tmp_path / "in/3.png", 3)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     assert statuses(upscale(tmp_path / "in", to=tmp_path / "out")).count("failed") == 0
 
 
@@ -466,7 +466,7 @@ def test_skip_existing_keeps_whatever_is_there(tmp_path: Path) -> None:
 
 
 def _journal_files(tmp_path: Path) -> list[Path]:
-    return list((tmp_path / "cache/srup/journal").iterdir())
+    return list((tmp_path / "state/srup/journal").iterdir())
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "binary", "nonsense", "missing", "folder"])
@@ -548,7 +548,8 @@ def test_claimed_files_are_left_to_their_owner(tmp_path: Path) -> None:
     target = tmp_path / "out/a_bicubic_x4.png"
     child = os.fork()
     if child == 0:
-        granted = Claims().take(target)
+        claims = Claims()
+        granted = claims.take(target)
         (tmp_path / "ready").write_text(str(granted))
         time.sleep(60)
         os._exit(0)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sr_cli.cli import options as shared
 from sr_cli.cli.console import Console
+from sr_cli.storage import format_bytes
 
 if TYPE_CHECKING:
     from sr_cli.doctor import Diagnosis
@@ -46,9 +47,9 @@ def _tell(console: Console, diagnosis: Diagnosis) -> None:
         _section(console, "Optional, not installed", missing)
     devices = []
     for device in diagnosis.devices:
-        total = "" if device.total_bytes is None else f" of {_size(device.total_bytes)}"
+        total = "" if device.total_bytes is None else f" of {format_bytes(device.total_bytes)}"
         used = ", used" if choice and device.name in (choice.device, f"{choice.device}:0") else ""
-        devices.append(f"{device.name}: {device.description}, {_size(device.free_bytes)}{total} free{used}")
+        devices.append(f"{device.name}: {device.description}, {format_bytes(device.free_bytes)}{total} free{used}")
     _section(console, "Devices", devices)
     if choice is not None:
         _section(
@@ -62,7 +63,8 @@ def _tell(console: Console, diagnosis: Diagnosis) -> None:
         [f"{name}: {reason or 'ready'}" for name, reason in diagnosis.backends.items()],
     )
     places = [
-        f"{place.path}: {place.what}, {_size(place.size)}, {_size(place.free)} free" for place in diagnosis.places
+        f"{place.path}: {place.what}, {format_bytes(place.size)}, {format_bytes(place.free)} free"
+        for place in diagnosis.places
     ]
     _section(console, "Folders", places)
     _section(
@@ -79,11 +81,3 @@ def _section(console: Console, title: str, lines: list[str]) -> None:
     console.data(title)
     for line in lines:
         console.data(f"  {line}")
-
-
-def _size(count: int) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000  # type: ignore[assignment]
-    return f"{count:.1f} GB"

@@ -11,6 +11,7 @@ import typer
 from sr_cli.cli import options as shared
 from sr_cli.cli.console import Console
 from sr_cli.errors import UsageError
+from sr_cli.storage import format_bytes
 
 if TYPE_CHECKING:
     from sr_cli.upscale import Estimate, FileEstimate, ImageResult, UpscaleEvent
@@ -149,11 +150,11 @@ def _show(console: Console, estimate: Estimate) -> int:
         for file in estimate.files:
             if file.status == "failed":
                 console.error(file.error or "would fail")
-        free = "" if estimate.disk_free is None else f" of {_size(estimate.disk_free)} free"
+        free = "" if estimate.disk_free is None else f" of {format_bytes(estimate.disk_free)} free"
         count, time = len(estimate.planned), _duration(estimate.seconds)
         skipped = sum(file.status == "skipped" for file in estimate.files)
         done = f", {skipped} are there already" if skipped else ""
-        console.note(f"{count} files would take about {time} and {_size(estimate.disk_bytes)}{free}{done}")
+        console.note(f"{count} files would take about {time} and {format_bytes(estimate.disk_bytes)}{free}{done}")
     return job.exit_code(estimate.files)
 
 
@@ -170,12 +171,8 @@ def _planned(file: FileEstimate) -> dict[str, Any]:
 def _row(file: FileEstimate) -> list[str]:
     frames = f" x {file.frames}" if file.frames > 1 else ""
     size, wish = f"{file.input_width}x{file.input_height}{frames}", f"{file.width}x{file.height}"
-    amounts = _size(file.memory_bytes), _size(file.disk_bytes), _duration(file.seconds)
+    amounts = format_bytes(file.memory_bytes), format_bytes(file.disk_bytes), _duration(file.seconds)
     return [str(file.output), size, wish, str(file.tiles), *amounts]
-
-
-def _size(amount: int) -> str:
-    return f"{amount / 1e9:.1f} GB" if amount >= 1e9 else f"{amount / 1e6:.1f} MB"
 
 
 def _duration(seconds: float) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sr_cli import __version__, images, inference, weights
+from sr_cli import __version__, images, inference, storage, weights
 from sr_cli.compare import page, sheet, spots
 from sr_cli.compare.display import for_display
 from sr_cli.compare.spots import Spot
@@ -167,7 +167,7 @@ def run(
         if png is not None:
             sheet_photo = images.Photo(sheet.draw(photo.name, [layer.label for layer in layers], crops))
             images.write(sheet_photo, png, format="png", overwrite=options.overwrite)
-    with images.atomic_output(output, overwrite=options.overwrite) as file:
+    with storage.atomic_output(output, overwrite=options.overwrite) as file:
         file.write(text)
     return Comparison(
         photo=photo,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sr_cli import __version__, datasets, inference
+from sr_cli import __version__, datasets, inference, storage
 from sr_cli.errors import UsageError
 from sr_cli.evaluate import crops, perception
 from sr_cli.evaluate.journal import Journal
@@ -20,7 +20,7 @@ from sr_cli.evaluate.pipeline import Contestant, Pipeline, Record
 from sr_cli.evaluate.results import Evaluation, ImageScores, ModelScores
 from sr_cli.evaluate.scores import Perception
 from sr_cli.weights.loading import is_path
-from sr_cli.weights.manifest import home, read_manifest
+from sr_cli.weights.manifest import read_manifest
 
 TIMED_SIDE = 128
 """Side, in LR pixels, of the picture whose upscaling a report times."""
@@ -66,7 +66,7 @@ def run(options: EvalOptions, report: Report) -> Evaluation:
         offline=options.offline,
         note=lambda text: report(EvalEvent("note", text)),
     )
-    journal = Journal(home() / "eval", _depends_on(options, sets, contestants, found), options.fresh)
+    journal = Journal(storage.cache_folder() / "eval", _depends_on(options, sets, contestants, found), options.fresh)
     records = _resumed(journal)
     if records:
         report(EvalEvent("resumed", f"{len(records)} images were measured before the run was interrupted"))
@@ -91,9 +91,10 @@ def _sets(options: EvalOptions, report: Report) -> list[datasets.Dataset]:
     def progress(file: str, done: int, total: int | None) -> None:
         report(EvalEvent("download", file, done, total))
 
+    cache = storage.cache_folder() / "datasets"
     found = [datasets.from_folder(folder) for folder in options.data]
     for name in dict.fromkeys(options.datasets):
-        found.append(datasets.named(name, home() / "datasets", offline=options.offline, progress=progress))
+        found.append(datasets.named(name, cache, offline=options.offline, progress=progress))
     names = [dataset.name for dataset in found]
     for i, folder in enumerate(options.data):
         if names.count(names[i]) > 1:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
+
+from sr_cli.storage import JsonLines, sha256_of_bytes
 
 
 class Journal:
@@ -16,33 +17,25 @@ class Journal:
 
     def __init__(self, folder: Path, depends_on: dict[str, Any], fresh: bool = False) -> None:
         text = json.dumps(depends_on, sort_keys=True, default=str)
-        self.path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.jsonl"
+        self._lines = JsonLines(folder / f"{sha256_of_bytes(text.encode())[:24]}.jsonl")
         if fresh:
-            self.path.unlink(missing_ok=True)
-        self.records = self._read()
+            self._lines.remove()
+        self.records = {
+            (record["dataset"], record["image"]): record
+            for record in self._lines.new()
+            if isinstance(record.get("dataset"), str) and isinstance(record.get("image"), str)
+        }
+        """Earlier results by data set and image."""
 
-    def _read(self) -> dict[tuple[str, str], dict[str, Any]]:
-        """Earlier results by data set and image; a line that was cut off while it was written ends them."""
-        records: dict[tuple[str, str], dict[str, Any]] = {}
-        if not self.path.exists():
-            return records
-        whole = []
-        for line in self.path.read_bytes().splitlines(keepends=True):
-            try:
-                record = json.loads(line)
-                records[record["dataset"], record["image"]] = record
-            except (ValueError, KeyError, TypeError):
-                break
-            whole.append(line)
-        self.path.write_bytes(b"".join(whole))
-        return records
+    @property
+    def path(self) -> Path:
+        """The file; it need not exist."""
+        return self._lines.path
 
     def add(self, record: dict[str, Any]) -> None:
-        """Writes one image's results, which name their `dataset` and `image`."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        """Write one image's results, which name their `dataset` and `image`. Raises OSError."""
+        self._lines.append(record)
 
     def remove(self) -> None:
-        """The run is complete."""
-        self.path.unlink(missing_ok=True)
+        """Delete the file: the run is complete."""
+        self._lines.remove()

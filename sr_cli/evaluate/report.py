@@ -10,7 +10,7 @@ from html import escape
 from importlib import resources
 from pathlib import Path
 
-from sr_cli import __version__, images
+from sr_cli import __version__, storage
 from sr_cli.evaluate import poster
 from sr_cli.evaluate.crops import HR, Crop
 from sr_cli.evaluate.job import TIMED_SIDE
@@ -25,7 +25,7 @@ _COLOURS = ("#0b6fc2", "#d1661b", "#2a9d5c", "#b0399a", "#c9a000", "#5a51c9", "#
 
 def write_report(evaluation: Evaluation, target: Path) -> None:
     """Writes the page, replacing an earlier one. Raises OutputError."""
-    with images.atomic_output(target, overwrite=True) as file:
+    with storage.atomic_output(target, overwrite=True) as file:
         file.write(render(evaluation).encode("utf-8"))
 
 

@@ -6,18 +6,16 @@ authors' MATLAB code was run on.
 
 from __future__ import annotations
 
-import hashlib
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sr_cli import datasets, hub, images
+from sr_cli import datasets, hub, storage
 from sr_cli.errors import InputError
 from sr_cli.evaluate import perception
 from sr_cli.evaluate.scores import PROTOCOLS, score
-from sr_cli.weights.manifest import home
 
 SOURCE = (
     "https://raw.githubusercontent.com/chaofengc/IQA-PyTorch/b9dc8b84174cff0bfe9aa4bfa09ab38748cfa9e8/"
@@ -83,12 +81,12 @@ def run(
     `folder` holds the images, else they are downloaded. Raises InputError where they cannot be had or are
     not the expected files; what a metric needs and lacks is in the checks.
     """
-    folder = folder or fetch_images(home() / "calibration", offline)
+    folder = folder or fetch_images(storage.cache_folder() / "calibration", offline)
     found = perception.find(tuple(OFFICIAL), niqe_file, nrqm_file, offline=offline, note=note)
     checks = []
     for i, (name, sha256) in enumerate(CHECKSUMS.items()):
         path = next((p for p in (folder / name, folder / "dist_dir" / name) if p.is_file()), folder / name)
-        if not path.is_file() or hub.sha256_of(path) != sha256:
+        if not path.is_file() or storage.sha256_of_file(path) != sha256:
             raise InputError(f"{path} is not the calibration image of that name; it is at {SOURCE}/{name}")
         pixels = datasets.read_rgb(path)
         values, reasons = score(pixels, pixels, PROTOCOLS["standard"], tuple(OFFICIAL), found)
@@ -103,7 +101,7 @@ def fetch_images(folder: Path, offline: bool = False) -> Path:
     advice = "with a local copy use --data FOLDER"
     for name, sha256 in CHECKSUMS.items():
         target = folder / name
-        if target.is_file() and hub.sha256_of(target) == sha256:
+        if target.is_file() and storage.sha256_of_file(target) == sha256:
             continue
         url = f"{SOURCE}/{name}"
         if offline or hub.is_offline():
@@ -113,11 +111,9 @@ def fetch_images(folder: Path, offline: bool = False) -> Path:
                 data = answer.read(_SIZE + 1)
         except (OSError, urllib.error.URLError) as error:
             raise InputError(f"cannot download {url} ({error}); {advice}") from None
-        if hashlib.sha256(data).hexdigest() != sha256:
+        if storage.sha256_of_bytes(data) != sha256:
             raise InputError(f"{url} is not the expected file; {advice}")
-        folder.mkdir(parents=True, exist_ok=True)
-        with images.atomic_output(target, overwrite=True) as file:
-            file.write(data)
+        storage.write_file(target, data)
     return folder
 
 

@@ -6,7 +6,7 @@ import csv
 import io
 from pathlib import Path
 
-from sr_cli import images
+from sr_cli import storage
 from sr_cli.evaluate.results import Evaluation
 
 
@@ -35,5 +35,5 @@ def write_csv(evaluation: Evaluation, target: Path) -> None:
                     image.error or "; ".join(notes),
                 ]
             )
-    with images.atomic_output(target, overwrite=True) as file:
+    with storage.atomic_output(target, overwrite=True) as file:
         file.write(text.getvalue().encode("utf-8"))

@@ -1,7 +1,6 @@
 """Pictures in and out: what a photo carries besides its pixels survives, and no file is harmed."""
 
 from sr_cli.images.alpha import bleed
-from sr_cli.images.atomic import atomic_output, is_temporary, remove_leftovers
 from sr_cli.images.decode import channels, read, read_all
 from sr_cli.images.encode import losses, to_8_bits, write, write_all
 from sr_cli.images.formats import (
@@ -29,7 +28,6 @@ __all__ = [
     "PhotoSequence",
     "Pixels",
     "PngWriter",
-    "atomic_output",
     "bleed",
     "by_name",
     "by_suffix",
@@ -38,13 +36,11 @@ __all__ = [
     "check_size",
     "default_suffix",
     "for_target",
-    "is_temporary",
     "losses",
     "metadata_chunks",
     "probe",
     "read",
     "read_all",
-    "remove_leftovers",
     "to_8_bits",
     "with_pixels",
     "without_metadata",

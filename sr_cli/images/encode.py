@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import os
@@ -14,10 +15,10 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from PIL import Image
 
+from sr_cli import storage
 from sr_cli.errors import OutputError, UsageError
 from sr_cli.images import colour, formats, photoshop, png, tiff
 from sr_cli.images.alpha import bleed
-from sr_cli.images.atomic import atomic_output
 from sr_cli.images.formats import OutputFormat
 from sr_cli.images.photo import Photo, PhotoSequence, Pixels, without_metadata
 
@@ -79,12 +80,13 @@ def write_all(
         encoder.encode(frames or sequence.frames, buffer)
         target.write(buffer.getbuffer())
         return
-    with atomic_output(target, overwrite=overwrite, placing=placing) as file:
+    with storage.atomic_output(target, overwrite=overwrite, placing=placing) as file:
         encoder.encode(frames or sequence.frames, file)
         modified = sequence.frames[0].modified_ns
         if modified is not None and not strip:
             file.flush()
-            os.utime(file.fileno() if os.utime in os.supports_fd else file.name, ns=(modified, modified))
+            with contextlib.suppress(OSError):  # some network shares keep no times: the picture matters more
+                os.utime(file.fileno() if os.utime in os.supports_fd else file.name, ns=(modified, modified))
 
 
 def losses(photo: Photo, output: OutputFormat) -> list[str]:

@@ -6,8 +6,6 @@ several processes, sees the same patches as one that ran through.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sr_cli import degradation
+from sr_cli import degradation, storage
 from sr_cli.datasets import SCALE, SUFFIXES, crop_to_scale, read_rgb, reduce_image
-from sr_cli.errors import InputError, OutputError
+from sr_cli.errors import InputError
 
 _REDRAWS = 4
 _MARGIN = 12
@@ -88,14 +86,8 @@ def hold_out(paths: Sequence[Path], most: int = 8) -> tuple[list[Path], list[Pat
 
 
 def _save_array(path: Path, array: NDArray[np.uint8]) -> None:
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.save(file, array)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"cannot write the cache of decoded images {path.parent}: {error.strerror}") from error
+    with storage.atomic_output(path, overwrite=True) as file:
+        np.save(file, array)
 
 
 def cache_image(path: Path, cache: Path) -> CachedImage:
@@ -104,8 +96,7 @@ def cache_image(path: Path, cache: Path) -> CachedImage:
     Raises InputError when it is not a readable image, OSError when the file cannot be read, OutputError
     when the cache cannot be written.
     """
-    with path.open("rb") as file:
-        key = hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    key = storage.sha256_of_file(path)[:32]
     hr_path, lr_path = cache / f"{key}.hr.npy", cache / f"{key}.lr.npy"
     if not (hr_path.exists() and lr_path.exists()):
         rgb = crop_to_scale(read_rgb(path))

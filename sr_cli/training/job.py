@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import signal
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 import sr_cli
-from sr_cli import models, weights
+from sr_cli import models, storage, weights
 from sr_cli.errors import InputError, OutputError, UsageError, WeightsError
 from sr_cli.inference import choose_device, memory
 from sr_cli.metrics.features import FeatureLoss, feature_net
@@ -143,7 +142,7 @@ def _record_sources(options: TrainOptions, run: Run) -> None:
     known: dict[str, Any] = {"data": [str(path.absolute()) for path in options.data]}
     known |= {name: getattr(options, name) for name in _WORDS}
     known |= {name: str(path.absolute()) for name in _PATHS if (path := getattr(options, name))}
-    checkpoint.write_atomically(run.sources, json.dumps(known, indent=2).encode())
+    storage.write_file(run.sources, json.dumps(known, indent=2).encode())
 
 
 def run_training(options: TrainOptions, report: Report) -> TrainResult:
@@ -308,7 +307,7 @@ def _start(config: TrainConfig, name: str, options: TrainOptions, run: Run) -> t
         source = run.best("pixel")
     if source is not None:
         load_generator(generator, source)
-        return generator, sha256_of(source), f"starting from {source}"
+        return generator, storage.sha256_of_file(source), f"starting from {source}"
     if name == "pixel" or options.stage != "gan":
         return generator, None, "starting from fresh weights"
     try:
@@ -360,12 +359,6 @@ def _about(paths: tuple[list[Path], list[Path]]) -> dict[str, Any]:
         "torch": torch.__version__,
         "commit": _git_commit(),
     }
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _git_commit() -> str | None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sr_cli import locks
+from sr_cli import storage
 from sr_cli.errors import OutputError
 from sr_cli.training import checkpoint, plot
 from sr_cli.training.config import TrainConfig, dump_toml, to_dict
@@ -41,17 +40,15 @@ class Run:
 
         Raises OutputError if one does, or if nothing can be written here.
         """
-        with checkpoint.writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            if not locks.lock(descriptor):
+        with contextlib.ExitStack() as held:
+            try:
+                with checkpoint.writing(self.folder):
+                    held.enter_context(storage.locked(self.folder / ".lock", timeout_s=0))
+            except TimeoutError:
                 raise OutputError(
                     f"another `srup train` is writing to {self.folder}; wait for it or choose another --out"
-                )
+                ) from None
             yield
-        finally:
-            os.close(descriptor)
 
     @property
     def config(self) -> Path:
@@ -80,7 +77,7 @@ class Run:
         return self.folder / "snapshots" / f"{stage}-{step:06d}.safetensors"
 
     def write_config(self, config: TrainConfig) -> None:
-        checkpoint.write_atomically(self.config, dump_toml(to_dict(config)).encode())
+        storage.write_file(self.config, dump_toml(to_dict(config)).encode())
 
     def save_weights(
         self, path: Path, stage: str, weights: Stage, config: TrainConfig, state: Mapping[str, Any], psnr: float
@@ -120,7 +117,7 @@ class Run:
     def forget_after(self, stage: str, step: int) -> None:
         """Takes out of the log what came after the checkpoint that a stage continues from."""
         kept = [r for r in self.records() if r.get("stage") != stage or r.get("step", 0) <= step]
-        checkpoint.write_atomically(self._log, "".join(json.dumps(r) + "\n" for r in kept).encode())
+        storage.write_file(self._log, "".join(json.dumps(r) + "\n" for r in kept).encode())
 
     def log(self, event: Progress) -> None:
         """Appends one JSON line to `log.jsonl`; after a validation draws `curves.svg` anew."""
@@ -131,7 +128,7 @@ class Run:
         with checkpoint.writing(self._log), self._log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(plain) + "\n")
         if event.val_psnr_y is not None:
-            checkpoint.write_atomically(self.folder / "curves.svg", plot.svg(self.records()).encode())
+            storage.write_file(self.folder / "curves.svg", plot.svg(self.records()).encode())
         if self._board:
             scalars = {**event.losses, "val_psnr_y": event.val_psnr_y, "images_per_second": event.images_per_second}
             for name, value in scalars.items():

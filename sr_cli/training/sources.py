@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from sr_cli import datasets
+from sr_cli import datasets, storage
 from sr_cli.errors import UsageError
 from sr_cli.metrics.features import missing_megabytes
 from sr_cli.training import data
 from sr_cli.training.events import Download, Report
-from sr_cli.weights.manifest import home
 
 SETS = {"div2k": "div2k-train", "div2k-train": "div2k-train"}
 """Named sets that are made for training; the others are for testing, and stay unseen."""
@@ -22,7 +21,7 @@ Confirm = Callable[[str], bool]
 
 def default_cache() -> Path:
     """Where decoded images are kept unless told otherwise."""
-    return home() / "images"
+    return storage.cache_folder() / "images"
 
 
 def check_set(name: str) -> str:
@@ -38,11 +37,11 @@ def confirm_downloads(dataset: str | None, feature_net: str, confirm: Confirm | 
     `dataset` is a set to train on, None where there are local images; `feature_net` a network whose
     weights torchvision would fetch, `none` where there is a local file.
     """
-    if dataset is None or datasets.is_installed(check_set(dataset), home() / "datasets"):
+    if dataset is None or datasets.is_installed(check_set(dataset), storage.cache_folder() / "datasets"):
         return
     known = datasets.NAMED[check_set(dataset)]
     wanted = [
-        f"{dataset.upper()}'s training images ({datasets.megabytes(known.size)} from huggingface.co/{known.repo})"
+        f"{dataset.upper()}'s training images ({storage.format_bytes(known.size)} from huggingface.co/{known.repo})"
     ]
     instead = ["--data DIR for images of your own"]
     if feature_net != "none" and (megabytes := missing_megabytes(feature_net)):
@@ -58,7 +57,7 @@ def set_images(name: str, offline: bool, report: Report) -> list[Path]:
     def tell(what: str, done: int, total: int | None) -> None:
         report(Download(what, done, total))
 
-    found = datasets.named(check_set(name), home() / "datasets", offline=offline, progress=tell)
+    found = datasets.named(check_set(name), storage.cache_folder() / "datasets", offline=offline, progress=tell)
     return [pair.hr for pair in found.pairs if pair.hr is not None]
 
 

@@ -12,12 +12,11 @@ from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO
 
-from sr_cli import images, inference
+from sr_cli import images, inference, storage
 from sr_cli.errors import INTERNAL_ERROR, InputError, OutOfMemory, OutputError, SrupError
 from sr_cli.inference import memory
 from sr_cli.upscale import inputs as planning
 from sr_cli.upscale.checks import Past, check_source, check_target, checked_size, output_format
-from sr_cli.upscale.claims import Claims
 from sr_cli.upscale.enlarge import Counts, enlarge
 from sr_cli.upscale.events import ImageResult, Kind, Report, UpscaleEvent
 from sr_cli.upscale.inputs import Batch, Task
@@ -100,7 +99,7 @@ class _Run:
         self.batch, self.options = batch, options
         self.past = Past(batch, options, journals, self.upscaler)
         self.stdin, self.stdout = stdin, stdout
-        self.claims = Claims() if batch.several else None
+        self.claims = storage.Claims() if batch.several else None
         self.results: dict[int, ImageResult] = {}
         self._report, self._lock = report, threading.RLock()
         self._upscaler: inference.Upscaler | None = None
@@ -268,7 +267,7 @@ class _Run:
             first = folder not in self._tidied
             self._tidied.add(folder)
         if first:
-            images.remove_leftovers(folder)
+            storage.remove_leftovers(folder)
 
     def _put_on_stdout(self, sequence: images.PhotoSequence, frames: Iterable[images.Photo]) -> None:
         if self.stdout is None:

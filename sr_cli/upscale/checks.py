@@ -9,8 +9,9 @@ from pathlib import Path
 
 from sr_cli import images, inference
 from sr_cli.errors import InputError, OutputError
+from sr_cli.storage import sha256_of_file
 from sr_cli.upscale.inputs import Batch, Task
-from sr_cli.upscale.journal import Journals, content_of, key_of
+from sr_cli.upscale.journal import Journals, key_of
 from sr_cli.upscale.naming import check_inside
 from sr_cli.upscale.options import UpscaleOptions
 
@@ -102,7 +103,7 @@ class Past:
         if not self._several or task.source is None or task.target is None or not task.source.is_file():
             return None
         try:
-            return content_of(task.source)
+            return sha256_of_file(task.source)
         except OSError as error:
             raise InputError(f"{task.source}: cannot be read: {error.strerror or error}") from error
 

@@ -17,6 +17,7 @@ import numpy as np
 from sr_cli import images, inference
 from sr_cli.errors import OutOfMemory, OutputError, SrupError
 from sr_cli.inference import memory
+from sr_cli.storage import format_bytes
 from sr_cli.upscale import inputs as planning
 from sr_cli.upscale.batch import make_upscaler
 from sr_cli.upscale.checks import Past, check_source, check_target, checked_size, existing_folder, output_format
@@ -162,7 +163,7 @@ class _Estimator:
         )
         held = sum(width * height for width, height in header.sizes) * header.channels * depth
         if needed + held > memory.free_bytes():
-            raise OutOfMemory(f"{task.shown_source}: would take {_gib(needed + held)}, more than is free now")
+            raise OutOfMemory(f"{task.shown_source}: would take {format_bytes(needed + held)}, more than is free now")
         per_sample = _BYTES_PER_SAMPLE[target.name] + (depth - 1 if target.sixteen_bits else 0)
         seconds = sum(self._network_seconds(steps) for steps in passes)
         return replace(
@@ -244,7 +245,9 @@ def _within_disk(files: list[FileEstimate], batch: Batch) -> list[FileEstimate]:
             room.setdefault(device, shutil.disk_usage(folder).free)
             room[device] -= file.disk_bytes
             if room[device] < 0:
-                error = OutputError(f"{task.target}: too little disk left, about {_gib(-room[device])} are missing")
+                error = OutputError(
+                    f"{task.target}: too little disk left, about {format_bytes(-room[device])} are missing"
+                )
                 file = replace(file, status="failed", error=str(error), exit_code=error.exit_code)
         checked.append(file)
     return checked
@@ -257,7 +260,3 @@ def _free(task: Task) -> int | None:
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
     return shutil.disk_usage(folder).free if os.path.isdir(folder) else None
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

@@ -1,6 +1,6 @@
 """What was done before: one journal per output folder, so that an interrupted batch goes on where it stopped.
 
-A journal lies in the user's cache (`srup/journal/`, named after the output folder's path), never among the
+A journal lies in the user's state folder (`journal/`, named after the output folder's path), never among the
 photographs. It has one line of JSON per output, written when the file is complete and just before it gets its
 name: whatever moment a process is killed at, an output that is there is either described or not ours. A line
 that makes no sense (cut off, overwritten) is passed over: at worst a file is done again.
@@ -8,16 +8,15 @@ that makes no sense (cut off, overwritten) is passed over: at worst a file is do
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sr_cli import __version__
+from sr_cli.storage import JsonLines, sha256_of_bytes, state_folder
 from sr_cli.upscale.options import UpscaleOptions
-from sr_cli.weights.manifest import home
 
 # Some file systems keep the time of a change to two seconds only.
 _TIME_GRAIN_NS = 2 * 10**9
@@ -41,26 +40,20 @@ class _Entry:
         return file.st_size == self.size and abs(file.st_mtime_ns - self.mtime_ns) < _TIME_GRAIN_NS
 
 
-def content_of(source: Path) -> str:
-    """The checksum of an input's bytes. Raises OSError."""
-    with source.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def key_of(content: str, weights: str, options: UpscaleOptions) -> str:
     """A checksum of all that decides an output: the input's bytes, the weights, the options, our version."""
     decisive = (
         (options.size_label, options.format, options.quality, options.strip),
         (options.fidelity, options.ensemble, options.precision, options.overlap),
     )
-    return hashlib.sha256(repr((content, weights, decisive, __version__)).encode()).hexdigest()
+    return sha256_of_bytes(repr((content, weights, decisive, __version__)).encode())
 
 
 class Journals:
     """The journals of all the folders that a batch writes to. Threads may share it."""
 
     def __init__(self) -> None:
-        self._folder = home() / "journal"
+        self._folder = state_folder() / "journal"
         self._journals: dict[str, _Journal] = {}
         self._lock = threading.Lock()
 
@@ -90,51 +83,34 @@ class Journals:
     def _of(self, path: Path) -> _Journal:
         folder = os.path.realpath(path.parent)
         if folder not in self._journals:
-            name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]
+            name = sha256_of_bytes(os.fsencode(folder))[:32]
             self._journals[folder] = _Journal(self._folder / f"{name}.jsonl")
         return self._journals[folder]
 
 
 class _Journal:
-    """One file, read on as it grows: another process may be writing to it as well."""
+    """The journal of one folder; another process may be writing to it as well."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._read_to = 0
+        self._lines = JsonLines(path)
         self._entries: dict[str, _Entry] = {}
 
     def read(self) -> dict[str, _Entry]:
-        """The last entry of each output."""
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._read_to)
-                for line in file:
-                    if not line.endswith(b"\n"):
-                        break  # being written just now, or cut off: looked at again next time
-                    self._read_to += len(line)
-                    if entry := _parsed(line):
-                        self._entries[entry.name] = entry
-        except OSError:
-            pass  # no journal yet, or none that can be read: nothing is known to be done
+        """Return the last entry of each output."""
+        for record in self._lines.new():
+            if entry := _parsed(record):
+                self._entries[entry.name] = entry
         return self._entries
 
     def append(self, entry: _Entry) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(vars(entry)) + "\n"
-        with self._path.open("ab+") as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":
-                    text = "\n" + text  # the last line was cut off: ours must not continue it
-            file.write(text.encode())  # one write in append mode: lines of two processes do not mix
-            file.flush()
-            os.fsync(file.fileno())  # before the output gets its name, even if the power fails
+        """Write an entry, durably: it must be there before the output gets its name. Raises OSError."""
+        self._lines.append(vars(entry), durable=True)
 
 
-def _parsed(line: bytes) -> _Entry | None:
+def _parsed(record: dict[str, Any]) -> _Entry | None:
     try:
-        entry = _Entry(**json.loads(line))
-    except (ValueError, TypeError, RecursionError):
+        entry = _Entry(**record)
+    except TypeError:
         return None
     texts, numbers = (entry.name, entry.key), (entry.size, entry.mtime_ns)
     sound = all(isinstance(text, str) for text in texts) and all(type(number) is int for number in numbers)

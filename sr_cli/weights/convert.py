@@ -51,7 +51,7 @@ def convert(source: Path, target: Path, *, overwrite: bool = False, size_limit: 
     from safetensors.torch import save
 
     from sr_cli import models
-    from sr_cli.images.atomic import atomic_output
+    from sr_cli.storage import atomic_output
 
     if target.suffix.lower() != ".safetensors":
         raise WeightsError(f"{target}: the output of a conversion must end in .safetensors")

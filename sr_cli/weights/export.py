@@ -23,7 +23,7 @@ def export(loaded: LoadedModel, target: Path, format: str | None = None, *, over
     Raises UsageError for a format or suffix that does not fit, WeightsError where the network has no such
     form or the packages for it are missing, OutputError where the file cannot be written or exists.
     """
-    from sr_cli.images.atomic import atomic_output
+    from sr_cli.storage import atomic_output
 
     if format is None:
         format = {".onnx": "onnx", ".pth": "basicsr"}.get(target.suffix.lower(), "safetensors")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sr_cli import hub
+from sr_cli import hub, storage
 from sr_cli.errors import WeightsError
 from sr_cli.hub import Progress
 from sr_cli.weights.manifest import Manifest, ModelEntry, Stage, read_manifest
@@ -95,7 +94,7 @@ def fetch(
     local = entry.path(stage)
     if local is not None and (local.exists() or stage.hub is None):
         data = read_bytes(local)
-        if hashlib.sha256(data).hexdigest() != stage.sha256:
+        if storage.sha256_of_bytes(data) != stage.sha256:
             advice = (
                 "reinstall srup"
                 if entry.origin == "built-in"
@@ -179,7 +178,7 @@ def _load_path(path: Path) -> LoadedModel:
         converted = path.with_suffix(".safetensors")
         raise WeightsError(f"{path} is not a .safetensors file; `srup models convert {path} {converted}` makes one")
     data = read_bytes(path)
-    sha256 = hashlib.sha256(data).hexdigest()
+    sha256 = storage.sha256_of_bytes(data)
     generator = _assemble(_tensors(data, str(path)), str(path))
     entry, stage = _known(sha256)
     return LoadedModel(

@@ -1,6 +1,6 @@
 """The weights manifest: which models exist, and for each stage its file, checksum, licence and scores.
 
-`weights_manifest.json` is the built-in one; the user's own is `manifest.json` in `home()`, put over it
+`weights_manifest.json` is the built-in one; the user's own is `manifest.json` in the data folder, put over it
 model by model. Both have the schema of the dataclasses below (docs/weights.md shows an example), and
 parsing is strict: an unknown, missing or ill-typed field is a `WeightsError` naming model and field.
 """
@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sr_cli.errors import WeightsError
+from sr_cli.storage import data_folder
 
 T = TypeVar("T")
 
@@ -186,19 +185,6 @@ class Manifest:
         return None
 
 
-def home() -> Path:
-    """Where the user's own manifest and weights lie: `$SRUP_HOME`, else `srup` in the user's cache folder."""
-    if override := os.environ.get("SRUP_HOME"):
-        return Path(override).expanduser()
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
-    elif sys.platform == "darwin":
-        base = "~/Library/Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "srup"
-
-
 def builtin_path() -> Path:
     """The built-in manifest: inside an installed package, else beside it (a checkout, an editable install)."""
     inside = PACKAGE / "weights_manifest.json"
@@ -207,12 +193,12 @@ def builtin_path() -> Path:
 
 def user_path() -> Path:
     """The user's own manifest; it need not exist."""
-    return home() / "manifest.json"
+    return data_folder() / "manifest.json"
 
 
 def user_folder() -> Path:
     """Where the files of the user's own models lie."""
-    return home() / "weights"
+    return data_folder() / "weights"
 
 
 def read_manifest() -> Manifest:

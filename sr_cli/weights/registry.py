@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sr_cli import hub
+from sr_cli import hub, storage
 from sr_cli.errors import UsageError, WeightsError
 from sr_cli.hub import Progress
 from sr_cli.weights import manifest
@@ -88,8 +87,8 @@ def add(
     entry = replace(entry, summary=summary or entry.summary, default_stage=default)
     own[name] = entry
     for file, data in contents.items():
-        _write(entry.folder / file, data)
-    _write(manifest.user_path(), manifest.dump(own).encode())
+        storage.write_file(entry.folder / file, data)
+    storage.write_file(manifest.user_path(), manifest.dump(own).encode())
     return entry
 
 
@@ -106,7 +105,7 @@ def remove(name: str) -> list[Path]:
     if not mine and not downloaded:
         raise UsageError(f"{name} is built in and nothing of it was downloaded: there is nothing to remove")
     if mine:
-        _write(manifest.user_path(), manifest.dump(own).encode())
+        storage.write_file(manifest.user_path(), manifest.dump(own).encode())
     for path in paths:
         path.unlink()
     for path in downloaded:
@@ -205,7 +204,7 @@ def _local_stage(
         name=stage,
         file=f"{name}-{stage}.safetensors",
         hub=None,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=storage.sha256_of_bytes(data),
         size=len(data),
         overlap=None,
         parent_sha256=parent,
@@ -259,7 +258,7 @@ def _verify(entry: ModelEntry, stage: Stage) -> Verification:
             return Verification(entry.name, stage.name, "not downloaded", None)
         return Verification(entry.name, stage.name, "missing", entry.path(stage), f"no file {entry.path(stage)}")
     try:
-        if hub.sha256_of(path) != stage.sha256:
+        if storage.sha256_of_file(path) != stage.sha256:
             raise WeightsError(f"{path}: its sha256 is not the one in the manifest")
         load(f"{entry.name}:{stage.name}", offline=True)
     except OSError as error:
@@ -267,15 +266,3 @@ def _verify(entry: ModelEntry, stage: Stage) -> Verification:
     except WeightsError as error:
         return Verification(entry.name, stage.name, "damaged", path, str(error))
     return Verification(entry.name, stage.name, "ok", path)
-
-
-def _write(path: Path, data: bytes) -> None:
-    from sr_cli.errors import OutputError
-    from sr_cli.images.atomic import atomic_output
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {path.parent}: {error.strerror}; set SRUP_HOME to another") from None
-    with atomic_output(path, overwrite=True) as file:
-        file.write(data)
