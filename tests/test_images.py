@@ -122,7 +122,11 @@ def test_orientation_is_applied_once(tmp_path: Path, orientation: int) -> None:
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
 def test_metadata_is_carried_between_all_formats(tmp_path: Path, source_suffix: str, suffix: str) -> None:
     source, target = tmp_path / f"in.{source_suffix}", tmp_path / f"out.{suffix}"
-    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r tiff:Orientation="6" tiff:ImageWidth="36" dc:x="y"/></x:xmpmeta>'
+    xmp = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6" tiff:ImageWidth="36"/>'
+        b"</rdf:RDF></x:xmpmeta>"
+    )
     exif = Image.Exif()
     exif.load(exif_bytes(6))
     if source_suffix == "tif":

@@ -227,8 +227,14 @@ def test_the_writer_counts_rows() -> None:
         writer.write(np.zeros((2, 5, 1), np.uint8))
 
 
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b"</rdf:RDF></x:xmpmeta>"
+)
+
+
 def test_metadata_travel_with_the_streaming_writer() -> None:
-    photo = Photo(deep(3), xmp=b"<x:xmpmeta/>", dpi=(72, 72), text=(("Title", "t"),))
+    photo = Photo(deep(3), xmp=XMP, dpi=(72, 72), text=(("Title", "t"),))
     file = io.BytesIO()
     with PngWriter(file, 57, 43, channels=3, bits=16, chunks=metadata_chunks(photo)) as writer:
         writer.write(photo.pixels)

@@ -63,7 +63,10 @@ def metadata() -> dict[str, Any]:
     exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 12.0, 0.0)})
     return {
         "exif": exif.tobytes().removeprefix(b"Exif\0\0"),
-        "xmp": b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r tiff:Orientation="6"/></x:xmpmeta>',
+        "xmp": (
+            b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+            b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+        ),
         "icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
         "iptc": b"\x1c\x02\x78\0\x05Hello",
         "dpi": (300.0, 300.0),

@@ -13,7 +13,6 @@ from PIL import Image
 from sr_cli.errors import InputError
 from sr_cli.images import colour, photoshop, png, tiff
 from sr_cli.images import exif as exif_block
-from sr_cli.images import xmp as xmp_packet
 from sr_cli.images.formats import READABLE
 from sr_cli.images.photo import Limits, Photo, PhotoSequence, Pixels, with_pixels
 from sr_cli.images.source import Source, decoding, opened
@@ -224,23 +223,17 @@ def _dpi(value: object) -> tuple[float, float] | None:
 def upright(photo: Photo, *, turned: bool = False) -> Photo:
     """The photo turned as its EXIF says (unless its pixels are `turned` already), which then says "upright".
 
-    The thumbnail embedded in EXIF is dropped.
+    The thumbnail embedded in EXIF is dropped, and what XMP says about attachments, which are not read.
     """
-    if photo.exif is None:
+    if photo.exif is None and photo.xmp is None:
         return photo
-    orientation = exif_block.orientation(photo.exif)
-    photo = replace(
-        photo,
-        exif=exif_block.edited(photo.exif, upright=True, thumbnail=False),
-        xmp=xmp_packet.edited(photo.xmp, upright=True) if photo.xmp and orientation != 1 else photo.xmp,
-        dpi=photo.dpi[::-1] if photo.dpi and orientation >= 5 else photo.dpi,
-    )
-    if orientation == 1:
-        return photo
+    orientation = 1 if photo.exif is None else exif_block.orientation(photo.exif)
     if turned:
-        return with_pixels(photo, photo.pixels, photo.alpha)
+        back = {6: 8, 8: 6}.get(orientation, orientation)
+        alpha = None if photo.alpha is None else oriented(photo.alpha, back)
+        photo = replace(photo, pixels=oriented(photo.pixels, back), alpha=alpha)
     alpha = None if photo.alpha is None else oriented(photo.alpha, orientation)
-    return with_pixels(photo, oriented(photo.pixels, orientation), alpha)
+    return with_pixels(photo, oriented(photo.pixels, orientation), alpha, orientation=orientation)
 
 
 def oriented(samples: Pixels, orientation: int) -> Pixels:

@@ -90,8 +90,8 @@ def write_all(
 
 
 def losses(photo: Photo, output: OutputFormat) -> list[str]:
-    """What of a photo the format cannot hold, for people: one short phrase each."""
-    lost = []
+    """What of a photo was not read, and what the format cannot hold, for people: one short phrase each."""
+    lost = list(photo.notes)
     if photo.bits == 16 and not output.sixteen_bits:
         lost.append("16 bits per sample become 8")
     if photo.alpha is not None and not output.alpha:

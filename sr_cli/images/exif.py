@@ -1,7 +1,7 @@
 """EXIF blocks edited in place, so that everything else in them (maker notes above all) stays where it was.
 
 A maker note holds offsets from the block's beginning: rewriting the block, as most libraries do, breaks it.
-So only the bytes of the few values that an enlargement makes wrong are changed.
+So only the bytes of the few values that a turn or an enlargement makes wrong are changed.
 Source: TIFF 6.0, section 2 (header, directories, types); CIPA DC-008 (EXIF 2.32), section 4.6.
 """
 
@@ -9,15 +9,29 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
-ORIENTATION, EXIF_IFD, GPS_IFD = 0x0112, 0x8769, 0x8825
+from sr_cli.images.geometry import Move
+
+ORIENTATION, EXIF_IFD, GPS_IFD, MAKER_NOTE = 0x0112, 0x8769, 0x8825, 0x927C
 IMAGE_WIDTH, IMAGE_LENGTH = 0x0100, 0x0101
 PIXEL_X, PIXEL_Y = 0xA002, 0xA003
+_SUB_IFDS, _INTEROPERABILITY_IFD = 0x014A, 0xA005
+_RELATED_WIDTH, _RELATED_LENGTH = 0x1001, 0x1002
+_X_RESOLUTION, _Y_RESOLUTION = 0x011A, 0x011B
+_FOCAL_PLANE_X, _FOCAL_PLANE_Y = 0xA20E, 0xA20F
+_SUBJECT_AREA, _SUBJECT_LOCATION = 0x9214, 0xA214
+_COLOUR_SPACE = 0xA001
 _THUMBNAIL_OFFSET, _THUMBNAIL_LENGTH = 0x0201, 0x0202
-_SHORT, _LONG = 3, 4
+# Where a picture inside the block would lie: strips, tiles, a JPEG stream.
+_PLACES_OF_PIXELS = {0x0111, 0x0117, 0x0144, 0x0145, _THUMBNAIL_OFFSET, _THUMBNAIL_LENGTH}
+_SHORT, _LONG, _RATIONAL = 3, 4, 5
+_CODES = {_SHORT: "H", _LONG: "I"}
+_MAX_DIRECTORIES = 16
+_TOP = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -46,11 +60,19 @@ class _Block:
             at = ifd + 2 + 12 * index
             yield _Entry(at, self.unpack("H", at), self.unpack("H", at + 2), self.unpack("I", at + 4))
 
+    def found(self, ifd: int) -> dict[int, _Entry]:
+        """The entries of a directory by tag, as far as the block goes."""
+        result: dict[int, _Entry] = {}
+        with contextlib.suppress(struct.error):
+            for entry in self.entries(ifd):
+                result.setdefault(entry.tag, entry)
+        return result
+
     def value(self, entry: _Entry) -> int | None:
         """The value of a single SHORT or LONG; None for any other type."""
-        if entry.count != 1 or entry.type not in (_SHORT, _LONG):
+        if entry.count != 1 or entry.type not in _CODES:
             return None
-        return self.unpack("H" if entry.type == _SHORT else "I", entry.at + 8)
+        return self.unpack(_CODES[entry.type], entry.at + 8)
 
     def set_value(self, entry: _Entry, value: int) -> None:
         """Makes the entry a single LONG or, where it was a SHORT that is wide enough, a single SHORT."""
@@ -58,9 +80,56 @@ class _Block:
         struct.pack_into(self.order + "HI", self.data, entry.at + 2, _SHORT if short else _LONG, 1)
         struct.pack_into(self.order + ("HH" if short else "I"), self.data, entry.at + 8, value, *([0] if short else []))
 
+    def numbers(self, entry: _Entry, at_most: int) -> tuple[int, ...]:
+        """Up to `at_most` values of SHORT or LONG; () for any other type or count."""
+        if entry.type not in _CODES or not 0 < entry.count <= at_most:
+            return ()
+        code = f"{self.order}{entry.count}{_CODES[entry.type]}"
+        return struct.unpack_from(code, self.data, self._place(entry, struct.calcsize(code)))
+
+    def set_numbers(self, entry: _Entry, values: Sequence[int]) -> None:
+        """As many values as there were; they move to the block's end if SHORT has become too narrow for them."""
+        code = _CODES[entry.type]
+        if code == "H" and max(values) > 65535:
+            at = len(self.data) + len(self.data) % 2
+            self.data.extend(bytes(at + 4 * len(values) - len(self.data)))
+            struct.pack_into(self.order + "HII", self.data, entry.at + 2, _LONG, len(values), at)
+            struct.pack_into(f"{self.order}{len(values)}I", self.data, at, *values)
+        else:
+            code = f"{self.order}{len(values)}{code}"
+            struct.pack_into(code, self.data, self._place(entry, struct.calcsize(code)), *values)
+
+    def _place(self, entry: _Entry, size: int) -> int:
+        return entry.at + 8 if size <= 4 else self.unpack("I", entry.at + 8)
+
+    def remove(self, ifd: int, tags: set[int]) -> None:
+        """Takes entries out of a directory, and with them its link to the next one; those after them move up."""
+        entries = list(self.entries(ifd))
+        kept = b"".join(self.data[entry.at : entry.at + 12] for entry in entries if entry.tag not in tags)
+        if len(kept) == 12 * len(entries):
+            return
+        struct.pack_into(self.order + "H", self.data, ifd, len(kept) // 12)
+        # Some writers leave out the link of an EXIF directory, and values lie right behind its entries.
+        self.data[ifd + 2 : ifd + 2 + 12 * len(entries)] = kept.ljust(12 * len(entries), b"\0")
+
     def next_ifd_at(self, ifd: int) -> int:
         """Where the offset of the following directory is stored."""
         return ifd + 2 + 12 * self.unpack("H", ifd)
+
+    def directories(self) -> list[int]:
+        """The offsets of the main directory and of those below it (EXIF, GPS, interoperability), each once."""
+        found: list[int] = []
+        with contextlib.suppress(struct.error):
+            waiting = [self.unpack("I", 4)]
+            while waiting and len(found) < _MAX_DIRECTORIES:
+                ifd = waiting.pop(0)
+                if ifd in found or ifd + 2 > len(self.data):
+                    continue
+                found.append(ifd)
+                entries = self.found(ifd)
+                children = (entries.get(tag) for tag in (EXIF_IFD, GPS_IFD, _INTEROPERABILITY_IFD))
+                waiting += [self.unpack("I", child.at + 8) for child in children if child]
+        return found
 
 
 def clean(data: bytes) -> bytes | None:
@@ -82,48 +151,140 @@ def orientation(data: bytes) -> int:
     return 1
 
 
-def edited(data: bytes, *, upright: bool = False, size: tuple[int, int] | None = None, thumbnail: bool = True) -> bytes:
-    """The block with orientation 1 (`upright`), dimensions `size` (width, height), and no `thumbnail` if False.
+def has(data: bytes, tag: int) -> bool:
+    """Whether any directory of the block has the tag."""
+    block = _Block(data)
+    return any(tag in block.found(ifd) for ifd in block.directories())
+
+
+def edited(data: bytes, move: Move) -> bytes:
+    """The block as it is true for the moved picture: upright, its size, its places; no embedded thumbnail.
 
     Only entries that are there are changed; a block that is cut off is changed as far as it goes.
     """
     block = _Block(data)
-    wanted = {ORIENTATION: 1} if upright else {}
-    if size is not None:
-        wanted |= {IMAGE_WIDTH: size[0], IMAGE_LENGTH: size[1], PIXEL_X: size[0], PIXEL_Y: size[1]}
-    # Each part for itself: where one finds its end, the others must not be left undone.
-    with contextlib.suppress(struct.error):
-        _set_values(block, block.unpack("I", 4), wanted)
-    with contextlib.suppress(struct.error):
-        for ifd in _exif_ifds(block, block.unpack("I", 4)):
-            _set_values(block, ifd, wanted)
-    if not thumbnail:
-        with contextlib.suppress(struct.error):
-            _drop_thumbnail(block, block.unpack("I", 4))
+    _drop_thumbnails(block)
+    for ifd in block.directories():
+        entries = block.found(ifd)
+        # Each part for itself: where one finds its end, the others must not be left undone.
+        for edit in (_set_sizes, _swap_resolutions, _scale_focal_plane, _move_subject):
+            with contextlib.suppress(struct.error):
+                edit(block, entries, move)
     return bytes(block.data)
 
 
-def _set_values(block: _Block, ifd: int, wanted: dict[int, int]) -> None:
-    for entry in block.entries(ifd):
-        if entry.tag in wanted and block.value(entry) is not None:
-            block.set_value(entry, wanted[entry.tag])
+def as_srgb(data: bytes) -> bytes:
+    """The block of a picture whose colours were converted to sRGB (EXIF 2.32, 4.6.6.2, ColorSpace)."""
+    block = _Block(data)
+    for ifd in block.directories():
+        entry = block.found(ifd).get(_COLOUR_SPACE)
+        with contextlib.suppress(struct.error):
+            if entry and block.value(entry) is not None:
+                block.set_value(entry, 1)
+    return bytes(block.data)
 
 
-def _exif_ifds(block: _Block, ifd: int) -> list[int]:
-    return [block.unpack("I", entry.at + 8) for entry in block.entries(ifd) if entry.tag == EXIF_IFD]
+_Edit = Callable[[_Block, dict[int, _Entry], Move], None]
 
 
-def _drop_thumbnail(block: _Block, ifd: int) -> None:
-    """Unlinks the second directory, which describes the thumbnail, and blanks the thumbnail's bytes."""
-    link = block.next_ifd_at(ifd)
-    second = block.unpack("I", link)
-    if second == 0:
+def _set_sizes(block: _Block, entries: dict[int, _Entry], move: Move) -> None:
+    width, height = move.after
+    wanted = {ORIENTATION: 1}
+    wanted |= dict.fromkeys((IMAGE_WIDTH, PIXEL_X, _RELATED_WIDTH), width)
+    wanted |= dict.fromkeys((IMAGE_LENGTH, PIXEL_Y, _RELATED_LENGTH), height)
+    for tag, value in wanted.items():
+        entry = entries.get(tag)
+        if entry and block.value(entry) is not None:
+            block.set_value(entry, value)
+
+
+def _swap_resolutions(block: _Block, entries: dict[int, _Entry], move: Move) -> None:
+    """Dots per inch stay as they are, so a print grows with the picture; a turn exchanges across and down."""
+    if move.swaps:
+        _swap(block, entries.get(_X_RESOLUTION), entries.get(_Y_RESOLUTION))
+
+
+def _scale_focal_plane(block: _Block, entries: dict[int, _Entry], move: Move) -> None:
+    """Pixels per unit of length on the sensor: as many more as the picture has (EXIF 2.32, 4.6.6.7)."""
+    across, down = entries.get(_FOCAL_PLANE_X), entries.get(_FOCAL_PLANE_Y)
+    if move.swaps:
+        _swap(block, across, down)
+    for entry, scale in zip((across, down), move.scale, strict=True):
+        if entry is None or (entry.type, entry.count) != (_RATIONAL, 1):
+            continue
+        at = block.unpack("I", entry.at + 8)
+        above, below = block.unpack("I", at), block.unpack("I", at + 4)
+        if below:
+            value = Fraction(above, below) * Fraction(scale).limit_denominator(10**6)
+            while max(value.numerator, value.denominator) > _TOP:
+                value = value.limit_denominator(value.denominator // 2) if value.denominator > 1 else Fraction(_TOP)
+            struct.pack_into(block.order + "II", block.data, at, value.numerator, value.denominator)
+
+
+def _swap(block: _Block, first: _Entry | None, second: _Entry | None) -> None:
+    """Exchanges two rational values by exchanging where their entries point to."""
+    if first and second and (first.type, first.count) == (second.type, second.count) == (_RATIONAL, 1):
+        a, b = block.unpack("I", first.at + 8), block.unpack("I", second.at + 8)
+        struct.pack_into(block.order + "I", block.data, first.at + 8, b)
+        struct.pack_into(block.order + "I", block.data, second.at + 8, a)
+
+
+def _move_subject(block: _Block, entries: dict[int, _Entry], move: Move) -> None:
+    """A point (x, y), a circle (x, y, diameter) or a rectangle (centre x, y, width, height) in pixels (4.6.6.3)."""
+    for tag in (_SUBJECT_AREA, _SUBJECT_LOCATION):
+        entry = entries.get(tag)
+        values = block.numbers(entry, 4) if entry else ()
+        if entry and len(values) >= 2:
+            block.set_numbers(entry, moved_subject(values, move))
+
+
+def moved_subject(values: Sequence[float], move: Move) -> list[int]:
+    """SubjectArea or SubjectLocation (2 to 4 numbers) in the moved picture."""
+    x, y = move.point(values[0], values[1])
+    moved = [min(x, move.after[0] - 1), min(y, move.after[1] - 1)]
+    if len(values) == 3:
+        moved.append(values[2] * (move.scale[0] * move.scale[1]) ** 0.5)
+    elif len(values) == 4:
+        moved += move.scaled_size((values[2], values[3]))
+    return [max(0, round(value)) for value in moved]
+
+
+def _drop_thumbnails(block: _Block) -> None:
+    """Unlinks the directories after the first, which describe thumbnails, and takes pictures out of all others."""
+    for ifd in [*block.directories(), *_further_directories(block)]:
+        with contextlib.suppress(struct.error):
+            _blank_thumbnail(block, ifd)
+    with contextlib.suppress(struct.error):
+        struct.pack_into(block.order + "I", block.data, block.next_ifd_at(block.unpack("I", 4)), 0)
+    for ifd in block.directories():
+        with contextlib.suppress(struct.error):
+            block.remove(ifd, _PLACES_OF_PIXELS | {_SUB_IFDS})
+
+
+def _further_directories(block: _Block) -> list[int]:
+    """Directories that hold pictures: those that follow another one, and the children called SubIFDs."""
+    found: list[int] = []
+    for first in block.directories():
+        with contextlib.suppress(struct.error):
+            if sub := block.found(first).get(_SUB_IFDS):
+                found += block.numbers(sub, _MAX_DIRECTORIES)
+        with contextlib.suppress(struct.error):
+            ifd = block.unpack("I", block.next_ifd_at(first))
+            while ifd and ifd not in found and len(found) < _MAX_DIRECTORIES:
+                found.append(ifd)
+                ifd = block.unpack("I", block.next_ifd_at(ifd))
+    return found
+
+
+def _blank_thumbnail(block: _Block, ifd: int) -> None:
+    """Overwrites the JPEG stream that a directory points at, so that it is in nobody's way and in nobody's hands."""
+    found = block.found(ifd)
+    start, length = (
+        block.value(found[tag]) if tag in found else None for tag in (_THUMBNAIL_OFFSET, _THUMBNAIL_LENGTH)
+    )
+    if not start or not length or start + length > len(block.data) or block.data[start : start + 2] != b"\xff\xd8":
         return
-    struct.pack_into(block.order + "I", block.data, link, 0)
-    found = {entry.tag: block.value(entry) for entry in block.entries(second)}
-    start, length = found.get(_THUMBNAIL_OFFSET), found.get(_THUMBNAIL_LENGTH)
-    if start and length and start + length <= len(block.data):
-        if start + length == len(block.data):
-            del block.data[start:]  # cameras put it last
-        else:
-            block.data[start : start + length] = bytes(length)
+    if start + length == len(block.data):
+        del block.data[start:]  # cameras put it last
+    else:
+        block.data[start : start + length] = bytes(length)

@@ -8,8 +8,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from sr_cli.images import exif as exif_block
-from sr_cli.images import xmp as xmp_packet
+from sr_cli.images import exif, xmp
+from sr_cli.images.geometry import Move
 
 Pixels: TypeAlias = NDArray[np.unsignedinteger[Any]]
 
@@ -42,6 +42,8 @@ class Photo:
     """Pillow's name of the format it was read from ("JPEG", "PNG", ...)."""
     source_mode: str | None = None
     """How it was stored before it became gray or RGB here ("P", "CMYK", "1", "LA", "RGB;16", ...)."""
+    notes: tuple[str, ...] = ()
+    """What the reader left out or repaired, for people: one short phrase each. `losses` repeats them."""
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 3 or self.pixels.shape[2] not in (1, 3) or 0 in self.pixels.shape:
@@ -110,15 +112,23 @@ class Limits:
                 raise ValueError(f"{name} must be at least 1, got {value}")
 
 
-def with_pixels(photo: Photo, pixels: Pixels, alpha: Pixels | None) -> Photo:
-    """The same photograph with other pixels, of any size: EXIF and XMP dimensions follow."""
+def with_pixels(photo: Photo, pixels: Pixels, alpha: Pixels | None, *, orientation: int = 1) -> Photo:
+    """The same photograph with other pixels, of any size: sizes and places in EXIF and XMP follow.
+
+    orientation: how the pixels were turned before they were scaled, as EXIF says it (1: not at all).
+    """
     height, width = pixels.shape[:2]
+    move = Move((photo.width, photo.height), (width, height), orientation)
+    packet = xmp.Edited(None) if photo.xmp is None else xmp.edited(photo.xmp, move)
+    lost = (f"the {what} is left out" for what in packet.lost)
     return replace(
         photo,
         pixels=pixels,
         alpha=alpha,
-        exif=None if photo.exif is None else exif_block.edited(photo.exif, size=(width, height)),
-        xmp=None if photo.xmp is None else xmp_packet.edited(photo.xmp, size=(width, height)),
+        exif=None if photo.exif is None else exif.edited(photo.exif, move),
+        xmp=packet.packet,
+        dpi=photo.dpi[::-1] if photo.dpi and move.swaps else photo.dpi,
+        notes=tuple(dict.fromkeys((*photo.notes, *lost))),
     )
 
 

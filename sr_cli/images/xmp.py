@@ -1,28 +1,330 @@
-"""XMP packets: the two properties that an enlargement makes wrong, changed in place as text."""
+"""XMP packets as trees: what describes pixels follows the picture, what points at lost attachments goes.
+
+Which properties these are, and what is done with each, is listed in docs/photos.md. Sources: Adobe, "XMP
+Specification" parts 1 (data model, RDF/XML), 2 (properties) and 3 (extended XMP in JPEG), 2012 to 2020; the
+specifications that are named at each rule in `xmp_rules`.
+"""
 
 from __future__ import annotations
 
-import re
+import hashlib
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from sr_cli.images.geometry import Move
+from sr_cli.images.xmp_names import HAS_EXTENDED, HISTORY, LANG, NAMESPACES, RDF, name
+from sr_cli.images.xmp_rules import apply
+
+_BEGIN = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
+_END = '\n<?xpacket end="w"?>'
+_MAX_ELEMENTS, _MAX_DEPTH = 200_000, 64
+UNREADABLE = "XMP that is not well-formed XML"
+"""What `notes` say of a packet that had to be left out."""
 
 
-def _set(packet: bytes, name: bytes, value: int) -> bytes:
-    """Every `name="..."` and `<name>...</name>` with a decimal value gets `value`."""
-    number = str(value).encode()
-    packet = re.sub(rb"(\b" + name + rb"\s*=\s*[\"'])\d+([\"'])", rb"\g<1>" + number + rb"\g<2>", packet)
-    return re.sub(rb"(<" + name + rb">\s*)\d+(\s*</" + name + rb">)", rb"\g<1>" + number + rb"\g<2>", packet)
+@dataclass(frozen=True)
+class Edited:
+    """A packet after an edit."""
+
+    packet: bytes | None
+    """None if nothing is left, or if it could not be read."""
+    lost: tuple[str, ...] = ()
+    """What the packet promised and the output does not have, for people."""
 
 
-def edited(packet: bytes, *, upright: bool = False, size: tuple[int, int] | None = None) -> bytes:
-    """The packet with tiff:Orientation 1 (`upright`) and the dimensions `size` (width, height).
+class _Builder(ET.TreeBuilder):
+    """Builds the tree, notes the prefix of each namespace, and refuses what makes small files large.
 
-    Only properties that are there are changed. Packets in UTF-16, which files practically never hold, stay
-    as they are.
+    Document types are refused, because only they can declare entities (XMP, part 1, 7.3.2 has none).
     """
-    if upright:
-        packet = _set(packet, b"tiff:Orientation", 1)
-    if size is not None:
-        for name, value in ((b"ImageWidth", size[0]), (b"ImageLength", size[1])):
-            packet = _set(packet, b"tiff:" + name, value)
-        for name, value in ((b"PixelXDimension", size[0]), (b"PixelYDimension", size[1])):
-            packet = _set(packet, b"exif:" + name, value)
-    return packet
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prefixes: dict[str, str] = {}
+        self._elements = self._depth = 0
+
+    def start_ns(self, prefix: str, uri: str) -> None:
+        self.prefixes.setdefault(uri, prefix)
+
+    def doctype(self, *_: object) -> None:
+        raise ValueError("a document type in XMP")
+
+    def start(self, tag: str, attrs: dict[str, str]) -> ET.Element:
+        self._elements += 1 + len(attrs)
+        self._depth += 1
+        if self._elements > _MAX_ELEMENTS or self._depth > _MAX_DEPTH:
+            raise ValueError("too much XMP")
+        return super().start(tag, attrs)
+
+    def end(self, tag: str) -> ET.Element:
+        self._depth -= 1
+        return super().end(tag)
+
+
+@dataclass
+class Packet:
+    """A parsed packet."""
+
+    root: ET.Element
+    prefixes: dict[str, str] = field(default_factory=dict)
+    """By namespace, as the file had them."""
+
+    @property
+    def rdf(self) -> ET.Element:
+        """The element that holds the descriptions. Raises ValueError if there is none."""
+        found = next(self.root.iter(RDF + "RDF"), None)
+        if found is None:
+            raise ValueError("no RDF in XMP")
+        return found
+
+    def serialised(self) -> bytes:
+        """The packet in UTF-8. The tree is used up."""
+        _to_prefixes(self.root, self.prefixes)
+        return (_BEGIN + ET.tostring(self.root, encoding="unicode") + _END).encode()
+
+
+def parsed(packet: bytes) -> Packet:
+    """Parses a packet in UTF-8 or UTF-16. Raises ValueError if that is no XMP."""
+    if packet[:2] not in (b"\xff\xfe", b"\xfe\xff"):
+        packet = packet[max(0, packet.find(b"<")) :].rstrip(b"\0 \t\r\n")
+    builder = _Builder()
+    parser = ET.XMLParser(target=builder)
+    try:
+        parser.feed(packet)
+        root = parser.close()
+    except (ET.ParseError, LookupError, AssertionError) as error:
+        raise ValueError(f"not well-formed: {error}") from error
+    result = Packet(root, builder.prefixes)
+    result.rdf  # noqa: B018  its absence is an error
+    return result
+
+
+def edited(packet: bytes, move: Move) -> Edited:
+    """The packet as it is true for the moved picture, without properties that promise what is not carried.
+
+    A packet in which nothing changes stays as it is, byte for byte.
+    """
+    try:
+        tree = parsed(packet)
+        changed, lost = apply(tree.root, move)
+    except ValueError:
+        return Edited(None, (UNREADABLE,))
+    return Edited(tree.serialised() if changed else packet, lost)
+
+
+def finished(packet: bytes | None, *, mime: str, history: str | None) -> bytes | None:
+    """The packet as an output carries it: `dc:format`, where it is given, names the output's format.
+
+    history: what made the output, e.g. "srup 0.1.0"; it becomes the last event of xmpMM:History. A packet that
+    cannot be read is left as it is.
+    """
+    if packet is None and history is None:
+        return None
+    try:
+        tree = parsed(packet) if packet else _empty()
+    except ValueError:
+        return packet
+    changed = history is not None
+    for node in tree.root.iter(RDF + "Description"):
+        format = node.find(name("dc:format"))
+        if format is not None and format.text and format.text.strip() != mime:
+            format.text, changed = mime, True
+        elif node.get(name("dc:format"), mime) != mime:
+            node.set(name("dc:format"), mime)
+            changed = True
+    if history is not None:
+        _add_event(tree.rdf, history)
+    return tree.serialised() if changed else packet
+
+
+def last_software(packet: bytes) -> str | None:
+    """The software agent of the last event in xmpMM:History; None if there is none."""
+    try:
+        root = parsed(packet).root
+    except ValueError:
+        return None
+    events = [event for history in root.iter(HISTORY) for event in history.iter(RDF + "li")]
+    if not events:
+        return None
+    agents = [
+        node.get(name("stEvt:softwareAgent")) or node.findtext(name("stEvt:softwareAgent"))
+        for node in (events[-1], *events[-1])
+    ]
+    return next((agent for agent in agents if agent), None)
+
+
+def as_srgb(packet: bytes) -> bytes:
+    """The packet of a picture whose colours were converted to sRGB: it names no other colour space."""
+    try:
+        tree = parsed(packet)
+    except ValueError:
+        return packet
+    values = {name("exif:ColorSpace"): "1", name("photoshop:ColorMode"): "3"}
+    values |= {name("photoshop:ICCProfile"): "sRGB IEC61966-2.1"}
+    changed = False
+    for node in tree.root.iter():
+        for key, value in values.items():
+            if key in node.attrib:
+                node.set(key, value)
+                changed = True
+            elif node.tag == key:
+                node.text, changed = value, True
+    return tree.serialised() if changed else packet
+
+
+# Extended XMP: JPEG holds no more than 64 KB in one segment (part 3, 1.1.3.1)
+
+
+def extended_guid(packet: bytes) -> str | None:
+    """The name of the extension that a packet points at; None if it points at none, or cannot be read."""
+    try:
+        root = parsed(packet).root
+    except ValueError:
+        return None
+    for node in root.iter():
+        if node.tag == HAS_EXTENDED:
+            return (node.text or "").strip()
+        if HAS_EXTENDED in node.attrib:
+            return node.attrib[HAS_EXTENDED].strip()
+    return None
+
+
+def joined(packet: bytes, extension: bytes | None) -> bytes:
+    """A packet with the properties of its extension (None: lost), and no pointer to it. Raises ValueError."""
+    tree = parsed(packet)
+    _remove_pointers(tree.root)
+    if extension is not None:
+        more = parsed(extension)
+        tree.rdf.extend(list(more.rdf))
+        for uri, prefix in more.prefixes.items():
+            tree.prefixes.setdefault(uri, prefix)
+    return tree.serialised()
+
+
+@dataclass(frozen=True)
+class Split:
+    """A packet in two parts."""
+
+    main: bytes
+    extension: bytes
+    guid: str
+    """The extension's name: its MD5, 32 hexadecimal digits."""
+
+
+def split(packet: bytes, limit: int) -> Split:
+    """Moves the largest properties into an extension until `limit` bytes hold the rest.
+
+    Raises ValueError if that is impossible or the packet cannot be read.
+    """
+    tree = parsed(packet)
+    _remove_pointers(tree.root)
+    parts = sorted(_properties(tree.rdf), key=lambda part: (part.name == HISTORY, -part.size))
+    about = next(iter(tree.rdf), ET.Element(RDF + "Description")).get(RDF + "about", "")
+    moved = ET.Element(RDF + "Description", {RDF + "about": about})
+    rest = sum(part.size for part in parts)
+    for part in parts:
+        part.move_to(moved)
+        rest -= part.size
+        if rest > limit:  # a lower bound of what would remain, cheaper than to write it
+            continue
+        outer = ET.Element("{adobe:ns:meta/}xmpmeta")
+        ET.SubElement(outer, RDF + "RDF").append(_copy(moved))
+        _to_prefixes(outer, tree.prefixes)
+        extension = ET.tostring(outer, encoding="utf-8", xml_declaration=False)
+        guid = hashlib.md5(extension, usedforsecurity=False).hexdigest().upper()
+        main = Packet(_copy(tree.root), dict(tree.prefixes))
+        ET.SubElement(main.rdf, RDF + "Description", {RDF + "about": about, HAS_EXTENDED: guid})
+        packet = main.serialised()
+        if len(packet) <= limit:
+            return Split(packet, extension, guid)
+    raise ValueError("XMP cannot be split")
+
+
+@dataclass(frozen=True)
+class _Property:
+    """A top-level property, as an attribute or an element of a description."""
+
+    parent: ET.Element
+    name: str
+    element: ET.Element | None
+    size: int
+
+    def move_to(self, other: ET.Element) -> None:
+        if self.element is not None:
+            self.parent.remove(self.element)
+            other.append(self.element)
+        else:
+            ET.SubElement(other, self.name).text = self.parent.attrib.pop(self.name)
+
+
+def _properties(rdf: ET.Element) -> Iterator[_Property]:
+    for description in rdf.findall(RDF + "Description"):
+        for key, value in description.attrib.items():
+            if not key.startswith((RDF, LANG)):
+                yield _Property(description, key, None, len(value.encode()))
+        for element in description:
+            yield _Property(description, element.tag, element, len(ET.tostring(element, encoding="utf-8")))
+
+
+def _remove_pointers(root: ET.Element) -> None:
+    for node in root.iter():
+        node.attrib.pop(HAS_EXTENDED, None)
+        for child in node.findall(HAS_EXTENDED):
+            node.remove(child)
+
+
+def _copy(element: ET.Element) -> ET.Element:
+    result = ET.Element(element.tag, dict(element.attrib))
+    result.text, result.tail = element.text, element.tail
+    result.extend(_copy(child) for child in element)
+    return result
+
+
+def _empty() -> Packet:
+    root = ET.Element("{adobe:ns:meta/}xmpmeta")
+    rdf = ET.SubElement(root, RDF + "RDF")
+    ET.SubElement(rdf, RDF + "Description", {RDF + "about": ""})
+    return Packet(root)
+
+
+def _add_event(rdf: ET.Element, software: str) -> None:
+    """Appends the event "resized" to xmpMM:History (part 2, ResourceEvent); no time, so that outputs are repeatable."""
+    history = next(rdf.iter(HISTORY), None)
+    if history is None:
+        description = rdf.find(RDF + "Description")
+        if description is None:
+            description = ET.SubElement(rdf, RDF + "Description", {RDF + "about": ""})
+        history = ET.SubElement(description, HISTORY)
+    events = history.find(RDF + "Seq")
+    if events is None:
+        events = ET.SubElement(history, RDF + "Seq")
+    event = {name("stEvt:action"): "resized", name("stEvt:softwareAgent"): software}
+    ET.SubElement(events, RDF + "li", event)
+
+
+def _to_prefixes(root: ET.Element, prefixes: dict[str, str]) -> None:
+    """Replaces each "{namespace}local" in a tree by "prefix:local" and declares the prefixes at the root."""
+    taken: dict[str, str] = {"http://www.w3.org/XML/1998/namespace": "xml"}
+    usual = {uri: prefix for prefix, uri in NAMESPACES.items()}
+
+    def short(full: str) -> str:
+        if full[0] != "{":
+            return full
+        uri, _, local = full[1:].partition("}")
+        if uri not in taken:
+            prefix = prefixes.get(uri) or usual.get(uri) or "ns"
+            number = 1
+            while prefix in taken.values():
+                prefix, number = f"{prefix.rstrip('0123456789')}{number}", number + 1
+            taken[uri] = prefix
+        return f"{taken[uri]}:{local}"
+
+    for node in root.iter():
+        node.tag = short(node.tag)
+        attributes = {short(key): value for key, value in node.attrib.items()}
+        node.attrib.clear()
+        node.attrib.update(attributes)
+    del taken["http://www.w3.org/XML/1998/namespace"]
+    for uri, prefix in taken.items():
+        root.set(f"xmlns:{prefix}", uri)
