@@ -62,6 +62,9 @@ def upscale(
     max_metadata_bytes: Annotated[
         int | None, typer.Option("--max-metadata-bytes", help="Refuse files with more metadata.")
     ] = None,
+    max_input: Annotated[
+        int | None, typer.Option("--max-input", help="Refuse more bytes from standard input or a pipe. [512 MiB]")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show sizes, memory, disk, time; do nothing.")] = False,
     json: shared.Json = False,
     json_lines: shared.JsonLines = False,
@@ -100,7 +103,7 @@ def upscale(
         fidelity=fidelity,
         ensemble=ensemble,
         offline=offline,
-        limits=job.limits(max_pixels, max_output_pixels, max_frames, max_metadata_bytes),
+        limits=job.limits(max_pixels, max_output_pixels, max_frames, max_metadata_bytes, max_input),
     )
     if dry_run:
         return _show(console, job.estimate(inputs, output, choices, stdin=sys.stdin.buffer))

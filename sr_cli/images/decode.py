@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -13,12 +13,11 @@ from PIL import Image
 from sr_cli.errors import InputError
 from sr_cli.images import colour, photoshop, png, tiff
 from sr_cli.images import exif as exif_block
-from sr_cli.images.formats import READABLE
 from sr_cli.images.photo import Limits, Photo, PhotoSequence, Pixels, with_pixels
+from sr_cli.images.pieces import joined
+from sr_cli.images.signatures import HEAD_BYTES, major_brand
 from sr_cli.images.source import Source, decoding, opened
 
-TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 ANIMATED = ("GIF", "WEBP", "AVIF")
 
 
@@ -42,30 +41,24 @@ def read_all(source: Path | BinaryIO, *, limits: Limits | None = None) -> PhotoS
 
 def _read(source: Path | BinaryIO, limits: Limits, *, every: bool) -> PhotoSequence:
     with opened(source, limits) as file, decoding(file):
-        head = file.file.read(16)
-        file.file.seek(file.start)
-        if head.startswith(png.SIGNATURE):
-            sequence = _read_png(file, every)
-        elif head.startswith(TIFF_SIGNATURES):
-            sequence = _read_tiff(file, every)
-        else:
-            sequence = _read_other(file, every, formats_of(file.name, head))
+        reader = {"PNG": _read_png, "TIFF": _read_tiff}.get(file.format, _read_other)
+        sequence = reader(file, every)
     modified = file.modified_ns
     return replace(sequence, frames=tuple(replace(photo, modified_ns=modified) for photo in sequence.frames))
 
 
-def formats_of(name: str, head: bytes) -> tuple[str, ...]:
-    """The formats to try on a file that is neither PNG nor TIFF; HEIC if the package for it is installed."""
-    others = tuple(format for format in READABLE if format not in ("PNG", "TIFF"))
-    if head[4:8] != b"ftyp" or head[8:12] not in _HEIF_BRANDS:
-        return others
-    for package in ("pi_heif", "pillow_heif"):  # the same, without and with an encoder
-        try:
-            importlib.import_module(package).register_heif_opener()
-        except ImportError:
-            continue
-        return (*others, "HEIF")
-    raise InputError(f"{name}: HEIC pictures need one more package: pip install 'srup[heic]'")
+def open_image(source: Source) -> Image.Image:
+    """Opens the input with Pillow's decoder for its format, no other. Raises what Pillow raises."""
+    file = source.file
+    if source.format in ("AVIF", "HEIF"):
+        head, size = file.read(HEAD_BYTES), file.seek(0, io.SEEK_END)
+        brand = major_brand(source.format, head)
+        file = joined(file, [head[:8], brand, (source.start + 12, size - source.start - 12)])
+    if source.format == "HEIF":
+        import pi_heif  # rarely needed, and not quite free to load
+
+        pi_heif.register_heif_opener()
+    return Image.open(file, formats=[source.format])
 
 
 def _read_png(source: Source, every: bool) -> PhotoSequence:
@@ -107,8 +100,8 @@ def _read_tiff(source: Source, every: bool) -> PhotoSequence:
     return PhotoSequence(tuple(photos), "pages" if len(photos) > 1 else "still")
 
 
-def _read_other(source: Source, every: bool, formats: tuple[str, ...]) -> PhotoSequence:
-    image = Image.open(source.file, formats=formats)
+def _read_other(source: Source, every: bool) -> PhotoSequence:
+    image = open_image(source)
     source.check_pixels(image.width, image.height)
     if every and image.format in ANIMATED and getattr(image, "n_frames", 1) > 1:
         animation = _animation(source, image)

@@ -37,7 +37,7 @@ TIFF = OutputFormat("TIFF", (".tif", ".tiff"), 2**31 - 1, gray=True, alpha=True,
 GIF = OutputFormat("GIF", (".gif",), 65_535, gray=True, alpha=True, sixteen_bits=False, several="animation")
 OUTPUT_FORMATS = (PNG, JPEG, WEBP, TIFF, GIF)
 
-READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
+READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF")
 """Pillow's names of the formats that are opened at all; files of any other are refused unread."""
 READABLE_SUFFIXES = frozenset(
     {suffix for output in OUTPUT_FORMATS for suffix in output.suffixes}

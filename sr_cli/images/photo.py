@@ -105,6 +105,8 @@ class Limits:
     """Frames of an animation or pages of a file (`--max-frames`)."""
     max_metadata_bytes: int = 64 * 2**20
     """EXIF, XMP, IPTC, ICC profile and text together, uncompressed (`--max-metadata-bytes`)."""
+    max_input_bytes: int = 2**29
+    """Bytes read of standard input, a named pipe or a device, which are kept in memory (`--max-input`)."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

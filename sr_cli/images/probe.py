@@ -10,7 +10,7 @@ from PIL import Image
 
 from sr_cli.images import exif as exif_block
 from sr_cli.images import png, tiff
-from sr_cli.images.decode import ANIMATED, TIFF_SIGNATURES, formats_of
+from sr_cli.images.decode import ANIMATED, open_image
 from sr_cli.images.photo import Limits
 from sr_cli.images.source import Source, decoding, opened
 
@@ -34,14 +34,7 @@ class Header:
 def probe(source: Path | BinaryIO, *, limits: Limits | None = None) -> Header:
     """Reads no more than the headers. Raises InputError as `read_all` would for what they show."""
     with opened(source, limits or Limits()) as file, decoding(file):
-        start = file.file.tell()
-        head = file.file.read(16)
-        file.file.seek(start)
-        if head.startswith(png.SIGNATURE):
-            return _png(file)
-        if head.startswith(TIFF_SIGNATURES):
-            return _tiff(file)
-        return _other(file, formats_of(file.name, head))
+        return {"PNG": _png, "TIFF": _tiff}.get(file.format, _other)(file)
 
 
 def _png(source: Source) -> Header:
@@ -64,8 +57,8 @@ def _tiff(source: Source) -> Header:
     return _header(sizes, "pages", 16 if deep else 8, 4)
 
 
-def _other(source: Source, formats: tuple[str, ...]) -> Header:
-    image = Image.open(source.file, formats=formats)
+def _other(source: Source) -> Header:
+    image = open_image(source)
     frames = int(getattr(image, "n_frames", 1)) if image.format in ANIMATED else 1
     source.check_pixels(*image.size, frames)
     exif = image.info.get("exif")

@@ -17,16 +17,20 @@ from typing import BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from sr_cli.errors import InputError, OutOfMemory, SrupError
-from sr_cli.images.formats import READABLE
 from sr_cli.images.photo import Limits
+from sr_cli.images.signatures import HEAD_BYTES, identify
+
+_PIECE_BYTES = 2**20
 
 
 @dataclass
 class Source:
-    """An opened input: its seekable content, its name for messages, when it was changed, and its limits."""
+    """An opened input: its seekable content, its format, its name for messages, when it was changed, its limits."""
 
     file: BinaryIO
     name: str
+    format: str
+    """Pillow's name of the format, by the first bytes."""
     modified_ns: int | None
     limits: Limits
     start: int = 0
@@ -82,7 +86,11 @@ class Source:
 
 @contextlib.contextmanager
 def opened(source: Path | BinaryIO, limits: Limits) -> Iterator[Source]:
-    """A path or a stream (which need not be seekable) as something that decoders can read. Raises InputError."""
+    """Opens a path or a stream (which need not be seekable) for decoders.
+
+    A pipe or a device is read into memory, once, up to the limit and only if it begins like a picture. Raises
+    InputError.
+    """
     if not isinstance(source, Path):
         name = "standard input" if getattr(source, "name", "") == "<stdin>" else "the input"
         yield _checked(source, name, limits)
@@ -101,17 +109,40 @@ def opened(source: Path | BinaryIO, limits: Limits) -> Iterator[Source]:
 
 
 def _checked(file: BinaryIO, name: str, limits: Limits) -> Source:
-    modified = None
+    modified, regular = None, True
     with contextlib.suppress(OSError, AttributeError):  # streams in memory have no file behind them
         status = os.fstat(file.fileno())
-        modified = status.st_mtime_ns if stat.S_ISREG(status.st_mode) else None
-    if not file.seekable():
-        file = io.BytesIO(file.read())
-    start = file.tell()
-    if not file.read(1):
+        regular = stat.S_ISREG(status.st_mode)
+        modified = status.st_mtime_ns if regular else None
+    seekable = regular and file.seekable()
+    start = file.tell() if seekable else 0
+    head = _read(file, HEAD_BYTES)
+    if not head:
         raise InputError(f"{name}: is empty")
+    format = identify(name, head)
+    if not seekable:
+        file = _buffered(file, head, name, limits.max_input_bytes)
     file.seek(start)
-    return Source(file, name, modified, limits, start)
+    return Source(file, name, format, modified, limits, start)
+
+
+def _read(file: BinaryIO, size: int) -> bytes:
+    """Reads `size` bytes, fewer only at the end: an unbuffered pipe gives what is there."""
+    data = b""
+    while len(data) < size and (piece := file.read(size - len(data))):
+        data += piece
+    return data
+
+
+def _buffered(file: BinaryIO, head: bytes, name: str, limit: int) -> BinaryIO:
+    """Reads the rest of a stream that began with `head`. Raises InputError for more than `limit` bytes in all."""
+    content, piece = io.BytesIO(), head
+    while piece:
+        content.write(piece)
+        if content.tell() > limit:
+            raise InputError(f"{name}: is larger than {limit:,} bytes; raise --max-input if you trust it")
+        piece = file.read(_PIECE_BYTES)
+    return content
 
 
 class _PillowTamed:
@@ -169,8 +200,7 @@ def decoding(source: Source) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise source.too_large("a frame") from error
     except UnidentifiedImageError as error:
-        known = ", ".join(READABLE)
-        raise InputError(f"{source.name}: not a picture in a format that can be read ({known}), or damaged") from error
+        raise InputError(f"{source.name}: the picture is damaged or cut off (its headers)") from error
     except Exception as error:
         detail = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{source.name}: the picture is damaged or cut off ({detail})") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import threading
 import time
@@ -114,8 +113,6 @@ class _Run:
             self._message(
                 "note", f"{count} pictures left out, which are outputs of srup; name them to enlarge them again"
             )
-        if self.batch.several and self.stdin is not None and any(task.source is None for task in self.batch.tasks):
-            self.stdin = io.BytesIO(self.stdin.read())  # here and not in a thread, which could not be interrupted
         try:
             limit = min(_WAITING_BYTES, memory.free_bytes() // 4)
             if not self.batch.several:

@@ -73,7 +73,12 @@ class Namer:
 
 
 def _kind(source: Path) -> str:
-    """Whether a file is an animation, which decides its output's suffix; "still" if it cannot be read."""
+    """Whether a file is an animation, which decides its output's suffix; "still" if it cannot be read.
+
+    A pipe or a device can be read only once and is not asked.
+    """
+    if not source.is_file():
+        return "still"
     try:
         return images.probe(source).kind
     except SrupError:

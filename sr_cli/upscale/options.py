@@ -13,7 +13,11 @@ LARGEST_SCALE = 16
 
 
 def limits(
-    max_pixels: int | None, max_output_pixels: int | None, max_frames: int | None, max_metadata_bytes: int | None
+    max_pixels: int | None,
+    max_output_pixels: int | None,
+    max_frames: int | None,
+    max_metadata_bytes: int | None,
+    max_input: int | None = None,
 ) -> images.Limits:
     """The limits with those changed that are given. Raises UsageError for a limit below 1."""
     wishes = {
@@ -21,11 +25,14 @@ def limits(
         "max_output_pixels": max_output_pixels,
         "max_frames": max_frames,
         "max_metadata_bytes": max_metadata_bytes,
+        "max_input": max_input,
     }
     given = {name: value for name, value in wishes.items() if value is not None}
     for name, value in given.items():
         if value < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+    if "max_input" in given:
+        given["max_input_bytes"] = given.pop("max_input")
     return images.Limits(**given)
 
 

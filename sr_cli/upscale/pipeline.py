@@ -16,7 +16,8 @@ class Prefetch(Generic[T]):
     """Goes through `items` in a thread of its own, at most `ahead` items before whoever iterates over it.
 
     An exception in the thread comes out of the iteration in its turn. Leaving the context stops the thread
-    after the item that it is working on.
+    after the item that it is working on; an exception, such as Ctrl-C, does not wait for that: a pipe that
+    nobody writes to would hold it up forever.
     """
 
     def __init__(self, items: Iterable[T], ahead: int) -> None:
@@ -27,7 +28,7 @@ class Prefetch(Generic[T]):
             self._room.put(None)
         self._queue: queue.SimpleQueue[tuple[T] | BaseException | None] = queue.SimpleQueue()
         self._stopped = False
-        self._thread = threading.Thread(target=self._run, name="srup-read")
+        self._thread = threading.Thread(target=self._run, name="srup-read", daemon=True)
 
     def __enter__(self) -> Iterator[T]:
         self._thread.start()
@@ -36,7 +37,8 @@ class Prefetch(Generic[T]):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stopped = True
         self._room.put(None)
-        self._thread.join()
+        if error is None:
+            self._thread.join()
 
     def _run(self) -> None:
         try:
