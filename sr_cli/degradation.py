@@ -102,6 +102,20 @@ def photo(hr: Rgb, rng: np.random.Generator, settings: Degradation = PHOTO) -> R
     return image
 
 
+_PADDING = 16
+"""LR pixels that `whole_photo` adds at each side: a JPEG block of halved chroma, so that the blocks stay in place."""
+
+
+def whole_photo(hr: Rgb, rng: np.random.Generator, settings: Degradation = PHOTO) -> Rgb:
+    """Degrade a whole photo as `photo` does a patch: (H, W, 3), sides divisible by 4, to (H/4, W/4, 3).
+
+    The filters take a picture for periodic; mirrored borders keep one side's colours from reaching the other.
+    """
+    margin = SCALE * _PADDING
+    padded = np.pad(hr, ((margin, margin), (margin, margin), (0, 0)), mode="symmetric")
+    return np.ascontiguousarray(photo(padded, rng, settings)[_PADDING:-_PADDING, _PADDING:-_PADDING])
+
+
 def _choose_filter(rng: np.random.Generator) -> Image.Resampling:
     return _FILTERS[rng.integers(len(_FILTERS))]
 

@@ -199,7 +199,10 @@ def test_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"metrics": ("psnr",)}, "unknown metric 'psnr'"),
+        ({"metrics": ("pnsr",)}, "unknown metric 'pnsr'"),
+        ({"input_jpeg": (0,)}, "qualities from 1 to 100"),
+        ({"degrade": "foto"}, "none and photo"),
+        ({"input_jpeg": (75,), "protocol": "poster"}, "the poster protocol prescribes"),
         ({"datasets": ("set6",)}, "unknown data set 'set6'"),
         ({"protocol": "mine"}, "unknown protocol"),
         ({"against": "ntire"}, "only the poster"),
@@ -238,7 +241,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     options = EvalOptions(models=("bicubic",), metrics=FAST, data=(tmp_path / "set",))
     with pytest.raises(KeyboardInterrupt):
         evaluate.run(options, interrupt)
-    assert notes[-1] == "5 of 12 images are measured; the same command goes on from there"
+    assert notes[-1] == "5 of 12 images are measured; run the same command again to resume"
     (journal,) = (cache_folder() / "eval").iterdir()
     journal.write_bytes(journal.read_bytes()[:-20])  # killed while it wrote
     events: list[EvalEvent] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +13,7 @@ from sr_cli.cli.console import Console
 from sr_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from sr_cli.evaluate import Evaluation
+    from sr_cli.evaluate import Evaluation, ModelScores
 
 
 def evaluate(
@@ -31,13 +31,26 @@ def evaluate(
     ] = None,
     metrics: Annotated[
         list[str] | None,
-        typer.Option("--metrics", help="psnr_y, ssim_y, psnr_rgb, ssim_rgb, rmse, niqe, nrqm, pi. Repeatable."),
+        typer.Option(
+            "--metrics",
+            help="psnr_y, ssim_y, psnr_rgb, ssim_rgb (psnr, ssim: both), rmse, niqe, nrqm, pi, features, lpips, dists.",
+        ),
     ] = None,
     protocol: Annotated[str | None, typer.Option("--protocol", help="standard or poster. [standard]")] = None,
     fidelity: shared.Fidelity = None,
     ensemble: shared.Ensemble = False,
     device: shared.Device = "auto",
     precision: shared.Precision = "auto",
+    input_jpeg: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input-jpeg", metavar="Q", help="Save each input as JPEG of this quality first. Repeatable: by turns."
+        ),
+    ] = None,
+    degrade: Annotated[
+        str, typer.Option("--degrade", help="none, or photo: inputs with random blur, noise and JPEG. [none]")
+    ] = "none",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of --degrade. [0]")] = 0,
     against: Annotated[str | None, typer.Option("--against", help="poster: beside its Table 1.")] = None,
     report: Annotated[Path | None, typer.Option("--report", help="Write one self-contained HTML page.")] = None,
     save_images: Annotated[
@@ -48,6 +61,10 @@ def evaluate(
         Path | None, typer.Option("--niqe-parameters", help="NIQE's parameters, instead of the Hub's.")
     ] = None,
     nrqm_model: Annotated[Path | None, typer.Option("--nrqm-model", help="NRQM's model, instead of the Hub's.")] = None,
+    feature_weights: Annotated[
+        Path | None,
+        typer.Option("--feature-weights", help="SqueezeNet's weights for features, instead of torchvision's."),
+    ] = None,
     self_check: Annotated[
         bool, typer.Option("--self-check", help="Hold NIQE, NRQM and PI of this installation against official scores.")
     ] = False,
@@ -57,19 +74,19 @@ def evaluate(
     json_lines: shared.JsonLines = False,
     quiet: shared.Quiet = False,
 ) -> int:
-    """Measure models on data sets: PSNR, SSIM, RMSE, NIQE and the perceptual index."""
+    """Measure models on data sets: PSNR, SSIM, RMSE, NIQE, the perceptual index, feature distance, LPIPS and DISTS."""
     from sr_cli import evaluate as job
 
     console = Console(json_document=json, json_lines=json_lines, quiet=quiet)
     if self_check:
         folder = data[0] if data else None
         return _self_check(console, folder, niqe_parameters, nrqm_model, offline)
-    names = tuple(name for given in metrics or [] for name in given.split(","))
+    names = [name for given in metrics or [] for name in given.split(",")]
     options = job.EvalOptions(
         models=tuple(model or ()),
         data=tuple(data or ()),
         datasets=tuple(dataset or ()),
-        metrics=tuple(dict.fromkeys(names)) or job.DEFAULT_METRICS,
+        metrics=job.expand(names) or job.DEFAULT_METRICS,
         protocol=protocol,
         against=against,
         fidelity=fidelity,
@@ -80,6 +97,10 @@ def evaluate(
         for_report=report is not None,
         niqe_parameters=niqe_parameters,
         nrqm_model=nrqm_model,
+        feature_weights=feature_weights,
+        input_jpeg=_qualities(input_jpeg or []),
+        degrade=degrade,
+        seed=seed,
         offline=offline,
         fresh=fresh,
     )
@@ -124,20 +145,38 @@ def _show(console: Console, evaluation: Evaluation) -> None:
         found = [(METRICS[name].digits if digits is None else digits, values.get(name)) for name in evaluation.shown]
         return ["–" if value is None else f"{value:.{precision}f}" for precision, value in found]
 
-    columns = ["model", *(METRICS[name].title.split(",")[0] for name in evaluation.shown)]
+    titles = [METRICS[name].title.split(",")[0] for name in evaluation.shown]
+    columns = ["model", "stage", *titles, "s/MP", "mult./px"]
     for dataset in dict.fromkeys(result.dataset for result in evaluation.results):
         results = [result for result in evaluation.results if result.dataset == dataset]
-        rows = [[result.model, *cells(result.metrics)] for result in results]
+        rows = [[result.model, result.stage or "–", *cells(result.metrics), *_costs(result)] for result in results]
         console.table(columns, rows, title=f"{dataset}: {results[0].counted}, LR {results[0].lr}")
     if evaluation.against:
-        rows = [[name, *cells(scores, poster.DIGITS)] for name, scores in poster.SCORES.items()]
+        rows = [[name, "gan", *cells(scores, poster.DIGITS), "", ""] for name, scores in poster.SCORES.items()]
         console.table(columns, rows, title=f"{poster.DATASET}: the poster's Table 1")
-    console.data(f"{evaluation.protocol.name} protocol: {evaluation.protocol.description}")
+    console.data(f"{evaluation.protocol.name} protocol: {evaluation.convention}")
+    console.data(
+        "s/MP: seconds per megapixel of output, median of the images; mult./px: multiplications per input pixel"
+    )
     reasons = {(name, why) for result in evaluation.results for name, why in result.unavailable.items()}
     for name, why in sorted(reasons):
         console.data(f"{METRICS[name].title.split(',')[0]}: {why}")
     for line in poster.CAVEATS if evaluation.against else ():
         console.data(line)
+
+
+def _costs(result: ModelScores) -> list[str]:
+    """Seconds per megapixel and multiplications per pixel, as a table shows them."""
+    seconds, count = result.seconds_per_megapixel, result.multiplications
+    return ["–" if seconds is None else f"{seconds:.3g}", "–" if count is None else f"{count:,}"]
+
+
+def _qualities(texts: Sequence[str]) -> tuple[int, ...]:
+    """Return the values of `--input-jpeg`. Raises UsageError for one that is no number."""
+    numbers = [number for text in texts for number in text.split(",")]
+    if wrong := [number for number in numbers if not number.strip().isdecimal()]:
+        raise UsageError(f"--input-jpeg takes qualities from 1 to 100, not {wrong[0]!r}")
+    return tuple(int(number) for number in numbers)
 
 
 def _self_check(

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from sr_cli import datasets
 from sr_cli.errors import UsageError
-from sr_cli.evaluate.scores import DEFAULT_METRICS, METRICS, PROTOCOLS, Protocol
+from sr_cli.evaluate.learned import MetricFiles
+from sr_cli.evaluate.low_resolution import LowResolution
+from sr_cli.evaluate.scores import DEFAULT_METRICS, GROUPS, METRICS, PROTOCOLS, Protocol
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,14 @@ class EvalOptions:
     """NRQM's model; None: from the environment, the cache or the Hub."""
     offline: bool = False
     """Never touch the network."""
+    feature_weights: Path | None = None
+    """SqueezeNet's weights for `features`; None: from the environment or torchvision's download."""
+    input_jpeg: tuple[int, ...] = ()
+    """Qualities at which the networks' inputs are saved as JPEG, by turns."""
+    degrade: str = "none"
+    """`photo`: inputs are degraded at random as photos are."""
+    seed: int = 0
+    """Of `degrade`."""
     fresh: bool = False
     """Forget the results of an interrupted run."""
 
@@ -51,7 +61,7 @@ class EvalOptions:
         if not self.data and not self.datasets:
             raise UsageError(f"say what to measure on: --dataset NAME ({', '.join(datasets.NAMED)}) or --data FOLDER")
         if unknown := [name for name in self.metrics if name not in METRICS]:
-            raise UsageError(f"unknown metric {unknown[0]!r}; known: {', '.join(METRICS)}")
+            raise UsageError(f"unknown metric {unknown[0]!r}; known: {', '.join((*METRICS, *GROUPS))}")
         if unknown := [name for name in self.datasets if name not in datasets.NAMED]:
             raise UsageError(f"unknown data set {unknown[0]!r}; known: {', '.join(datasets.NAMED)}")
         if self.protocol not in (None, *PROTOCOLS):
@@ -60,6 +70,22 @@ class EvalOptions:
             raise UsageError(f"--against knows only the poster, not {self.against!r}")
         if self.against and self.protocol == "standard":
             raise UsageError("the poster measured by other conventions: use --against poster with --protocol poster")
+        if wrong := [quality for quality in self.input_jpeg if not 1 <= quality <= 100]:
+            raise UsageError(f"--input-jpeg takes qualities from 1 to 100, not {wrong[0]}")
+        if self.degrade not in ("none", "photo"):
+            raise UsageError(f"--degrade knows none and photo, not {self.degrade!r}")
+        if self.low_resolution.changed and self.convention.name == "poster":
+            raise UsageError("--input-jpeg and --degrade change the input that the poster protocol prescribes")
+
+    @property
+    def files(self) -> MetricFiles:
+        """What the learned metrics are read from."""
+        return MetricFiles(self.niqe_parameters, self.nrqm_model, self.feature_weights)
+
+    @property
+    def low_resolution(self) -> LowResolution:
+        """What is done to the networks' inputs."""
+        return LowResolution(self.degrade, self.input_jpeg, self.seed)
 
     @property
     def convention(self) -> Protocol:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,26 +13,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sr_cli import datasets, images, inference
+from sr_cli import datasets, images
 from sr_cli.errors import OutOfMemory, SrupError
 from sr_cli.evaluate import crops
+from sr_cli.evaluate.learned import LearnedMetrics
+from sr_cli.evaluate.methods import Method
 from sr_cli.evaluate.options import EvalOptions
 from sr_cli.evaluate.results import ImageScores
-from sr_cli.evaluate.scores import Perception, Pixels, score, to_bytes
+from sr_cli.evaluate.scores import score, to_bytes
+from sr_cli.inference import Pixels
 
 _READ_AHEAD = 2
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """A model that takes part."""
-
-    name: str
-    """What reports call it."""
-    upscaler: inference.Upscaler
-    """The model, ready."""
-    milliseconds: float | None = None
-    """Median time to upscale 128x128 pixels, where it was measured."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +36,28 @@ class Record:
     """For a report."""
 
 
+@dataclass(frozen=True)
+class _Output:
+    """What a method made of an image."""
+
+    pixels: Pixels
+    """(4H, 4W, 3), uint8 or float32 in 0..1."""
+    seconds: float
+    """How long it took."""
+
+
 class Pipeline:
     """One data set's way: images are read ahead by a thread, upscaled in this one, and scored by others."""
 
     def __init__(
-        self, options: EvalOptions, contestants: Sequence[Contestant], found: Perception, dataset: datasets.Dataset
+        self, options: EvalOptions, methods: Sequence[Method], found: LearnedMetrics, dataset: datasets.Dataset
     ) -> None:
         self.options = options
         self.protocol = options.convention
-        self.contestants = contestants
+        self.methods = methods
         self.found = found
         self.dataset = dataset
+        self.positions = {pair.name: i for i, pair in enumerate(dataset.pairs)}
 
     def run(self, pairs: Sequence[datasets.Pair]) -> Iterator[tuple[datasets.Pair, Record]]:
         workers = self._workers()
@@ -80,12 +83,13 @@ class Pipeline:
     def _workers(self) -> int:
         """Threads that score. Beside networks on the CPU there are few: these wait for the slowest of their own."""
         cores = os.cpu_count() or 1
-        busy = any(c.upscaler.weights_sha256 and c.upscaler.device_name == "cpu" for c in self.contestants)
+        busy = any(m.upscaler.weights_sha256 and m.upscaler.device_name == "cpu" for m in self.methods)
         return max(1, cores // 4) if busy else cores
 
     def _read(self, pair: datasets.Pair) -> tuple[NDArray[np.uint8], Pixels]:
         hr, lr = datasets.load(pair)
-        return hr, self.protocol.reduce(hr) if lr is None else lr
+        position = self.positions[pair.name]
+        return hr, self.options.low_resolution.make(hr, lr, self.protocol, position, pair.name)
 
     def _upscale(
         self,
@@ -97,24 +101,29 @@ class Pipeline:
             hr, lr = image.result()
         except SrupError as error:
             failed = _failed(pair.name, error)
-            return scorer.submit(lambda: Record({contestant.name: failed for contestant in self.contestants}))
-        outputs: dict[str, Pixels | ImageScores] = {}
-        for contestant in self.contestants:
+            return scorer.submit(lambda: Record({method.name: failed for method in self.methods}))
+        outputs: dict[str, _Output | ImageScores] = {}
+        for method in self.methods:
+            started = time.perf_counter()
             try:
-                outputs[contestant.name] = contestant.upscaler.upscale(lr).pixels
+                pixels = method.upscaler.upscale(lr).pixels
             except OutOfMemory as error:
-                outputs[contestant.name] = _failed(pair.name, error)
+                outputs[method.name] = _failed(pair.name, error)
+                continue
+            outputs[method.name] = _Output(pixels, time.perf_counter() - started)
         return scorer.submit(self._score, pair.name, hr, outputs)
 
-    def _score(self, name: str, hr: NDArray[np.uint8], outputs: Mapping[str, Pixels | ImageScores]) -> Record:
+    def _score(self, name: str, hr: NDArray[np.uint8], outputs: Mapping[str, _Output | ImageScores]) -> Record:
         scores: dict[str, ImageScores] = {}
         pixels: dict[str, NDArray[np.uint8]] = {}
         for model, output in outputs.items():
             if isinstance(output, ImageScores):
                 scores[model] = output
                 continue
-            scores[model] = ImageScores(name, *score(output, hr, self.protocol, self.options.metrics, self.found))
-            pixels[model] = to_bytes(output)
+            values, reasons = score(output.pixels, hr, self.protocol, self.options.metrics, self.found)
+            height, width = output.pixels.shape[:2]
+            scores[model] = ImageScores(name, values, reasons, seconds=output.seconds, megapixels=height * width / 1e6)
+            pixels[model] = to_bytes(output.pixels)
             if self.options.save_images:
                 _save(pixels[model], self.options.save_images / file_name(self.dataset.name) / file_name(model) / name)
         crop = crops.choose(hr, pixels) if self.options.for_report and pixels else None

@@ -13,7 +13,7 @@ from pathlib import Path
 from sr_cli import __version__, storage
 from sr_cli.evaluate import poster
 from sr_cli.evaluate.crops import HR, Crop
-from sr_cli.evaluate.job import TIMED_SIDE
+from sr_cli.evaluate.methods import TIMED_SIDE
 from sr_cli.evaluate.results import Evaluation, ImageScores, ModelScores
 from sr_cli.evaluate.scores import METRICS
 
@@ -43,7 +43,7 @@ def render(evaluation: Evaluation) -> str:
         title=f"Evaluation on {escape(_listed(names))}",
         setting=escape(setting),
         protocol=escape(evaluation.protocol.name.capitalize()),
-        convention=escape(evaluation.protocol.description),
+        convention=escape(evaluation.convention),
         summary=_summary(evaluation),
         notes=_notes(evaluation),
         charts=_charts(evaluation),

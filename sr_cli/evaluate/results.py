@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from sr_cli import __version__
 from sr_cli.evaluate import crops, poster
+from sr_cli.evaluate.low_resolution import LowResolution
 from sr_cli.evaluate.scores import Protocol
 
 
@@ -25,6 +27,10 @@ class ImageScores:
     """Why the image could not be measured at all."""
     exit_code: int = 0
     """The exit code of that failure."""
+    seconds: float | None = field(default=None, compare=False)
+    """Time to enlarge it, while other threads read and score."""
+    megapixels: float | None = None
+    """Size of the output."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,14 @@ class ModelScores:
     """The weights' checksum."""
     milliseconds: float | None = None
     """Median time to upscale 128x128 pixels, where it was measured."""
+    multiplications: int | None = None
+    """Multiplications of its convolutions per input pixel, where they are known."""
+
+    @property
+    def seconds_per_megapixel(self) -> float | None:
+        """Time to enlarge, per megapixel of output: the images' median, so that warming up hardly counts."""
+        rates = [image.seconds / image.megapixels for image in self.images if image.seconds and image.megapixels]
+        return statistics.median(rates) if rates else None
 
     @property
     def measured(self) -> int:
@@ -86,6 +100,8 @@ class Evaluation:
     """Whether flips and rotations were averaged."""
     crops: Mapping[tuple[str, str], crops.Crop] = field(default_factory=dict)
     """By data set and image, for a report."""
+    low_resolution: LowResolution = field(default_factory=LowResolution)
+    """What was done to the inputs."""
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -94,16 +110,23 @@ class Evaluation:
         found = tuple(name for name in self.metrics if any(row.get(name) is not None for row in rows))
         return found or self.metrics
 
+    @property
+    def convention(self) -> str:
+        """How it was measured: the protocol, and what was done to the inputs."""
+        changed = self.low_resolution.description
+        return f"{self.protocol.description}; {changed}" if changed else self.protocol.description
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON document."""
         document: dict[str, Any] = {
             "protocol": self.protocol.name,
-            "convention": self.protocol.description,
+            "convention": self.convention,
             "device": self.device,
             "precision": self.precision,
             "version": __version__,
             **({} if self.fidelity is None else {"fidelity": self.fidelity}),
             **({"ensemble": True} if self.ensemble else {}),
+            **({"input": vars(self.low_resolution)} if self.low_resolution.changed else {}),
             "results": [_model_dict(result) for result in self.results],
         }
         if self.against:
@@ -122,6 +145,8 @@ def _model_dict(result: ModelScores) -> dict[str, Any]:
         "unavailable": dict(result.unavailable),
         "measured": result.measured,
         "failed": [{"name": image.name, "error": image.error} for image in result.images if image.error],
+        "multiplications": result.multiplications,
+        "seconds_per_megapixel": result.seconds_per_megapixel,
         **({} if result.milliseconds is None else {"milliseconds_128": round(result.milliseconds, 2)}),
         "images": [image_dict(image) for image in result.images],
     }
@@ -132,6 +157,7 @@ def image_dict(image: ImageScores) -> dict[str, Any]:
     return {
         "name": image.name,
         "metrics": dict(image.metrics),
+        **({} if image.seconds is None else {"seconds": round(image.seconds, 4)}),
         **({"unavailable": dict(image.unavailable)} if image.unavailable else {}),
         **({"error": image.error} if image.error else {}),
     }

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sr_cli import datasets
-from sr_cli.metrics import perceptual
+from sr_cli.evaluate.learned import LearnedMetrics
+from sr_cli.inference import Pixels
 from sr_cli.metrics.colour import crop_border, luma
-from sr_cli.metrics.niqe import NiqeParameters, niqe
-from sr_cli.metrics.nrqm import NrqmModel, nrqm
 from sr_cli.metrics.psnr import psnr, psnr_poster
 from sr_cli.metrics.rmse import rmse
 from sr_cli.metrics.ssim import ssim, ssim_global
-
-Pixels = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -43,10 +40,20 @@ METRICS: Mapping[str, Metric] = {
     "niqe": Metric("NIQE", 3, False),
     "nrqm": Metric("NRQM", 3, True),
     "pi": Metric("PI", 3, False),
+    "features": Metric("Features", 3, False),
+    "lpips": Metric("LPIPS", 3, False),
+    "dists": Metric("DISTS", 3, False),
 }
 """All metrics by the name that `--metrics` and the JSON use."""
 
-DEFAULT_METRICS = tuple(name for name in METRICS if name != "nrqm")
+DEFAULT_METRICS = ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb", "rmse", "niqe", "pi")
+GROUPS = {"psnr": ("psnr_y", "psnr_rgb"), "ssim": ("ssim_y", "ssim_rgb")}
+"""Names that `--metrics` takes for several metrics."""
+
+
+def expand(names: Sequence[str]) -> tuple[str, ...]:
+    """Return metrics by name, each once, with `GROUPS` spelled out."""
+    return tuple(dict.fromkeys(metric for name in names for metric in GROUPS.get(name, (name,))))
 
 
 @dataclass(frozen=True)
@@ -91,18 +98,6 @@ BORDER = datasets.SCALE
 """Pixels at each side that the standard protocol leaves out."""
 
 
-@dataclass(frozen=True)
-class Perception:
-    """What the metrics without a reference need, or why it is not there."""
-
-    niqe: NiqeParameters | None = None
-    """NIQE's pristine model."""
-    nrqm: NrqmModel | None = None
-    """NRQM's forests."""
-    reasons: Mapping[str, str] = field(default_factory=dict)
-    """For each metric that cannot be computed at all, why."""
-
-
 def to_bytes(pixels: Pixels) -> NDArray[np.uint8]:
     """Pixels as uint8 (0..255), float ones (0..1) rounded."""
     if pixels.dtype == np.uint8:
@@ -135,28 +130,17 @@ def _poster(output: Pixels, hr: NDArray[np.uint8]) -> dict[str, Callable[[], flo
     }
 
 
-def _perceptual(output: Pixels, perception: Perception) -> dict[str, Callable[[], float]]:
-    rounded = to_bytes(output)
-    measures: dict[str, Callable[[], float]] = {}
-    if parameters := perception.niqe:
-        measures["niqe"] = lambda: niqe(rounded, parameters)
-    if model := perception.nrqm:
-        measures["nrqm"] = lambda: nrqm(rounded, model)
-        if parameters:
-            measures["pi"] = lambda: perceptual.perceptual_index(rounded, parameters, model)
-    return measures
-
-
 def score(
-    output: Pixels, hr: NDArray[np.uint8], protocol: Protocol, wanted: Sequence[str], perception: Perception
+    output: Pixels, hr: NDArray[np.uint8], protocol: Protocol, wanted: Sequence[str], learned: LearnedMetrics
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     """Scores of one output (4H, 4W, 3), uint8 or float32 in 0..1, against its HR of the same size.
 
     Returns the value of each wanted metric, None where it cannot be had, and for each None the reason.
     """
     measures = (_standard if protocol.name == "standard" else _poster)(output, hr)
-    measures |= _perceptual(output, perception)
-    reasons = {**perception.reasons, **protocol.left_out}
+    rounded = to_bytes(output)
+    measures |= {name: partial(measure, rounded, hr) for name, measure in learned.measures.items()}
+    reasons = {**learned.reasons, **protocol.left_out}
     values: dict[str, float | None] = {}
     why: dict[str, str] = {}
     for name in wanted:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sr_cli import datasets, hub, storage
 from sr_cli.errors import InputError
-from sr_cli.evaluate import perception
+from sr_cli.evaluate import learned
 from sr_cli.evaluate.scores import PROTOCOLS, score
 
 SOURCE = (
@@ -82,7 +82,7 @@ def run(
     not the expected files; what a metric needs and lacks is in the checks.
     """
     folder = folder or fetch_images(storage.cache_folder() / "calibration", offline)
-    found = perception.find(tuple(OFFICIAL), niqe_file, nrqm_file, offline=offline, note=note)
+    found = learned.load(tuple(OFFICIAL), learned.MetricFiles(niqe_file, nrqm_file), offline=offline, note=note)
     checks = []
     for i, (name, sha256) in enumerate(CHECKSUMS.items()):
         path = next((p for p in (folder / name, folder / "dist_dir" / name) if p.is_file()), folder / name)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sr_cli.errors import WeightsError
@@ -43,6 +44,22 @@ class FeatureLoss(nn.Module):
             distance = self.distance(mine, theirs)
             total = total + (distance / theirs.abs().pow(self.power).mean() if self.relative else distance)
         return total / len(wanted)
+
+
+class FeatureDistance:
+    """The metric `features`: the relative L1 `FeatureLoss` of a whole picture against its reference."""
+
+    def __init__(self, net: FeatureNet) -> None:
+        self.net = net
+        self._loss = FeatureLoss(net, "l1", relative=True)
+
+    def __call__(self, output: NDArray[np.uint8], reference: NDArray[np.uint8]) -> float:
+        """Return the distance of two pictures (H, W, 3) of one size. Raises ValueError where they are too small."""
+        if min(output.shape[:2]) < self.net.min_side:
+            raise ValueError(f"smaller than {self.net.min_side} pixels a side, too small for {type(self.net).__name__}")
+        pictures = [torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None].float() / 255 for rgb in (output, reference)]
+        with torch.inference_mode():
+            return float(self._loss(*pictures))
 
 
 class FeatureNet(nn.Module):

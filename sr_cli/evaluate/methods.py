@@ -1,0 +1,91 @@
+"""The methods that are compared: interpolations and networks, ready to enlarge."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from sr_cli import datasets, inference, weights
+from sr_cli.errors import UsageError
+from sr_cli.evaluate.options import EvalOptions
+from sr_cli.weights.loading import is_path
+from sr_cli.weights.manifest import read_manifest
+
+TIMED_SIDE = 128
+"""Side, in LR pixels, of the picture whose upscaling a report times."""
+_TIMED_RUNS = 3
+
+
+@dataclass(frozen=True)
+class Method:
+    """An interpolation or a network, ready to enlarge."""
+
+    name: str
+    """What reports call it."""
+    upscaler: inference.Upscaler
+    """Enlarges by 4."""
+    multiplications: int | None = None
+    """Multiplications of its convolutions per input pixel; None where they are not known."""
+    milliseconds: float | None = None
+    """Median time to upscale 128x128 pixels, where it was measured."""
+
+    def timed(self) -> Method:
+        """Return the same with its `milliseconds`, measured after one run to warm up."""
+        pixels = np.random.default_rng(0).integers(0, 256, (TIMED_SIDE, TIMED_SIDE, 3), dtype=np.uint8)
+        self.upscaler.upscale(pixels)
+        times = []
+        for _ in range(_TIMED_RUNS):
+            started = time.perf_counter()
+            self.upscaler.upscale(pixels)
+            times.append(1000 * (time.perf_counter() - started))
+        return replace(self, milliseconds=statistics.median(times))
+
+
+def bundled() -> tuple[str, ...]:
+    """Return the models whose default weights come with the package or are the user's own files."""
+    entries = read_manifest().models.values()
+    return tuple(
+        entry.name for entry in entries if entry.default_stage and entry.path(entry.stages[entry.default_stage])
+    )
+
+
+def load(options: EvalOptions) -> list[Method]:
+    """Return the methods that the options name, each once.
+
+    Raises WeightsError for a model that cannot be had, UsageError for a device and for one that does not enlarge by 4.
+    """
+    specs = list(dict.fromkeys(options.models)) or list(bundled())
+    if not specs:
+        raise UsageError("no model comes with this installation; name some with -m (bicubic is always there)")
+    names = [Path(spec).stem if is_path(spec) else spec for spec in specs]
+    return [
+        _load(spec, spec if names.count(name) > 1 else name, options) for spec, name in zip(specs, names, strict=True)
+    ]
+
+
+def _load(spec: str, name: str, options: EvalOptions) -> Method:
+    if spec in inference.INTERPOLATIONS:
+        return Method(name, inference.Upscaler(spec))
+    if options.fidelity is None:
+        loaded = weights.load(spec, offline=options.offline)
+    else:
+        loaded = weights.load_blend(spec, options.fidelity, offline=options.offline)
+    if loaded.generator.scale != datasets.SCALE:
+        raise UsageError(
+            f"{spec} enlarges by {loaded.generator.scale}, and eval measures enlargement by {datasets.SCALE}; "
+            "leave it out (srup compare shows models of different scales side by side)"
+        )
+    upscaler = inference.Upscaler(loaded, device=options.device, precision=options.precision, ensemble=options.ensemble)
+    return Method(name, upscaler, _multiplications(loaded))
+
+
+def _multiplications(loaded: weights.LoadedModel) -> int | None:
+    """Return the multiplications per input pixel; None for architectures with more than convolutions."""
+    from sr_cli import models
+
+    known = loaded.generator.config.family != models.FOREIGN
+    return models.count_multiplications(loaded.generator) if known else None
