@@ -15,6 +15,7 @@ def imagemagick(*names: str) -> str | None:
     return None
 
 
+FFMPEG = shutil.which("ffmpeg")
 MAGICK = imagemagick("convert-im6", "magick", "convert")
 IDENTIFY = imagemagick("identify-im6", "identify")
 EXIFTOOL, VIPS = shutil.which("exiftool"), shutil.which("vips")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -11,14 +12,12 @@ import numpy as np
 from PIL import Image
 
 from sr_cli.errors import InputError
-from sr_cli.images import colour, photoshop, png, tiff
+from sr_cli.images import animation, colour, photoshop, png, tiff
 from sr_cli.images import exif as exif_block
 from sr_cli.images.photo import Limits, Photo, PhotoSequence, Pixels, with_pixels
 from sr_cli.images.pieces import joined
 from sr_cli.images.signatures import HEAD_BYTES, major_brand
 from sr_cli.images.source import Source, decoding, opened
-
-ANIMATED = ("GIF", "WEBP", "AVIF")
 
 
 def read(source: Path | BinaryIO, *, limits: Limits | None = None) -> Photo:
@@ -64,16 +63,12 @@ def open_image(source: Source) -> Image.Image:
 def _read_png(source: Source, every: bool) -> PhotoSequence:
     contents = png.inspect(source)
     source.check_pixels(contents.width, contents.height)
+    if every and contents.animated and len(contents.frames) > 1:
+        return _described(animation.read_apng(source, contents), lambda photo: png.describe(contents, photo))
     if contents.bits == 16:
-        if contents.animated and every:
-            raise InputError(f"{source.name}: animations with 16 bits per sample cannot be read; save it with 8")
         photo = _deep(png.read_16_bits(source, contents), contents.icc_profile, "PNG")
         return _one(png.describe(contents, photo))
     image = Image.open(source.file, formats=["PNG"])
-    if every and contents.animated and image.n_frames > 1:  # type: ignore[attr-defined]
-        animation = _animation(source, image)
-        first = png.describe(contents, animation.frames[0])
-        return replace(animation, frames=(upright(first), *animation.frames[1:]))
     image.load()
     return _one(png.describe(contents, _photo(source.name, image, contents.icc_profile)))
 
@@ -103,13 +98,19 @@ def _read_tiff(source: Source, every: bool) -> PhotoSequence:
 def _read_other(source: Source, every: bool) -> PhotoSequence:
     image = open_image(source)
     source.check_pixels(image.width, image.height)
-    if every and image.format in ANIMATED and getattr(image, "n_frames", 1) > 1:
-        animation = _animation(source, image)
-        first = _describe(source, image, animation.frames[0])
-        return replace(animation, frames=(upright(first), *animation.frames[1:]))
+    if every and image.format in animation.FORMATS and getattr(image, "n_frames", 1) > 1:
+        return _described(animation.read_frames(source, image), lambda photo: _describe(source, image, photo))
     image.load()
     photo = _photo(source.name, image, image.info.get("icc_profile"))
     return _one(_describe(source, image, photo))
+
+
+def _described(frames: PhotoSequence, describe: Callable[[Photo], Photo]) -> PhotoSequence:
+    """An animation with the file's metadata in its first frame, and all frames turned as these say."""
+    first, *others = frames.frames
+    first = describe(first)
+    turned = (replace(upright(replace(photo, exif=first.exif)), exif=None) for photo in others)
+    return replace(frames, frames=(upright(first), *turned))
 
 
 def _one(photo: Photo) -> PhotoSequence:
@@ -147,49 +148,13 @@ def channels(image: Image.Image) -> tuple[Pixels, Pixels | None]:
     return samples, None
 
 
-def _animation(source: Source, image: Image.Image) -> PhotoSequence:
-    """All frames as complete pictures of one kind: gray or RGB, with alpha or without."""
-    first = 1 if getattr(image, "default_image", False) else 0  # a PNG may show another picture to old readers
-    count: int = image.n_frames  # type: ignore[attr-defined]
-    source.check_pixels(image.width, image.height, count)
-    frames, durations = [], []
-    for index in range(first, count):
-        image.seek(index)
-        source.check_pixels(image.width, image.height, count)  # a frame may be larger than those before
-        image.load()
-        frames.append(np.array(image.convert("RGBA")))
-        durations.append(max(0.0, float(image.info.get("duration", 0))))
-    opaque = all(bool((frame[..., 3] == 255).all()) for frame in frames)
-    gray = all(bool((frame[..., :2] == frame[..., 1:3]).all()) for frame in frames)
-    photos = tuple(
-        Photo(
-            np.ascontiguousarray(frame[..., : 1 if gray else 3]),
-            None if opaque else np.ascontiguousarray(frame[..., 3]),
-            source_format=image.format,
-            source_mode=image.mode,
-        )
-        for frame in frames
-    )
-    if len(photos) == 1:
-        return PhotoSequence(photos)
-    return PhotoSequence(photos, "animation", tuple(durations), _plays(image))
-
-
-def _plays(image: Image.Image) -> int:
-    """How often an animation is shown. GIF counts repetitions and plays once if it says nothing."""
-    loop = image.info.get("loop")
-    if image.format == "GIF":
-        return 1 if loop is None else loop + 1 if loop else 0
-    return int(loop or 0)
-
-
 def _describe(source: Source, image: Image.Image, photo: Photo) -> Photo:
     """`photo` with everything that Pillow found beside the pixels."""
     info = image.info
     exif, packet, comment = info.get("exif"), info.get("xmp"), info.get("comment")
     resources = info.get("photoshop")
     iptc = resources.get(photoshop.IPTC) if isinstance(resources, dict) else None
-    text = comment.decode("utf-8", "replace") if isinstance(comment, bytes) else comment
+    text = comment.decode("utf-8", "surrogateescape") if isinstance(comment, bytes) else comment
     photo = replace(
         photo,
         exif=exif_block.clean(exif) if isinstance(exif, bytes) else None,

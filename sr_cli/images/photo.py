@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from sr_cli.images import exif, xmp
+from sr_cli.images import exif, png_chunks, xmp
 from sr_cli.images.geometry import Move
 
 Pixels: TypeAlias = NDArray[np.unsignedinteger[Any]]
@@ -33,9 +33,13 @@ class Photo:
     dpi: tuple[float, float] | None = None
     """Printing resolution, dots per inch across and down."""
     text: tuple[tuple[str, str], ...] = ()
-    """Keyword and text of PNG text chunks; a JPEG or GIF comment has the keyword "Comment"."""
+    """Keyword and text of PNG text chunks; a JPEG or GIF comment has the keyword "Comment".
+
+    Bytes of a comment that are no UTF-8 are kept as Python's "surrogateescape" codes."""
     colour_chunks: tuple[tuple[bytes, bytes], ...] = ()
     """Type and content of PNG colour chunks (cICP, sRGB, gAMA, cHRM), which only PNG can carry."""
+    png_chunks: tuple[tuple[bytes, bytes], ...] = ()
+    """Type and content of further chunks that only PNG can carry (see `png_chunks`)."""
     modified_ns: int | None = None
     """When the source file was last changed, nanoseconds since 1970."""
     source_format: str | None = None
@@ -130,10 +134,11 @@ def with_pixels(photo: Photo, pixels: Pixels, alpha: Pixels | None, *, orientati
         exif=None if photo.exif is None else exif.edited(photo.exif, move),
         xmp=packet.packet,
         dpi=photo.dpi[::-1] if photo.dpi and move.swaps else photo.dpi,
+        png_chunks=png_chunks.moved(photo.png_chunks, move),
         notes=tuple(dict.fromkeys((*photo.notes, *lost))),
     )
 
 
 def without_metadata(photo: Photo) -> Photo:
     """Pixels, alpha and nothing else but what gives them their colour (profile, PNG colour chunks)."""
-    return replace(photo, exif=None, xmp=None, iptc=None, dpi=None, text=(), modified_ns=None)
+    return replace(photo, exif=None, xmp=None, iptc=None, dpi=None, text=(), png_chunks=(), modified_ns=None)

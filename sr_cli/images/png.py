@@ -20,7 +20,7 @@ from PIL import Image
 
 from sr_cli.errors import InputError
 from sr_cli.images import exif as exif_block
-from sr_cli.images import photoshop
+from sr_cli.images import photoshop, png_chunks
 from sr_cli.images.parallel import InOrder
 from sr_cli.images.photo import Photo, Pixels
 from sr_cli.images.source import Source
@@ -48,6 +48,21 @@ _UP = 2
 
 
 @dataclass
+class Frame:
+    """A frame of an animation: its place, what it does to the picture, and where its pixels are (11.3.6.2)."""
+
+    width: int
+    height: int
+    left: int
+    top: int
+    delay_ms: float
+    dispose: int
+    blend: int
+    pieces: list[tuple[int, int]] = field(default_factory=list)
+    """Offset and length of each piece of the compressed pixels."""
+
+
+@dataclass
 class Contents:
     """What a PNG file says beside its pixels, and where these are."""
 
@@ -57,7 +72,12 @@ class Contents:
     colour_type: int
     interlaced: int
     animated: bool = False
-    transparent_colour: bytes | None = None
+    plays: int = 0
+    """How often the animation is shown; 0: for ever."""
+    frames: list[Frame] = field(default_factory=list)
+    palette: bytes | None = None
+    transparency: bytes | None = None
+    """The content of tRNS: a transparent colour, or the palette's alpha."""
     idat: list[tuple[int, int]] = field(default_factory=list)
     """Offset and length of each piece of the compressed pixels."""
     icc_profile: bytes | None = None
@@ -65,8 +85,17 @@ class Contents:
     xmp: bytes | None = None
     iptc: bytes | None = None
     dpi: tuple[float, float] | None = None
-    text: dict[str, str] = field(default_factory=dict)
+    text: list[tuple[str, str]] = field(default_factory=list)
     colour_chunks: list[Chunk] = field(default_factory=list)
+    other_chunks: list[Chunk] = field(default_factory=list)
+    """What only PNG can hold: see `Photo.png_chunks`."""
+    notes: list[str] = field(default_factory=list)
+    """What had to be left out, for people."""
+
+    @property
+    def hides_still(self) -> bool:
+        """Whether the picture in IDAT is none of the animation's frames (4.9)."""
+        return self.animated and bool(self.frames) and self.frames[0].pieces[:1] != self.idat[:1]
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
@@ -93,9 +122,18 @@ def inspect(source: Source) -> Contents:
             contents = Contents(width, height, bits, colour_type, interlaced)
         elif kind == b"IDAT":
             contents.idat.append((offset, length))
+            if contents.frames:
+                contents.frames[-1].pieces.append((offset, length))
+        elif kind == b"fdAT":
+            if contents.frames and length > 4:
+                contents.frames[-1].pieces.append((offset + 4, length - 4))
+        elif kind == b"fcTL":
+            contents.frames.append(_frame_control(file.read(length)))
+            source.check_frames(len(contents.frames))
         elif kind == b"acTL":
             contents.animated = True
-        elif kind in _READERS or kind in _COLOUR_CHUNKS:
+            contents.plays = struct.unpack(">II", file.read(8))[1]
+        elif kind != b"IEND":
             source.count_metadata(min(length, 2**31))
             data, checksum = file.read(length), file.read(4)
             # A damaged chunk that is not needed to see the picture is skipped, as libpng does (13.2).
@@ -104,16 +142,42 @@ def inspect(source: Source) -> Contents:
     if contents is None or not contents.idat:
         raise ValueError("there are no pixels in it")
     file.seek(source.start)
+    contents.frames = [frame for frame in contents.frames if frame.pieces]
     _unpack_raw_profiles(contents)
     return contents
 
 
+def _frame_control(data: bytes) -> Frame:
+    _, width, height, left, top, above, below, dispose, blend = struct.unpack(">IIIIIHHBB", data)
+    return Frame(width, height, left, top, 1000 * above / (below or 100), dispose, blend)
+
+
+def pixel_data(source: Source, pieces: Sequence[tuple[int, int]]) -> bytes:
+    """The compressed pixels at `pieces` (offset, length). Raises ValueError if the file is cut off."""
+    end = source.file.seek(0, 2)
+    if sum(length for _, length in pieces) > end:
+        raise ValueError("cut off")
+    data = bytearray()
+    for offset, length in pieces:
+        source.file.seek(offset)
+        data += source.file.read(length)
+    return bytes(data)
+
+
 def _add(contents: Contents, source: Source, kind: bytes, data: bytes) -> None:
-    if kind in _COLOUR_CHUNKS:
+    if kind == b"PLTE":
+        contents.palette = data
+    elif kind in _COLOUR_CHUNKS:
         contents.colour_chunks.append((kind, data))
-        return
-    with contextlib.suppress(ValueError, struct.error, zlib.error):  # unreadable metadata spoil no picture
-        _READERS[kind](contents, source, data)
+    elif kind in _READERS:
+        with contextlib.suppress(ValueError, struct.error, zlib.error):  # unreadable metadata spoil no picture
+            _READERS[kind](contents, source, data)
+    elif kind in png_chunks.CARRIED or kind[3:4].islower():
+        # A lower case letter there: safe to copy, whatever was done to the pixels (5.4).
+        contents.other_chunks.append((kind, data))
+    else:
+        name = kind.decode("latin-1") if kind.isalpha() else kind.hex()
+        contents.notes.append(f"the PNG chunk {name} is left out: it belongs to the old pixels")
 
 
 def _add_profile(contents: Contents, source: Source, data: bytes) -> None:
@@ -128,36 +192,35 @@ def _add_resolution(contents: Contents, source: Source, data: bytes) -> None:
     across, down, unit = struct.unpack(">IIB", data)
     if unit == 1 and across and down:
         contents.dpi = across * _INCH, down * _INCH
+    elif across != down:  # only the proportions of a pixel
+        contents.other_chunks.append((b"pHYs", data))
 
 
 def _add_transparency(contents: Contents, source: Source, data: bytes) -> None:
-    contents.transparent_colour = data
+    contents.transparency = data
 
 
 def _add_text(contents: Contents, source: Source, data: bytes) -> None:
     keyword, _, text = data.partition(b"\0")
-    _store_text(contents, keyword.decode("latin-1"), text.decode("latin-1"))
+    contents.text.append((keyword.decode("latin-1"), text.decode("latin-1")))
 
 
 def _add_compressed_text(contents: Contents, source: Source, data: bytes) -> None:
     keyword, _, text = data.partition(b"\0")
-    _store_text(contents, keyword.decode("latin-1"), source.inflate(text[1:]).decode("latin-1"))
+    contents.text.append((keyword.decode("latin-1"), source.inflate(text[1:]).decode("latin-1")))
 
 
 def _add_unicode_text(contents: Contents, source: Source, data: bytes) -> None:
     keyword, _, rest = data.partition(b"\0")
     compressed, rest = rest[:1] == b"\1", rest[2:]
-    text = rest.split(b"\0", 2)[2]  # behind the language and the translated keyword
+    language, translated, text = rest.split(b"\0", 2)
     text = source.inflate(text) if compressed else text
     if keyword == _XMP_KEYWORD.encode():
         contents.xmp = text
+    elif language or translated:
+        contents.other_chunks.append((b"iTXt", keyword + bytes(3) + language + b"\0" + translated + b"\0" + text))
     else:
-        _store_text(contents, keyword.decode("latin-1"), text.decode("utf-8", "replace"))
-
-
-def _store_text(contents: Contents, keyword: str, text: str) -> None:
-    """Keywords may repeat; the later text is appended to the earlier."""
-    contents.text[keyword] = f"{contents.text[keyword]}\n{text}" if keyword in contents.text else text
+        contents.text.append((keyword.decode("latin-1"), text.decode("utf-8", "replace")))
 
 
 _READERS: dict[bytes, Callable[[Contents, Source, bytes], None]] = {
@@ -173,32 +236,41 @@ _READERS: dict[bytes, Callable[[Contents, Source, bytes], None]] = {
 
 def _unpack_raw_profiles(contents: Contents) -> None:
     """ImageMagick's way to store EXIF and XMP before there was a chunk for them: text of hexadecimal digits."""
-    for keyword in [key for key in contents.text if key.startswith(_RAW_PROFILE)]:
-        lines = contents.text.pop(keyword).split()
+    text, contents.text = contents.text, []
+    for keyword, content in text:
+        if not keyword.startswith(_RAW_PROFILE):
+            contents.text.append((keyword, content))
+            continue
         try:
-            data = bytes.fromhex("".join(lines[2:]))  # behind the profile's name and length
+            data = bytes.fromhex("".join(content.split()[2:]))  # behind the profile's name and length
         except ValueError:
+            contents.notes.append("unreadable metadata in a text chunk are left out")
             continue
         if data.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
             contents.xmp = contents.xmp or data.partition(b"\0")[2]
         elif keyword.endswith("xmp"):
             contents.xmp = contents.xmp or data
-        elif keyword.endswith("iptc"):
-            contents.iptc = photoshop.iptc(data) or data
+        elif keyword.endswith(("iptc", "8bim")):
+            contents.iptc = contents.iptc or photoshop.iptc(data) or (data if data[:1] == b"\x1c" else None)
+        elif keyword.endswith(("icc", "icm")):
+            contents.icc_profile = contents.icc_profile or data
         elif keyword.endswith(("exif", "APP1")):
             contents.exif = contents.exif or exif_block.clean(data)
 
 
 def describe(contents: Contents, photo: Photo) -> Photo:
     """`photo` with the file's metadata; the colour profile belongs to the pixels and is there already."""
+    others = contents.other_chunks
     return replace(
         photo,
         exif=contents.exif,
         xmp=contents.xmp,
         iptc=contents.iptc,
         dpi=contents.dpi,
-        text=tuple(contents.text.items()),
+        text=tuple(contents.text),
         colour_chunks=tuple(contents.colour_chunks),
+        png_chunks=png_chunks.read(others, contents.colour_type, contents.bits, contents.palette),
+        notes=(*photo.notes, *contents.notes),
     )
 
 
@@ -213,12 +285,17 @@ def read_16_bits(source: Source, contents: Contents) -> Photo:
         if checksum != struct.pack(">I", zlib.crc32(piece, zlib.crc32(b"IDAT"))):
             raise InputError(f"{source.name}: the picture is damaged or cut off (checksum of its pixels)")
         data += piece
-    samples = _unfiltered(bytes(data), contents)
+    return decoded_16_bits(bytes(data), contents)
+
+
+def decoded_16_bits(data: bytes, contents: Contents) -> Photo:
+    """The pixels of a 16-bit picture from its compressed stream. Raises ValueError if that is damaged."""
+    samples = _unfiltered(data, contents)
     if contents.colour_type in (_GRAY_ALPHA, _RGB_ALPHA):
         return Photo(np.ascontiguousarray(samples[..., :-1]), np.ascontiguousarray(samples[..., -1]))
-    if contents.transparent_colour is None:
+    if contents.transparency is None:
         return Photo(samples)
-    colour = np.frombuffer(contents.transparent_colour, ">u2", samples.shape[2])
+    colour = np.frombuffer(contents.transparency, ">u2", samples.shape[2])
     return Photo(samples, np.where((samples == colour).all(axis=2), 0, 65535).astype(np.uint16))
 
 
@@ -260,6 +337,7 @@ def metadata_chunks(photo: Photo) -> list[Chunk]:
         chunks.append((b"iTXt", _XMP_KEYWORD.encode() + bytes(5) + photo.xmp))
     if photo.iptc is not None:
         chunks.append(_raw_profile("iptc", photoshop.block(photo.iptc)))
+    chunks += png_chunks.write(photo.png_chunks, photo.pixels.shape[2], photo.alpha is not None, photo.bits)
     chunks += [_text_chunk(keyword, text) for keyword, text in photo.text]
     return chunks
 
@@ -273,12 +351,17 @@ def _raw_profile(kind: str, data: bytes) -> Chunk:
 
 
 def _text_chunk(keyword: str, text: str) -> Chunk:
-    """tEXt where Latin-1 suffices, else iTXt (11.3.3)."""
+    """tEXt where Latin-1 suffices, else iTXt (11.3.3). Bytes that were no UTF-8 are taken for Latin-1."""
     key = keyword.encode("latin-1", "replace")[:79] or b"Comment"
+    text = text.replace("\0", "")
     try:
         return b"tEXt", key + b"\0" + text.encode("latin-1")
     except UnicodeEncodeError:
+        pass
+    try:
         return b"iTXt", key + bytes(5) + text.encode()
+    except UnicodeEncodeError:
+        return b"tEXt", key + b"\0" + text.encode("utf-8", "surrogateescape")
 
 
 def says_srgb(photo: Photo) -> bool:

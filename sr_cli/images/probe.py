@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from PIL import Image
-
+from sr_cli.images import animation, png, tiff
 from sr_cli.images import exif as exif_block
-from sr_cli.images import png, tiff
-from sr_cli.images.decode import ANIMATED, open_image
+from sr_cli.images.decode import open_image
 from sr_cli.images.photo import Limits
 from sr_cli.images.source import Source, decoding, opened
 
@@ -44,8 +42,8 @@ def _png(source: Source) -> Header:
     channels = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}.get(contents.colour_type, 4)
     orientation = 1 if contents.exif is None else exif_block.orientation(contents.exif)
     frames = 1
-    if contents.animated and contents.bits != 16:
-        frames = getattr(Image.open(source.file, formats=["PNG"]), "n_frames", 1)
+    if contents.animated:
+        frames = max(1, len(contents.frames))
         source.check_pixels(*size, frames)
     return _header([_turned(size, orientation)] * frames, "animation", 16 if contents.bits == 16 else 8, channels)
 
@@ -59,7 +57,7 @@ def _tiff(source: Source) -> Header:
 
 def _other(source: Source) -> Header:
     image = open_image(source)
-    frames = int(getattr(image, "n_frames", 1)) if image.format in ANIMATED else 1
+    frames = int(getattr(image, "n_frames", 1)) if image.format in animation.FORMATS else 1
     source.check_pixels(*image.size, frames)
     exif = image.info.get("exif")
     block = exif_block.clean(exif) if isinstance(exif, bytes) else None
