@@ -165,7 +165,7 @@ def _optional() -> dict[str, str]:
 
 
 def _cpu() -> Device:
-    from sr_cli.benchmark import processor
+    from sr_cli.bench.job import processor
 
     try:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sr_cli import benchmark, charts
+from sr_cli import charts
+from sr_cli.bench import job as benchmark
 from sr_cli.errors import OutputError, UsageError, WeightsError
 from sr_cli.inference import memory
 

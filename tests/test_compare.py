@@ -20,8 +20,9 @@ from safetensors.torch import save_file
 from test_fidelity import fine_tuned, home, register
 from test_models import SMALL, _with_weights
 
-from sr_cli import compare, images
+from sr_cli import images
 from sr_cli.compare import job, page, sheet, spots
+from sr_cli.compare import job as compare
 from sr_cli.compare.display import for_display
 from sr_cli.errors import InputError, OutputError, UsageError, WeightsError
 
@@ -316,7 +317,7 @@ def test_refusals_come_before_the_work(photo: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         run(tmp_path / "none.png", "lanczos")
     with pytest.raises(UsageError, match="megabyte"):
-        compare.CompareOptions(max_bytes=10)
+        compare.CompareOptions(max_mb=1e-5)
     assert not (tmp_path / "page.html").exists()
 
 

@@ -13,8 +13,8 @@ import pytest
 from browser import Browser, Page, running
 from PIL import Image, ImageFilter
 
-from sr_cli import compare
 from sr_cli.compare import job
+from sr_cli.compare import job as compare
 from sr_cli.inference import EngineResult
 
 HOSTILE = "<img src=x onerror=alert(1)> & 'ünï\"cödé'.png"
@@ -366,7 +366,7 @@ def test_hostile_names_are_text(browser: Browser, tmp_path: Path) -> None:
 
 def test_a_large_photo_stays_responsive(browser: Browser, tmp_path: Path) -> None:
     """Megapixels of output in tiles: few are decoded at a time, and reduced ones serve the whole view."""
-    file = make(tmp_path, size=(600, 400), max_bytes=1_500_000)
+    file = make(tmp_path, size=(600, 400), max_mb=1.5)
     assert file.stat().st_size <= 1_500_000
     page = browser.open(file, WIDTH, HEIGHT)
     settle(page)

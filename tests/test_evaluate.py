@@ -12,10 +12,12 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
-from sr_cli import evaluate, hub, models
+from sr_cli import hub, models
 from sr_cli.__main__ import run
 from sr_cli.errors import InputError, UsageError, WeightsError
-from sr_cli.evaluate import EvalEvent, EvalOptions, poster, self_check
+from sr_cli.evaluate import job as evaluate
+from sr_cli.evaluate import poster, self_check
+from sr_cli.evaluate.job import EvalEvent, EvalOptions
 from sr_cli.evaluate.journal import Journal
 from sr_cli.storage import cache_folder, sha256_of_file
 from tests.fake_hub import FakeHub

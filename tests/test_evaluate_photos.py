@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from sr_cli import datasets, degradation, evaluate
+from sr_cli import datasets, degradation
 from sr_cli.errors import UsageError, WeightsError
-from sr_cli.evaluate import EvalOptions, learned
+from sr_cli.evaluate import job as evaluate
+from sr_cli.evaluate import learned
 from sr_cli.evaluate.learned import MetricFiles
 from sr_cli.evaluate.low_resolution import LowResolution
+from sr_cli.evaluate.options import EvalOptions
 from sr_cli.evaluate.scores import PROTOCOLS
 from sr_cli.metrics import features, lpips_dists
 from tests.test_training_parts import picture, squeezenet_weights
@@ -139,7 +141,7 @@ def test_a_model_of_another_scale_is_refused_at_once(photos: Path, tmp_path: Pat
     network = models.create(RrdbnetConfig(features=8, blocks=1, growth=4, scale=2))
     save_file({key: value.contiguous() for key, value in network.state_dict().items()}, tmp_path / "double.safetensors")
     with pytest.raises(UsageError, match=r"double\.safetensors enlarges by 2, and eval measures enlargement by 4"):
-        evaluate.run(EvalOptions((str(tmp_path / "double.safetensors"),), (photos,)), lambda event: None)
+        evaluate.run(EvalOptions(models=(str(tmp_path / "double.safetensors"),), data=(photos,)), lambda event: None)
     done = srup_here("eval", "--data", photos, "-m", tmp_path / "double.safetensors", "--report", tmp_path / "a.html")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
 

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr_cli import evaluate
-from sr_cli.evaluate import EvalOptions, Evaluation, crops, report
+from sr_cli.evaluate import crops, report
+from sr_cli.evaluate import job as evaluate
+from sr_cli.evaluate.options import EvalOptions
+from sr_cli.evaluate.results import Evaluation
 from tests.browser import Browser, running
 from tests.test_datasets import png
 
@@ -49,7 +51,7 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
 @pytest.fixture
 def page(evaluation: Evaluation, tmp_path: Path) -> Path:
     path = tmp_path / "r.html"
-    evaluate.write_report(evaluation, path)
+    report.write_report(evaluation, path)
     return path
 
 

@@ -22,9 +22,12 @@ from PIL import Image
 from sr_cli import images, inference
 from sr_cli.errors import OutOfMemory, OutputError, SrupError, UsageError
 from sr_cli.storage import Claims
-from sr_cli.upscale import ImageResult, UpscaleEvent, UpscaleOptions, checks, exit_code, run
+from sr_cli.upscale import checks
+from sr_cli.upscale.batch import run
+from sr_cli.upscale.events import ImageResult, UpscaleEvent, exit_code
 from sr_cli.upscale.journal import Journals
 from sr_cli.upscale.naming import Namer
+from sr_cli.upscale.options import UpscaleOptions
 from sr_cli.upscale.pipeline import Background, Prefetch
 
 BICUBIC = UpscaleOptions(model="bicubic")

@@ -17,7 +17,9 @@ from test_upscale_batch import picture, tree, upscale
 from sr_cli import images
 from sr_cli.__main__ import run as command
 from sr_cli.inference import memory
-from sr_cli.upscale import Estimate, UpscaleOptions, estimate, exit_code
+from sr_cli.upscale.estimate import Estimate, estimate
+from sr_cli.upscale.events import exit_code
+from sr_cli.upscale.options import UpscaleOptions
 
 
 def foresee(*inputs: Any, to: Any = None, **wish: Any) -> Estimate:

@@ -100,7 +100,7 @@ def test_hidden_colours_do_not_leak() -> None:
 
 
 def test_profile_is_left_alone(tmp_path) -> None:
-    from sr_cli.upscale import run
+    from sr_cli.upscale.batch import run
 
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     Image.new("RGB", (10, 8), (1, 2, 3)).save(tmp_path / "a.png", icc_profile=profile)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sr_cli import evaluate
+from sr_cli.evaluate import job as evaluate
 
 METRICS = ("psnr_y", "ssim_y", "niqe")
 

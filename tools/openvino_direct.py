@@ -20,7 +20,7 @@ import openvino
 import torch
 
 from sr_cli import inference, weights
-from sr_cli.benchmark import Clocked
+from sr_cli.bench.job import Clocked
 from sr_cli.inference import memory
 from sr_cli.inference.backends.openvino import convert
 

@@ -34,7 +34,7 @@ def main() -> None:
     import torch
 
     from sr_cli import images, inference
-    from sr_cli.benchmark import Clocked
+    from sr_cli.bench.job import Clocked
 
     tile = "auto" if given.tile == "auto" else int(given.tile)
     upscaler = inference.Upscaler(given.model, precision=given.precision, backend=given.backend, tile=tile)

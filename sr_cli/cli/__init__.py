@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import shlex
+from typing import Annotated, Any
 
 import typer
 
 from sr_cli import __version__
 from sr_cli.cli import bench, compare, doctor, models, train, upscale
 from sr_cli.cli import eval as eval_command
+from sr_cli.cli.adapter import Group, command
+from sr_cli.errors import UsageError
+
+
+class Srup(Group):
+    """The program: says what was probably meant where a photo stands in a command's place."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the first word names. Raises UsageError where it names a photo."""
+        word = args[0]
+        if word not in self.commands and not word.startswith("-") and _looks_like_a_photo(word):
+            raise UsageError(f"{word!r} is not a command; to enlarge it: srup upscale {shlex.join(args)}")
+        return super().resolve_command(ctx, args)
+
+
+def _looks_like_a_photo(word: str) -> bool:
+    from pathlib import Path
+
+    from sr_cli import images
+
+    path = Path(word)
+    return path.exists() or path.suffix.lower() in images.READABLE_SUFFIXES
+
 
 app = typer.Typer(
     name="srup",
+    cls=Srup,
     help="Upscale photographs by 4 with SRGAN, ESRGAN and MESRGAN; train, evaluate and benchmark them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -34,10 +59,10 @@ def _common(
     pass
 
 
-app.command(name="upscale")(upscale.upscale)
-app.command(name="train")(train.train)
-app.command(name="eval")(eval_command.evaluate)
-app.command(name="bench")(bench.bench)
-app.command(name="compare")(compare.compare)
-app.command(name="doctor")(doctor.doctor)
+command(app, "upscale", examples=upscale.EXAMPLES)(upscale.upscale)
+command(app, "train")(train.train)
+command(app, "eval")(eval_command.evaluate)
+command(app, "bench")(bench.bench)
+command(app, "compare")(compare.compare)
+command(app, "doctor")(doctor.doctor)
 app.add_typer(models.app, name="models")

@@ -4,65 +4,34 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
-
-from sr_cli.cli import options as shared
-from sr_cli.cli.console import Console
-from sr_cli.errors import UsageError
+from sr_cli.bench.options import BenchOptions
+from sr_cli.cli.console import Console, Printing
+from sr_cli.options import Option
 
 if TYPE_CHECKING:
-    from sr_cli.benchmark import BenchEvent, BenchResult, Cell
+    from sr_cli.bench.job import BenchEvent, BenchResult, Cell
 
 
 def bench(
-    model: Annotated[
-        list[str] | None,
-        typer.Option("-m", "--model", help="Preset, name:stage or path. Repeatable. [the four of Table 1]"),
+    options: BenchOptions,
+    against: Annotated[
+        Literal["poster"] | None, Option("Show published times as well.", group="Output", default="none")
     ] = None,
-    device: shared.Device = "auto",
-    batch: Annotated[str | None, typer.Option("--batch", help="Batch sizes. [1,2 on a CPU, else 1,2,4,8,16]")] = None,
-    size: Annotated[int, typer.Option("--size", help="Side of the low-resolution input.")] = 128,
-    runs: Annotated[
-        int | None, typer.Option("--runs", help="Forward passes per cell. [100; on a CPU what fits --seconds]")
+    plot: Annotated[
+        Path | None, Option("Draw the times, as .svg or .png.", group="Output", metavar="FILE", default="none")
     ] = None,
-    seconds: Annotated[float, typer.Option("--seconds", help="Time for one cell on a CPU.")] = 10.0,
-    precision: Annotated[
-        list[str] | None, typer.Option("--precision", help="fp32, fp16, bf16. Repeatable. [what is fast here]")
-    ] = None,
-    backend: Annotated[
-        list[str] | None,
-        typer.Option("--backend", help="eager, compiled, graph, fused, openvino, onnxruntime. Repeatable. [installed]"),
-    ] = None,
-    photo: Annotated[
-        int | None, typer.Option("--photo", help="Side of a picture through the engine; 0: none. [256; 2048 on a GPU]")
-    ] = None,
-    against: Annotated[str | None, typer.Option("--against", help="poster: beside its Table 1.")] = None,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Write the times as a chart, .svg or .png.")] = None,
-    json: shared.Json = False,
-    quiet: shared.Quiet = False,
+    *,
+    printing: Printing,
 ) -> int:
     """Time the forward pass of each model, interleaved, in each precision and backend."""
-    from sr_cli import benchmark as job
     from sr_cli import charts
+    from sr_cli.bench.job import run
 
-    if against not in (None, "poster"):
-        raise UsageError(f"--against knows the poster only, not {against!r}")
     if plot is not None:
         charts.check_suffix(plot)
-    choices = job.BenchOptions(
-        models=tuple(dict.fromkeys(model or job.MODELS)),
-        device=device,
-        batches=_numbers(batch),
-        size=size,
-        runs=runs,
-        seconds=seconds,
-        precisions=_words(precision),
-        backends=_words(backend),
-        photo=photo,
-    )
-    console = Console(json_document=json, quiet=quiet)
+    console = Console(**vars(printing))
     with console.progress("starting") as bar:
 
         def report(event: BenchEvent) -> None:
@@ -71,8 +40,8 @@ def bench(
             else:
                 bar.update(event.done, event.total, event.text)
 
-        result = job.run(choices, report)
-    if json:
+        result = run(options, report)
+    if printing.json:
         console.document(_record(result, against is not None))
     else:
         _show(console, result)
@@ -84,21 +53,10 @@ def bench(
     return 0
 
 
-def _numbers(text: str | None) -> tuple[int, ...]:
-    parts = (text or "").split(",") if text else []
-    if not all(part.strip().isdecimal() for part in parts):
-        raise UsageError(f"--batch takes numbers with commas between them, as in 1,2,4, not {text!r}")
-    return tuple(dict.fromkeys(int(part) for part in parts))
-
-
-def _words(given: list[str] | None) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(word.strip() for text in given or [] for word in text.split(",")))
-
-
 def _record(result: BenchResult, poster: bool) -> dict[str, Any]:
     record = asdict(result)
     if poster:
-        from sr_cli.benchmark import POSTER_MS
+        from sr_cli.bench.job import POSTER_MS
 
         record["poster_ms"] = POSTER_MS
     return record
@@ -169,7 +127,7 @@ def _levels(cell: Cell | None) -> str:
 
 def _show_poster(console: Console, result: BenchResult) -> None:
     """The poster's times and ours in its own unit, the mean, both with their ratios to ESRGAN."""
-    from sr_cli.benchmark import POSTER_MS
+    from sr_cli.bench.job import POSTER_MS
 
     pairs = [("srgan", "srgan"), ("esrgan", "esrgan"), ("mesrgan", "mesrgan-poster"), ("", "mesrgan")]
     precision, backend = result.columns[0]

@@ -9,7 +9,10 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+from sr_cli.options import Option
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -32,21 +35,49 @@ class _Silent:
         pass
 
 
+Json = Annotated[bool, Option("Print one JSON document.", group="For scripts")]
+JsonLines = Annotated[bool, Option("Print one line of JSON for each event.", group="For scripts")]
+Quiet = Annotated[
+    bool, Option("Show no progress and no notes; errors remain.", names=("-q", "--quiet"), group="For scripts")
+]
+Verbose = Annotated[bool, Option("Show more notes.", names=("-v", "--verbose"), group="For scripts")]
+
+
+@dataclass(frozen=True)
+class Printing:
+    """How a command prints; each takes those of its options that it has a use for."""
+
+    json: Json = False
+    quiet: Quiet = False
+
+
+@dataclass(frozen=True)
+class EventPrinting:
+    """How a command prints that can also print events as they happen."""
+
+    json: Json = False
+    json_lines: JsonLines = False
+    quiet: Quiet = False
+
+
 class Console:
-    """Renders results and events for people, or as JSON when a script asked for it."""
+    """Renders results and events for people, or as JSON when a script asked for it.
+
+    Its arguments are the fields of `Printing`: `Console(**vars(printing))`.
+    """
 
     def __init__(
-        self, *, json_document: bool = False, json_lines: bool = False, quiet: bool = False, verbose: bool = False
+        self, *, json: bool = False, json_lines: bool = False, quiet: bool = False, verbose: bool = False
     ) -> None:
-        self.json_document = json_document
+        self.json = json
         self.json_lines = json_lines
-        self.quiet = quiet or json_document or json_lines
+        self.quiet = quiet or json or json_lines
         self.verbose = verbose
 
     @property
     def machine(self) -> bool:
         """Whether standard output is for a script."""
-        return self.json_document or self.json_lines
+        return self.json or self.json_lines
 
     def document(self, value: dict[str, Any]) -> None:
         """The single JSON document of `--json`. Numbers that are not finite become null."""

@@ -5,22 +5,21 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from sr_cli.cli import options as shared
-from sr_cli.cli.console import Console
+from sr_cli.cli.console import Console, Json
 from sr_cli.storage import format_bytes
 
 if TYPE_CHECKING:
     from sr_cli.doctor import Diagnosis
 
 
-def doctor(json: shared.Json = False) -> int:
+def doctor(json: Json = False) -> int:
     """Show versions, devices, backends, caches and weights, and test a small upscale.
 
     Downloads nothing. Ends with 0 if all is well, 4 if weights are damaged, 1 for anything else.
     """
     from sr_cli.doctor import examine
 
-    console = Console(json_document=json)
+    console = Console(json=json)
     diagnosis = examine()
     if json:
         console.document(_record(diagnosis))

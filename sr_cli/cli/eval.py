@@ -2,144 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from sr_cli.cli import options as shared
-from sr_cli.cli.console import Console
+from sr_cli.cli.console import Console, EventPrinting
 from sr_cli.errors import UsageError
+from sr_cli.evaluate.options import EvalOptions
+from sr_cli.options import Option
 
 if TYPE_CHECKING:
-    from sr_cli.evaluate import Evaluation, ModelScores
+    from sr_cli.evaluate.results import Evaluation, ModelScores
 
 
 def evaluate(
-    dataset: Annotated[
-        list[str] | None,
-        typer.Option("--dataset", help="Published set: set5, set14, bsd100, urban100, div2k-val. Repeatable."),
+    options: EvalOptions,
+    report: Annotated[
+        Path | None, Option("Write one self-contained HTML page.", group="Output", metavar="FILE", default="none")
     ] = None,
-    data: Annotated[
-        list[Path] | None,
-        typer.Option("--data", help="Folder of HR images, or with HR/ and LR/, or *_HR and *_LR files. Repeatable."),
+    csv: Annotated[
+        Path | None, Option("Write one row for each model and image.", group="Output", metavar="FILE", default="none")
     ] = None,
-    model: Annotated[
-        list[str] | None,
-        typer.Option("-m", "--model", help="Model, name:stage, path, bicubic or lanczos. Repeatable. [every bundled]"),
-    ] = None,
-    metrics: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--metrics",
-            help="psnr_y, ssim_y, psnr_rgb, ssim_rgb (psnr, ssim: both), rmse, niqe, nrqm, pi, features, lpips, dists.",
-        ),
-    ] = None,
-    protocol: Annotated[str | None, typer.Option("--protocol", help="standard or poster. [standard]")] = None,
-    fidelity: shared.Fidelity = None,
-    ensemble: shared.Ensemble = False,
-    device: shared.Device = "auto",
-    precision: shared.Precision = "auto",
-    input_jpeg: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input-jpeg", metavar="Q", help="Save each input as JPEG of this quality first. Repeatable: by turns."
-        ),
-    ] = None,
-    degrade: Annotated[
-        str, typer.Option("--degrade", help="none, or photo: inputs with random blur, noise and JPEG. [none]")
-    ] = "none",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of --degrade. [0]")] = 0,
-    against: Annotated[str | None, typer.Option("--against", help="poster: beside its Table 1.")] = None,
-    report: Annotated[Path | None, typer.Option("--report", help="Write one self-contained HTML page.")] = None,
-    save_images: Annotated[
-        Path | None, typer.Option("--save-images", help="Folder for the outputs: DATASET/MODEL/NAME.png.")
-    ] = None,
-    csv: Annotated[Path | None, typer.Option("--csv", help="Write one row for each model and image.")] = None,
-    niqe_parameters: Annotated[
-        Path | None, typer.Option("--niqe-parameters", help="NIQE's parameters, instead of the Hub's.")
-    ] = None,
-    nrqm_model: Annotated[Path | None, typer.Option("--nrqm-model", help="NRQM's model, instead of the Hub's.")] = None,
-    feature_weights: Annotated[
-        Path | None,
-        typer.Option("--feature-weights", help="SqueezeNet's weights for features, instead of torchvision's."),
-    ] = None,
-    self_check: Annotated[
-        bool, typer.Option("--self-check", help="Hold NIQE, NRQM and PI of this installation against official scores.")
-    ] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Do not go on with an interrupted run.")] = False,
-    offline: shared.Offline = False,
-    json: shared.Json = False,
-    json_lines: shared.JsonLines = False,
-    quiet: shared.Quiet = False,
+    *,
+    printing: EventPrinting,
 ) -> int:
     """Measure models on data sets: PSNR, SSIM, RMSE, NIQE, the perceptual index, feature distance, LPIPS and DISTS."""
-    from sr_cli import evaluate as job
+    from sr_cli.evaluate.job import EvalEvent, run
+    from sr_cli.evaluate.report import write_report
+    from sr_cli.evaluate.results import exit_code, image_dict
+    from sr_cli.evaluate.tables import write_csv
 
-    console = Console(json_document=json, json_lines=json_lines, quiet=quiet)
-    if self_check:
-        folder = data[0] if data else None
-        return _self_check(console, folder, niqe_parameters, nrqm_model, offline)
-    names = [name for given in metrics or [] for name in given.split(",")]
-    options = job.EvalOptions(
-        models=tuple(model or ()),
-        data=tuple(data or ()),
-        datasets=tuple(dataset or ()),
-        metrics=job.expand(names) or job.DEFAULT_METRICS,
-        protocol=protocol,
-        against=against,
-        fidelity=fidelity,
-        ensemble=ensemble,
-        device=device,
-        precision=precision,
-        save_images=save_images,
-        for_report=report is not None,
-        niqe_parameters=niqe_parameters,
-        nrqm_model=nrqm_model,
-        feature_weights=feature_weights,
-        input_jpeg=_qualities(input_jpeg or []),
-        degrade=degrade,
-        seed=seed,
-        offline=offline,
-        fresh=fresh,
-    )
+    console = Console(**vars(printing))
+    if options.self_check:
+        return _self_check(console, options)
+    options = replace(options, for_report=report is not None)
     for target in (report, csv):
         if target is not None and not target.absolute().parent.is_dir():
             raise UsageError(f"the folder {target.parent} for {target.name} does not exist; create it first")
     with console.progress("starting") as bar:
 
-        def tell(event: job.EvalEvent) -> None:
+        def tell(event: EvalEvent) -> None:
             if event.kind == "image":
                 bar.update(event.done, event.total or 0, f"{event.dataset} {event.text}")
                 for name, scores in event.scores.items():
-                    if scores.error and not json_lines:
+                    if scores.error and not console.json_lines:
                         console.error(scores.error)
                         break
-                    if json_lines:
-                        console.event(
-                            {"event": "image", "dataset": event.dataset, "model": name, **job.image_dict(scores)}
-                        )
+                    if console.json_lines:
+                        console.event({"event": "image", "dataset": event.dataset, "model": name, **image_dict(scores)})
             elif event.kind == "download":
                 bar.update(event.done, event.total or 0, f"downloading {event.text}")
             else:
                 console.note(event.text)
 
-        evaluation = job.run(options, tell)
+        evaluation = run(options, tell)
     if csv is not None:
-        job.write_csv(evaluation, csv)
+        write_csv(evaluation, csv)
     if report is not None:
-        job.write_report(evaluation, report)
+        write_report(evaluation, report)
         console.note(f"report: {report}")
     if console.machine:
-        (console.document if json else console.event)(evaluation.to_dict())
+        (console.document if console.json else console.event)(evaluation.to_dict())
     else:
         _show(console, evaluation)
-    return job.exit_code(evaluation)
+    return exit_code(evaluation)
 
 
 def _show(console: Console, evaluation: Evaluation) -> None:
-    from sr_cli.evaluate import METRICS, poster
+    from sr_cli.evaluate import poster
+    from sr_cli.evaluate.scores import METRICS
 
     def cells(values: Mapping[str, float | None], digits: int | None = None) -> list[str]:
         found = [(METRICS[name].digits if digits is None else digits, values.get(name)) for name in evaluation.shown]
@@ -171,23 +103,16 @@ def _costs(result: ModelScores) -> list[str]:
     return ["–" if seconds is None else f"{seconds:.3g}", "–" if count is None else f"{count:,}"]
 
 
-def _qualities(texts: Sequence[str]) -> tuple[int, ...]:
-    """Return the values of `--input-jpeg`. Raises UsageError for one that is no number."""
-    numbers = [number for text in texts for number in text.split(",")]
-    if wrong := [number for number in numbers if not number.strip().isdecimal()]:
-        raise UsageError(f"--input-jpeg takes qualities from 1 to 100, not {wrong[0]!r}")
-    return tuple(int(number) for number in numbers)
-
-
-def _self_check(
-    console: Console, folder: Path | None, niqe_parameters: Path | None, nrqm_model: Path | None, offline: bool
-) -> int:
+def _self_check(console: Console, options: EvalOptions) -> int:
     from sr_cli.evaluate import self_check
 
-    checks = self_check.run(folder, niqe_parameters, nrqm_model, offline=offline, note=console.note)
+    folder = options.data[0] if options.data else None
+    checks = self_check.run(
+        folder, options.niqe_parameters, options.nrqm_model, offline=options.offline, note=console.note
+    )
     if console.machine:
         results = [{**vars(check), "agrees": check.agrees} for check in checks]
-        (console.document if console.json_document else console.event)({"results": results})
+        (console.document if console.json else console.event)({"results": results})
     else:
         rows = [[c.image, c.metric, f"{c.official:.4f}", *_deviation(c.ours, c.official, c.agrees)] for c in checks]
         console.table(["image", "metric", "official", "here", "deviation", "agrees"], rows)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from sr_cli.cli import options as shared
-from sr_cli.cli.console import Console
+from sr_cli.cli.adapter import Group, command
+from sr_cli.cli.console import Console, Json, Quiet
 from sr_cli.errors import UsageError, WeightsError
+from sr_cli.options import Offline, Option
 
 if TYPE_CHECKING:
     from sr_cli.cli.console import Progress
@@ -17,19 +18,20 @@ if TYPE_CHECKING:
     from sr_cli.weights import Manifest, ModelEntry, Stage
 
 app = typer.Typer(
-    help="List, inspect, download, verify, add, convert, export and publish models.", no_args_is_help=True
+    cls=Group, help="List, inspect, download, verify, add, convert, export and publish models.", no_args_is_help=True
 )
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A model's name.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")]
+Overwrite = Annotated[bool, Option("Replace what exists.")]
+All = Annotated[bool, Option("All models.", names=("--all",))]
 
 
-@app.command(name="list")
-def list_(json: shared.Json = False) -> None:
+@command(app, "list")
+def list_(json: Json = False) -> None:
     """List the models that have a name."""
     from sr_cli import weights
 
-    console = Console(json_document=json)
+    console = Console(json=json)
     entries = list(weights.read_manifest().models.values())
     if json:
         console.document({"models": [_record(entry) for entry in entries]})
@@ -38,19 +40,19 @@ def list_(json: shared.Json = False) -> None:
     console.table(["model", "stages", "weights", "scale", "what it is"], rows)
 
 
-@app.command()
+@command(app, "info")
 def info(
     name: Annotated[
         str, typer.Argument(metavar="NAME|PATH", help="A model's name, name:stage, or a .safetensors file.")
     ],
-    offline: shared.Offline = False,
-    json: shared.Json = False,
+    offline: Offline = False,
+    json: Json = False,
 ) -> None:
     """Show what is known of a model, or of a file: network, licence, training, scores."""
     from sr_cli import weights
     from sr_cli.weights import loading, registry
 
-    console = Console(json_document=json)
+    console = Console(json=json)
     if loading.is_path(name):
         loaded = weights.load(name)
         entry = loaded.entry
@@ -72,19 +74,19 @@ def info(
         _tell(console, record)
 
 
-@app.command()
+@command(app, "download")
 def download(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Models, or name:stage.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="All models.")] = False,
-    offline: shared.Offline = False,
-    json: shared.Json = False,
-    quiet: shared.Quiet = False,
+    all_: All = False,
+    offline: Offline = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Download models ahead of use. What is on this machine already is verified."""
     from sr_cli import weights
     from sr_cli.weights import loading
 
-    console = Console(json_document=json, quiet=quiet)
+    console = Console(json=json, quiet=quiet)
     manifest = weights.read_manifest()
     if bool(names) == all_:
         raise UsageError("name the models to download, or pass --all")
@@ -101,16 +103,16 @@ def download(
         console.document({"files": files})
 
 
-@app.command()
+@command(app, "verify")
 def verify(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Models; all without one.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="All models; the default without names.")] = False,
-    json: shared.Json = False,
+    all_: All = False,
+    json: Json = False,
 ) -> int:
     """Check weights on this machine against their checksums and networks; downloads nothing."""
     from sr_cli.weights import registry
 
-    console = Console(json_document=json)
+    console = Console(json=json)
     if names and all_:
         raise UsageError("name models or pass --all, not both")
     results = list(registry.verify(names or []))
@@ -128,23 +130,27 @@ def verify(
     return WeightsError.exit_code if bad else 0
 
 
-@app.command()
+@command(app, "add")
 def add(
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", help="hf:USER/REPO[@REVISION]/FILE, a run folder, or a file.")
     ],
-    name: Annotated[str, typer.Option("--name", help="What -m will take.")],
-    stage: Annotated[str | None, typer.Option("--stage", help="pixel, photo or gan; one of a run's.")] = None,
-    licence: Annotated[str | None, typer.Option("--licence", help="The weights' licence, as SPDX says it.")] = None,
-    summary: Annotated[str | None, typer.Option("--summary", help="One line on what it is.")] = None,
+    name: Annotated[str, Option("The name that -m will take.", metavar="NAME")],
+    stage: Annotated[
+        Literal["pixel", "photo", "gan"] | None, Option("Its stage", default="pixel; of a run folder, each that it has")
+    ] = None,
+    licence: Annotated[
+        str | None, Option("The weights' licence as an SPDX identifier.", metavar="SPDX", default="unknown")
+    ] = None,
+    summary: Annotated[str | None, Option("One line on what it is.", default="none")] = None,
     overwrite: Overwrite = False,
-    json: shared.Json = False,
-    quiet: shared.Quiet = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Give weights a name of your own: from the Hub (pinned), a training run, or a file (copied)."""
     from sr_cli.weights import registry
 
-    console = Console(json_document=json, quiet=quiet)
+    console = Console(json=json, quiet=quiet)
     with console.progress(source) as bar:
         entry = registry.add(
             source,
@@ -161,12 +167,12 @@ def add(
         console.data(f"{entry.name}: {_stages(entry)}; use it with -m {entry.name}")
 
 
-@app.command()
-def remove(name: Name, json: shared.Json = False) -> None:
+@command(app, "remove")
+def remove(name: Name, json: Json = False) -> None:
     """Forget a model of your own and delete its files; of a built-in one, only what was downloaded."""
     from sr_cli.weights import registry
 
-    console = Console(json_document=json)
+    console = Console(json=json)
     paths = [str(path) for path in registry.remove(name)]
     if json:
         console.document({"name": name, "deleted": paths})
@@ -174,18 +180,18 @@ def remove(name: Name, json: shared.Json = False) -> None:
         console.data(f"deleted {path}")
 
 
-@app.command()
+@command(app, "convert")
 def convert(
     source: Annotated[Path, typer.Argument(metavar="IN.pth", help="A PyTorch checkpoint.")],
     target: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="The file to write.")],
     overwrite: Overwrite = False,
-    max_size: Annotated[int, typer.Option("--max-size", help="Largest file to open, in MB.", min=1)] = 2048,
-    json: shared.Json = False,
+    max_size: Annotated[int, Option("Largest file to open, in MB.", minimum=1)] = 2048,
+    json: Json = False,
 ) -> None:
     """Turn a PyTorch checkpoint into safetensors, without running anything that is in it."""
     from sr_cli.weights.convert import convert as job
 
-    console = Console(json_document=json)
+    console = Console(json=json)
     done = job(source, target, overwrite=overwrite, size_limit=max_size << 20)
     if json:
         console.document({**vars(done), "target": str(done.target)})
@@ -196,24 +202,24 @@ def convert(
             console.note(f"{what}: {', '.join(names)}")
 
 
-@app.command()
+@command(app, "export")
 def export(
     model: Annotated[
         str, typer.Argument(metavar="NAME|PATH", help="A model's name, name:stage, or a .safetensors file.")
     ],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")],
     format: Annotated[
-        str | None, typer.Option("--format", help="safetensors, basicsr or onnx; else the suffix decides.")
+        Literal["safetensors", "basicsr", "onnx"] | None, Option("Format of the file", default="by its suffix")
     ] = None,
     overwrite: Overwrite = False,
-    offline: shared.Offline = False,
-    json: shared.Json = False,
+    offline: Offline = False,
+    json: Json = False,
 ) -> None:
     """Write a model's weights for other programs: safetensors, BasicSR's layout, or ONNX."""
     from sr_cli import weights
     from sr_cli.weights.export import export as job
 
-    console = Console(json_document=json)
+    console = Console(json=json)
     with console.progress(model) as bar:
         loaded = weights.load(model, offline=offline, progress=_onto(bar))
     written = job(loaded, target, format, overwrite=overwrite)
@@ -223,18 +229,18 @@ def export(
         console.data(f"{target}: {written}")
 
 
-@app.command()
+@command(app, "publish")
 def publish(
     name: Name,
-    repo: Annotated[str, typer.Option("--repo", help="USER/REPO on the Hub; made if it is not there.")],
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
-    message: Annotated[str | None, typer.Option("--message", help="Message of the commit.")] = None,
-    json: shared.Json = False,
+    repo: Annotated[str, Option("Repository on the Hub; made if it does not exist.", metavar="USER/REPO")],
+    private: Annotated[bool, Option("Make a new repository private.")] = False,
+    message: Annotated[str | None, Option("Message of the commit.", default="names the weights")] = None,
+    json: Json = False,
 ) -> None:
     """Upload a model's weights, a model card and its manifest entry to the Hub."""
     from sr_cli.weights.publish import publish as job
 
-    console = Console(json_document=json)
+    console = Console(json=json)
     done = job(name, repo, private=private, message=message)
     if json:
         console.document(vars(done))

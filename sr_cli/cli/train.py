@@ -8,13 +8,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sr_cli.cli import options
-from sr_cli.cli.console import Console
+from sr_cli.cli.console import Console, JsonLines, Quiet
+from sr_cli.options import Option
+from sr_cli.training.options import TrainOptions
 
 if TYPE_CHECKING:
     from sr_cli.training.events import Event, Progress, Report, TrainResult
@@ -24,70 +25,29 @@ PLAIN_SECONDS = 10.0
 EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
 
 
+@dataclass(frozen=True)
+class TrainPrinting:
+    """How `srup train` prints."""
+
+    json_lines: JsonLines = False
+    quiet: Quiet = False
+
+
 def train(
-    data: Annotated[
-        list[Path] | None, typer.Option("--data", help="Folder of training images; may be repeated.")
-    ] = None,
-    dataset: Annotated[str | None, typer.Option(help="Published set, downloaded when needed. [div2k]")] = None,
-    stage: Annotated[str | None, typer.Option(help="pixel, gan or both. [both]")] = None,
-    model: Annotated[str | None, typer.Option("-m", "--model", help="Preset to train. [mesrgan]")] = None,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="The run's folder. [runs/MODEL]")] = None,
-    init: Annotated[Path | None, typer.Option(help="Weights or checkpoint to start from.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
-    steps: Annotated[int | None, typer.Option(min=1, help="Total steps of each stage.")] = None,
-    max_minutes: Annotated[float | None, typer.Option(min=0, help="Save and stop after this time.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Patches per step, over all processes. [16]")] = None,
-    patch: Annotated[int | None, typer.Option(min=16, help="Side of a patch in output pixels. [128]")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    degrade: Annotated[str | None, typer.Option(help="none, or photo: blur, noise and JPEG as well.")] = None,
-    val: Annotated[Path | None, typer.Option(help="Validation images; some are held out otherwise.")] = None,
-    recipe: Annotated[str, typer.Option(help="Settings to start from: ours, or poster.")] = "ours",
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings over the recipe.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights and patches. [0]")] = None,
-    device: options.Device = "auto",
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, fp16 or bf16.")] = None,
-    feature_net: Annotated[str | None, typer.Option(help="vgg19, squeezenet1_1 or none. [vgg19]")] = None,
-    feature_weights: Annotated[Path | None, typer.Option(help="File of its weights; no download.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads to compute with on CPU.")] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that prepare patches.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Download gigabytes without asking.")] = False,
-    offline: options.Offline = False,
-    json_lines: options.JsonLines = False,
-    quiet: options.Quiet = False,
+    options: TrainOptions,
+    yes: Annotated[
+        bool, Option("Download gigabytes without asking.", names=("-y", "--yes"), group="For scripts")
+    ] = False,
+    *,
+    printing: TrainPrinting,
 ) -> int:
     """Train a generator: pixel stage, GAN stage, or both."""
-    from sr_cli.training.job import TrainOptions, run_training
+    from sr_cli.training.job import run_training
 
     # Of torchrun's processes, the first one speaks.
     first = os.environ.get("RANK", "0") == "0"
-    console = Console(json_lines=json_lines and first, quiet=quiet or not first)
-    asked = TrainOptions(
-        model=model,
-        stage=stage,
-        out=out,
-        data=tuple(data or ()),
-        dataset=dataset,
-        val=val,
-        init=init,
-        resume=resume,
-        recipe=recipe,
-        config=config,
-        steps=steps,
-        max_minutes=max_minutes,
-        batch=batch,
-        patch=patch,
-        lr=lr,
-        degrade=degrade,
-        seed=seed,
-        precision=precision,
-        feature_net=feature_net,
-        feature_weights=feature_weights,
-        device=device,
-        threads=threads,
-        workers=workers,
-        offline=offline,
-        confirm=_confirm(yes),
-    )
+    console = Console(json_lines=printing.json_lines and first, quiet=printing.quiet or not first)
+    asked = replace(options, confirm=_confirm(yes))
     with _view(console) as report:
         result = run_training(asked, report)
     return _finish(console, result)

@@ -3,110 +3,74 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sr_cli.cli import options as shared
-from sr_cli.cli.console import Console
+from sr_cli.cli.console import Console, EventPrinting, Verbose
 from sr_cli.errors import UsageError
+from sr_cli.options import Option
 from sr_cli.storage import format_bytes
+from sr_cli.upscale.options import UpscaleOptions
 
 if TYPE_CHECKING:
-    from sr_cli.upscale import Estimate, FileEstimate, ImageResult, UpscaleEvent
+    from sr_cli.upscale.estimate import Estimate, FileEstimate
+    from sr_cli.upscale.events import ImageResult, UpscaleEvent
+
+
+EXAMPLES = {
+    "srup upscale photo.jpg": "writes photo_mesrgan_x4.jpg next to it",
+    "srup upscale holiday/ -r -o large/": "a folder with all that is in it",
+    "srup upscale photo.jpg --width 3000 -o big.png": "to a width, as PNG",
+}
+
+
+@dataclass(frozen=True)
+class UpscalePrinting(EventPrinting):
+    """How `srup upscale` prints."""
+
+    verbose: Verbose = False
 
 
 def upscale(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Photographs, folders, patterns; - is standard input.")
+        list[str], typer.Argument(metavar="PHOTO...", help="Photos, folders, patterns; - is standard input.")
     ],
+    *,
     output: Annotated[
-        str | None, typer.Option("-o", "--output", help="Output file, or folder (made if need be); - is stdout.")
-    ] = None,
-    model: Annotated[
-        str,
-        typer.Option(
-            "-m",
-            "--model",
-            help="Model name, name:stage, path to .safetensors, bicubic or lanczos.",
-            autocompletion=shared.complete_model,
-        ),
-    ] = "mesrgan",
-    scale: Annotated[float | None, typer.Option("--scale", metavar="1..16", help="Factor. [4]")] = None,
-    width: Annotated[int | None, typer.Option("--width", help="Columns of the result, instead of a factor.")] = None,
-    height: Annotated[int | None, typer.Option("--height", help="Rows of the result, instead of a factor.")] = None,
-    max_side: Annotated[int | None, typer.Option("--max-side", help="Reduce results with a longer side.")] = None,
-    name: Annotated[
         str | None,
-        typer.Option("--name", help="Output names, of {stem} {name} {parent} {model} {size} {scale} {ext}."),
+        Option(
+            "The result, or the folder for results (made when needed); - is standard output.",
+            names=("-o", "--output"),
+            group="Output",
+            metavar="PATH",
+            default="beside the photo",
+        ),
     ] = None,
-    recursive: Annotated[bool, typer.Option("-r", "--recursive", help="Look into folders inside folders.")] = False,
-    device: shared.Device = "auto",
-    precision: shared.Precision = "auto",
-    tile: shared.Tile = "auto",
-    overlap: shared.Overlap = "auto",
-    format: Annotated[
-        str | None, typer.Option("--format", help="Output format where no suffix tells: png, jpg, webp or tiff.")
-    ] = None,
-    quality: Annotated[int | None, typer.Option("--quality", help="1 to 100: JPEG (95) and WebP (90).")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
-    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Keep outputs that exist.")] = False,
-    strip: Annotated[bool, typer.Option("--strip", help="Write no metadata but the colour profile.")] = False,
-    fidelity: shared.Fidelity = None,
-    ensemble: shared.Ensemble = False,
-    offline: shared.Offline = False,
-    max_pixels: Annotated[int | None, typer.Option("--max-pixels", help="Refuse larger inputs.")] = None,
-    max_output_pixels: Annotated[int | None, typer.Option("--max-output-pixels", help="Refuse larger results.")] = None,
-    max_frames: Annotated[int | None, typer.Option("--max-frames", help="Refuse longer animations.")] = None,
-    max_metadata_bytes: Annotated[
-        int | None, typer.Option("--max-metadata-bytes", help="Refuse files with more metadata.")
-    ] = None,
-    max_input: Annotated[
-        int | None, typer.Option("--max-input", help="Refuse more bytes from standard input or a pipe. [512 MiB]")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show sizes, memory, disk, time; do nothing.")] = False,
-    json: shared.Json = False,
-    json_lines: shared.JsonLines = False,
-    quiet: shared.Quiet = False,
-    verbose: shared.Verbose = False,
+    options: UpscaleOptions,
+    dry_run: Annotated[
+        bool, Option("Only say what would be written, and the time, memory and disk it takes.", group="Output")
+    ] = False,
+    printing: UpscalePrinting,
 ) -> int:
-    """Enlarge photographs, by 4 unless told otherwise.
+    """Enlarge photos, by 4 unless told otherwise.
 
-    Without -o each result lies beside its input, as {stem}_{model}_x4. A batch that was interrupted goes on where
-    it stopped when the same command is given again.
+    Without -o each result is written next to its photo, as {stem}_{model}_x4. If a batch is interrupted, the same
+    command resumes it.
     """
-    from sr_cli import upscale as job
+    from sr_cli.upscale.batch import run
+    from sr_cli.upscale.estimate import estimate
+    from sr_cli.upscale.events import exit_code
 
-    if output == "-" and (json or json_lines):
+    if output == "-" and (printing.json or printing.json_lines):
         raise UsageError("--json and -o - both write to standard output; give one of them")
     if output == "-" and sys.stdout.isatty():
-        raise UsageError("-o - would write a picture to the terminal; redirect it: > FILE")
-    console = Console(json_document=json, json_lines=json_lines, quiet=quiet, verbose=verbose)
-    choices = job.UpscaleOptions(
-        model=model,
-        scale=scale,
-        width=width,
-        height=height,
-        max_side=max_side,
-        name=name,
-        recursive=recursive,
-        device=device,
-        precision=precision,
-        tile=shared.tile(tile),
-        overlap=shared.overlap(overlap),
-        format=format,
-        quality=quality,
-        overwrite=overwrite,
-        skip_existing=skip_existing,
-        strip=strip,
-        fidelity=fidelity,
-        ensemble=ensemble,
-        offline=offline,
-        limits=job.limits(max_pixels, max_output_pixels, max_frames, max_metadata_bytes, max_input),
-    )
+        raise UsageError("-o - would write a photo to the terminal; redirect it: > FILE")
+    console = Console(**vars(printing))
     if dry_run:
-        return _show(console, job.estimate(inputs, output, choices, stdin=sys.stdin.buffer))
+        return _show(console, estimate(inputs, output, options, stdin=sys.stdin.buffer))
     with console.progress("starting") as bar:
 
         def report(event: UpscaleEvent) -> None:
@@ -118,21 +82,21 @@ def upscale(
                 return
             name = event.input.name if event.kind == "started" else None
             bar.update(event.batch * event.count, event.count, name)
-            if json_lines:
+            if printing.json_lines:
                 console.event(_event(event))
             elif event.result is not None:
                 _tell(console, event.result)
 
-        results = job.run(inputs, output, choices, report, stdin=sys.stdin.buffer, stdout=sys.stdout.buffer)
-    if json:
+        results = run(inputs, output, options, report, stdin=sys.stdin.buffer, stdout=sys.stdout.buffer)
+    if printing.json:
         console.document({"results": [_record(result) for result in results]})
     _summarise(console, results)
-    return job.exit_code(results)
+    return exit_code(results)
 
 
 def _show(console: Console, estimate: Estimate) -> int:
     """The dry run, as a table or as JSON; its exit code is the one that the run would have."""
-    from sr_cli import upscale as job
+    from sr_cli.upscale.events import exit_code
 
     total = {
         "files": len(estimate.planned),
@@ -142,7 +106,7 @@ def _show(console: Console, estimate: Estimate) -> int:
         "seconds": round(estimate.seconds, 1),
     }
     records = [_planned(file) for file in estimate.files]
-    if console.json_document:
+    if console.json:
         console.document({"dry_run": True, "results": records, "total": total})
     elif console.json_lines:
         for record in records:
@@ -158,7 +122,7 @@ def _show(console: Console, estimate: Estimate) -> int:
         skipped = sum(file.status == "skipped" for file in estimate.files)
         done = f", {skipped} are there already" if skipped else ""
         console.note(f"{count} files would take about {time} and {format_bytes(estimate.disk_bytes)}{free}{done}")
-    return job.exit_code(estimate.files)
+    return exit_code(estimate.files)
 
 
 def _planned(file: FileEstimate) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from PIL import Image
 from sr_cli import __version__, images, inference, storage, weights
 from sr_cli.compare import page, sheet, spots
 from sr_cli.compare.display import for_display
+from sr_cli.compare.options import CompareOptions
 from sr_cli.compare.spots import Spot
 from sr_cli.errors import OutputError, UsageError, WeightsError
 from sr_cli.weights.loading import is_path
@@ -28,45 +29,6 @@ Pixels = NDArray[np.uint8]
 _IN_MEMORY = 2**30
 _PAGE_OVERHEAD = 2**17
 """Bytes of the page that are no pictures: the template and the figures."""
-
-
-@dataclass(frozen=True)
-class CompareOptions:
-    """What to compare, and how to show it.
-
-    Raises UsageError for values that make no sense.
-    """
-
-    models: tuple[str, ...] = ()
-    """As `-m` takes them; empty: every bundled model."""
-    fidelities: tuple[float, ...] = ()
-    """Each network at each of these between its GAN stage (0) and that stage's parent (1); empty: as it is."""
-    ensemble: bool = False
-    """Average the results of the eight flips and rotations."""
-    crop: tuple[int, int, int, int] | None = None
-    """Left, top, width and height of the part of the photograph to compare; None: all of it."""
-    spots: int = 6
-    """Places shown at full size where the models differ most."""
-    max_bytes: int = 10_000_000
-    """Largest size of the page."""
-    overwrite: bool = False
-    """Replace outputs that exist."""
-    device: str = "auto"
-    """As `inference.Upscaler` takes it."""
-    precision: str = "auto"
-    """As `inference.Upscaler` takes it."""
-    tile: int | Literal["auto"] = "auto"
-    """As `inference.Upscaler` takes it."""
-    overlap: int | Literal["auto", "full"] = "auto"
-    """As `inference.Upscaler` takes it."""
-    offline: bool = False
-    """Never touch the network."""
-
-    def __post_init__(self) -> None:
-        if self.spots < 0:
-            raise UsageError(f"--spots must not be negative, not {self.spots}")
-        if self.max_bytes < 10**6:
-            raise UsageError("a page needs at least 1 megabyte (--max-mb 1)")
 
 
 @dataclass(frozen=True)

@@ -1,93 +1,154 @@
-"""What an evaluation is asked to do."""
+"""What an evaluation is asked to do. Imports nothing heavy: `--help` reads it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
-from sr_cli import datasets
 from sr_cli.errors import UsageError
-from sr_cli.evaluate.learned import MetricFiles
-from sr_cli.evaluate.low_resolution import LowResolution
-from sr_cli.evaluate.scores import DEFAULT_METRICS, GROUPS, METRICS, PROTOCOLS, Protocol
+from sr_cli.options import Device, Ensemble, Fidelity, Offline, Option, Precision, validate
+
+if TYPE_CHECKING:
+    from sr_cli.evaluate.learned import MetricFiles
+    from sr_cli.evaluate.low_resolution import LowResolution
+    from sr_cli.evaluate.scores import Protocol
+
+DatasetName = Literal["set5", "set14", "bsd100", "urban100", "div2k-val", "div2k-train"]
+"""The sets of `datasets.NAMED`."""
+MetricName = Literal[
+    "psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb", "rmse", "niqe", "nrqm", "pi", "features", "lpips", "dists"
+]
+"""The metrics of `scores.METRICS`."""
+METRIC_GROUPS = {"psnr": ("psnr_y", "psnr_rgb"), "ssim": ("ssim_y", "ssim_rgb")}
+"""Names that stand for several metrics."""
+DEFAULT_METRICS: tuple[MetricName, ...] = ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb", "rmse", "niqe", "pi")
 
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """What to measure, and how. Raises UsageError for what contradicts itself."""
+    """What to measure, and how; also the options of `srup eval`. Raises UsageError for what contradicts itself."""
 
-    models: tuple[str, ...] = ()
-    """Names, paths, `bicubic`, `lanczos`; empty: every bundled model."""
-    data: tuple[Path, ...] = ()
-    """Folders of images."""
-    datasets: tuple[str, ...] = ()
-    """Published sets by name."""
-    metrics: tuple[str, ...] = DEFAULT_METRICS
-    """What to compute; see `METRICS`."""
-    protocol: str | None = None
-    """`standard` or `poster`; None: `poster` if compared with it, else `standard`."""
-    against: str | None = None
-    """`poster`: put the poster's Table 1 beside the results."""
-    fidelity: float | None = None
-    """0 to 1: weights between a model's GAN and pixel stages; None: the stage's own."""
-    ensemble: bool = False
-    """Average the results of the eight flips and rotations."""
-    device: str = "auto"
-    """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
-    precision: str = "auto"
-    """`auto`, `fp32`, `fp16` or `bf16`."""
-    save_images: Path | None = None
-    """Folder for the outputs, as PNG: DATASET/MODEL/NAME.png."""
+    datasets: Annotated[
+        tuple[DatasetName, ...],
+        Option(
+            "Published set, downloaded when first used; repeatable.", names=("--dataset",), group="Data", metavar="NAME"
+        ),
+    ] = ()
+    data: Annotated[
+        tuple[Path, ...],
+        Option(
+            "Folder of HR images, or with HR/ and LR/ in it, or with pairs *_HR and *_LR; repeatable.",
+            group="Data",
+            metavar="FOLDER",
+        ),
+    ] = ()
+    input_jpeg: Annotated[
+        tuple[int, ...],
+        Option(
+            "Save each input as JPEG of this quality first; several, joined by commas, take turns.",
+            group="Data",
+            metavar="Q",
+            default="none",
+            minimum=1,
+            maximum=100,
+        ),
+    ] = ()
+    degrade: Annotated[
+        Literal["none", "photo"],
+        Option("Damage to the inputs; photo draws blur, noise and JPEG at random.", group="Data"),
+    ] = "none"
+    seed: Annotated[int, Option("Seed of --degrade.", group="Data", minimum=0)] = 0
+    models: Annotated[
+        tuple[str, ...],
+        Option(
+            "A model's name, name:stage, a .safetensors file, bicubic or lanczos; repeatable.",
+            names=("-m", "--model"),
+            group="Measure",
+            metavar="MODEL",
+            default="every bundled model",
+            completion="model",
+        ),
+    ] = ()
+    metrics: Annotated[
+        tuple[MetricName | Literal["psnr", "ssim"], ...],
+        Option(
+            "What to measure; repeatable, or several joined by commas.",
+            group="Measure",
+            metavar="NAME",
+        ),
+    ] = DEFAULT_METRICS
+    protocol: Annotated[
+        Literal["standard", "poster"] | None,
+        Option("Convention of measurement.", group="Measure", default="standard"),
+    ] = None
+    against: Annotated[
+        Literal["poster"] | None,
+        Option("Show published results as well, measured by their convention.", group="Measure", default="none"),
+    ] = None
+    fidelity: Fidelity = None
+    ensemble: Ensemble = False
+    niqe_parameters: Annotated[
+        Path | None, Option("NIQE's parameters.", group="Measure", default="downloaded when first used")
+    ] = None
+    nrqm_model: Annotated[
+        Path | None, Option("NRQM's model.", group="Measure", default="downloaded when first used")
+    ] = None
+    feature_weights: Annotated[
+        Path | None,
+        Option(
+            "SqueezeNet's weights, for features.", group="Measure", metavar="FILE", default="downloaded when first used"
+        ),
+    ] = None
+    fresh: Annotated[bool, Option("Start over instead of resuming an interrupted run.", group="Measure")] = False
+    self_check: Annotated[
+        bool,
+        Option(
+            "Compare NIQE, NRQM and PI of this installation with official scores, and do nothing else.",
+            group="Measure",
+        ),
+    ] = False
+    save_images: Annotated[
+        Path | None,
+        Option(
+            "Folder for the enlarged images, DATASET/MODEL/NAME.png.", group="Output", metavar="FOLDER", default="none"
+        ),
+    ] = None
+    device: Device = "auto"
+    precision: Precision = "auto"
+    offline: Offline = False
     for_report: bool = False
     """Also time each model, and keep a crop of each image."""
-    niqe_parameters: Path | None = None
-    """NIQE's parameters; None: from the environment, the cache or the Hub."""
-    nrqm_model: Path | None = None
-    """NRQM's model; None: from the environment, the cache or the Hub."""
-    offline: bool = False
-    """Never touch the network."""
-    feature_weights: Path | None = None
-    """SqueezeNet's weights for `features`; None: from the environment or torchvision's download."""
-    input_jpeg: tuple[int, ...] = ()
-    """Qualities at which the networks' inputs are saved as JPEG, by turns."""
-    degrade: str = "none"
-    """`photo`: inputs are degraded at random as photos are."""
-    seed: int = 0
-    """Of `degrade`."""
-    fresh: bool = False
-    """Forget the results of an interrupted run."""
 
     def __post_init__(self) -> None:
-        if not self.data and not self.datasets:
-            raise UsageError(f"say what to measure on: --dataset NAME ({', '.join(datasets.NAMED)}) or --data FOLDER")
-        if unknown := [name for name in self.metrics if name not in METRICS]:
-            raise UsageError(f"unknown metric {unknown[0]!r}; known: {', '.join((*METRICS, *GROUPS))}")
-        if unknown := [name for name in self.datasets if name not in datasets.NAMED]:
-            raise UsageError(f"unknown data set {unknown[0]!r}; known: {', '.join(datasets.NAMED)}")
-        if self.protocol not in (None, *PROTOCOLS):
-            raise UsageError(f"unknown protocol {self.protocol!r}; use {' or '.join(PROTOCOLS)}")
-        if self.against not in (None, "poster"):
-            raise UsageError(f"--against knows only the poster, not {self.against!r}")
+        if not (self.data or self.datasets or self.self_check):
+            known = ", ".join(get_args(DatasetName))
+            raise UsageError(f"say what to measure on: --dataset NAME ({known}) or --data FOLDER")
+        validate(self)
         if self.against and self.protocol == "standard":
             raise UsageError("the poster measured by other conventions: use --against poster with --protocol poster")
-        if wrong := [quality for quality in self.input_jpeg if not 1 <= quality <= 100]:
-            raise UsageError(f"--input-jpeg takes qualities from 1 to 100, not {wrong[0]}")
-        if self.degrade not in ("none", "photo"):
-            raise UsageError(f"--degrade knows none and photo, not {self.degrade!r}")
-        if self.low_resolution.changed and self.convention.name == "poster":
+        names = [name for given in self.metrics for name in METRIC_GROUPS.get(given, (given,))]
+        object.__setattr__(self, "metrics", tuple(dict.fromkeys(names)))
+        if (self.input_jpeg or self.degrade != "none") and (self.protocol or self.against) == "poster":
             raise UsageError("--input-jpeg and --degrade change the input that the poster protocol prescribes")
 
     @property
     def files(self) -> MetricFiles:
         """What the learned metrics are read from."""
+        from sr_cli.evaluate.learned import MetricFiles
+
         return MetricFiles(self.niqe_parameters, self.nrqm_model, self.feature_weights)
 
     @property
     def low_resolution(self) -> LowResolution:
         """What is done to the networks' inputs."""
+        from sr_cli.evaluate.low_resolution import LowResolution
+
         return LowResolution(self.degrade, self.input_jpeg, self.seed)
 
     @property
     def convention(self) -> Protocol:
         """The protocol that these options ask for."""
+        from sr_cli.evaluate.scores import PROTOCOLS
+
         return PROTOCOLS[self.protocol or self.against or "standard"]

@@ -46,15 +46,6 @@ METRICS: Mapping[str, Metric] = {
 }
 """All metrics by the name that `--metrics` and the JSON use."""
 
-DEFAULT_METRICS = ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb", "rmse", "niqe", "pi")
-GROUPS = {"psnr": ("psnr_y", "psnr_rgb"), "ssim": ("ssim_y", "ssim_rgb")}
-"""Names that `--metrics` takes for several metrics."""
-
-
-def expand(names: Sequence[str]) -> tuple[str, ...]:
-    """Return metrics by name, each once, with `GROUPS` spelled out."""
-    return tuple(dict.fromkeys(metric for name in names for metric in GROUPS.get(name, (name,))))
-
 
 @dataclass(frozen=True)
 class Protocol:

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,63 +25,12 @@ from sr_cli.metrics.features import FeatureLoss, feature_net
 from sr_cli.training import checkpoint, core, data, parallel, sources, stages, validation
 from sr_cli.training.config import RECIPES, TrainConfig, override, read_toml
 from sr_cli.training.events import Notice, Report, StageResult, TrainResult
+from sr_cli.training.options import TrainOptions
 from sr_cli.training.run import Run
 
 STAGES = {"pixel": ["pixel"], "gan": ["gan"], "both": ["pixel", "gan"]}
 SMALLEST_CROP = 64
 """Validation images of fewer pixels a side are left out."""
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """What `srup train` was asked for; None leaves a setting to the configuration."""
-
-    model: str | None = None
-    """Preset to train."""
-    stage: str | None = None
-    """`pixel`, `gan` or `both`; None for what the resumed run was asked for, else `both`."""
-    out: Path | None = None
-    """The run's folder; `runs/MODEL` when not given."""
-    data: tuple[Path, ...] = ()
-    """Folders of training images."""
-    dataset: str | None = None
-    """Named set to train on where there is no `data`; `div2k` when not given."""
-    val: Path | None = None
-    """Folder of validation images; without it some training images are held out."""
-    init: Path | None = None
-    """Generator weights, or a checkpoint, to start from."""
-    resume: bool = False
-    """Continue the run in `out`."""
-    recipe: str = "ours"
-    """Name of the configuration that the others override: `ours` or `poster`."""
-    config: Path | None = None
-    """TOML file over the recipe, or over the run's own configuration when resuming."""
-    steps: int | None = None
-    """Total steps of each stage."""
-    max_minutes: float | None = None
-    """Stops after this time, saved and ready to resume."""
-    batch: int | None = None
-    patch: int | None = None
-    lr: float | None = None
-    """Peak learning rate of the generator; the discriminator's keeps its ratio to it."""
-    degrade: str | None = None
-    """`none` or `photo`."""
-    seed: int | None = None
-    precision: str | None = None
-    feature_net: str | None = None
-    feature_weights: Path | None = None
-    """File with the feature network's weights, instead of a download."""
-    device: str = "auto"
-    threads: int | None = None
-    """Threads that torch computes with on CPU."""
-    workers: int | None = None
-    """Processes that draw patches."""
-    cache: Path | None = None
-    """Where decoded images are kept."""
-    offline: bool = False
-    """Never touch the network."""
-    confirm: sources.Confirm | None = None
-    """Asked before large downloads; None stands for no."""
 
 
 def resolve_folder(options: TrainOptions) -> Path:

@@ -1,104 +1,133 @@
-"""What to do with each photograph, and the sizes that follow from it."""
+"""What to do with each photo, and the sizes that follow from it. Imports nothing heavy: `--help` reads it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
-from sr_cli import images
 from sr_cli.errors import UsageError
+from sr_cli.options import Device, Ensemble, Fidelity, Offline, Option, Overlap, Precision, Tile, validate
+
+if TYPE_CHECKING:
+    from sr_cli import images
 
 LARGEST_SCALE = 16
 """Two passes of a x4 model; beyond that a network only enlarges its own inventions."""
 
 
-def limits(
-    max_pixels: int | None,
-    max_output_pixels: int | None,
-    max_frames: int | None,
-    max_metadata_bytes: int | None,
-    max_input: int | None = None,
-) -> images.Limits:
-    """The limits with those changed that are given. Raises UsageError for a limit below 1."""
-    wishes = {
-        "max_pixels": max_pixels,
-        "max_output_pixels": max_output_pixels,
-        "max_frames": max_frames,
-        "max_metadata_bytes": max_metadata_bytes,
-        "max_input": max_input,
-    }
-    given = {name: value for name, value in wishes.items() if value is not None}
-    for name, value in given.items():
-        if value < 1:
-            raise UsageError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
-    if "max_input" in given:
-        given["max_input_bytes"] = given.pop("max_input")
-    return images.Limits(**given)
-
-
 @dataclass(frozen=True)
 class UpscaleOptions:
-    """What to do with each photograph.
+    """What to do with each photo; also the options of `srup upscale`.
 
-    Raises UsageError where two options contradict each other or one makes no sense.
+    Raises UsageError where two options contradict each other or a value is out of range.
     """
 
-    model: str = "mesrgan"
-    """Model name, `name:stage`, a path to weights, `bicubic` or `lanczos`."""
-    scale: float | None = None
-    """Factor from 1 to 16; None: 4, or what `width` and `height` ask for."""
-    width: int | None = None
-    """Columns of the result; its height follows. With `height`: the largest that fits into both."""
-    height: int | None = None
-    """Rows of the result; its width follows."""
-    max_side: int | None = None
-    """Longest side that the result may have; a larger one is reduced to it."""
-    name: str | None = None
-    """Template of output names; None: `{stem}_{model}_{size}{ext}`."""
-    recursive: bool = False
-    """Look into the folders inside folders as well."""
-    device: str = "auto"
-    """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
-    precision: str = "auto"
-    """`auto`, `fp32`, `fp16` or `bf16`."""
-    tile: int | Literal["auto"] = "auto"
-    """Side of a tile's core in input pixels; 0: the whole picture in one pass."""
-    overlap: int | Literal["auto", "full"] = "auto"
-    """Input pixels that a tile sees beyond its core."""
-    format: str | None = None
-    """Output format; None: by the output's suffix."""
-    quality: int | None = None
-    """1 to 100 for JPEG and WebP; None: 95 and 90."""
-    overwrite: bool = False
-    """Replace an output that exists."""
-    skip_existing: bool = False
-    """Leave an output that exists as it is, and count the input as done."""
-    strip: bool = False
-    """Write no metadata but the colour profile."""
-    fidelity: float | None = None
-    """0 (the GAN stage) to 1 (the stage it was fine-tuned from); None: the model as it is."""
-    ensemble: bool = False
-    """Average the results of the eight flips and rotations."""
-    offline: bool = False
-    """Never touch the network."""
-    limits: images.Limits = field(default_factory=images.Limits)
-    """What a file may ask for before it is refused."""
+    format: Annotated[
+        str | None,
+        Option(
+            "Format where -o names no file with a suffix: png, jpg, webp, tiff or gif.",
+            group="Output",
+            metavar="FORMAT",
+            default="the photo's own, else png",
+        ),
+    ] = None
+    quality: Annotated[
+        int | None,
+        Option("Quality of JPEG and WebP, 1 to 100.", group="Output", default="95, WebP 90", minimum=1, maximum=100),
+    ] = None
+    name: Annotated[
+        str | None,
+        Option(
+            "Names of the results, from {stem} {name} {parent} {model} {size} {scale} {ext}.",
+            group="Output",
+            metavar="TEMPLATE",
+            default="{stem}_{model}_{size}{ext}",
+        ),
+    ] = None
+    recursive: Annotated[
+        bool, Option("Also enlarge photos in folders inside folders.", names=("-r", "--recursive"), group="Output")
+    ] = False
+    overwrite: Annotated[bool, Option("Replace results that exist.", group="Output")] = False
+    skip_existing: Annotated[bool, Option("Keep results that exist and count them as done.", group="Output")] = False
+    strip: Annotated[bool, Option("Drop all metadata but the colour profile.", group="Output")] = False
+    scale: Annotated[
+        float | None,
+        Option(
+            "How many times larger, from 1 to 16.",
+            group="Size",
+            default="4",
+            minimum=1,
+            maximum=LARGEST_SCALE,
+        ),
+    ] = None
+    width: Annotated[
+        int | None,
+        Option(
+            "Width of the result in pixels, instead of --scale; with --height, the largest that fits into both.",
+            group="Size",
+            default="from --scale",
+            minimum=1,
+        ),
+    ] = None
+    height: Annotated[
+        int | None,
+        Option("Height of the result in pixels, instead of --scale.", group="Size", default="from --scale", minimum=1),
+    ] = None
+    max_side: Annotated[
+        int | None,
+        Option("Shrink a result whose longer side has more pixels.", group="Size", default="no limit", minimum=1),
+    ] = None
+    model: Annotated[
+        str,
+        Option(
+            "A model's name (srup models list), name:stage, a .safetensors file, bicubic or lanczos.",
+            names=("-m", "--model"),
+            group="Look",
+            metavar="MODEL",
+            completion="model",
+        ),
+    ] = "mesrgan"
+    fidelity: Fidelity = None
+    ensemble: Ensemble = False
+    device: Device = "auto"
+    precision: Precision = "auto"
+    tile: Tile = "auto"
+    overlap: Overlap = "auto"
+    max_pixels: Annotated[
+        int, Option("Refuse photos with more pixels.", group="Limits", default="250 million", minimum=1)
+    ] = 250_000_000
+    max_output_pixels: Annotated[
+        int, Option("Refuse results with more pixels.", group="Limits", default="4000 million", minimum=1)
+    ] = 4_000_000_000
+    max_frames: Annotated[int, Option("Refuse animations with more frames.", group="Limits", minimum=1)] = 2_000
+    max_metadata_bytes: Annotated[
+        int, Option("Refuse photos with more bytes of metadata.", group="Limits", default="64 MiB", minimum=1)
+    ] = 64 * 2**20
+    max_input: Annotated[
+        int,
+        Option("Refuse more bytes from standard input or a pipe.", group="Limits", default="512 MiB", minimum=1),
+    ] = 512 * 2**20
+    offline: Offline = False
 
     def __post_init__(self) -> None:
+        validate(self)
         if self.overwrite and self.skip_existing:
             raise UsageError("--overwrite and --skip-existing contradict each other; give one of them")
-        if self.quality is not None and not 1 <= self.quality <= 100:
-            raise UsageError(f"--quality must be between 1 and 100, not {self.quality}")
         if self.scale is not None and (self.width is not None or self.height is not None):
             raise UsageError("--scale and --width or --height contradict each other; give one of them")
-        if self.scale is not None and not 1 <= self.scale <= LARGEST_SCALE:
-            raise UsageError(f"--scale must be between 1 and {LARGEST_SCALE}, not {self.scale:g}")
-        for option in ("width", "height", "max_side"):
-            value = getattr(self, option)
-            if value is not None and value < 1:
-                raise UsageError(f"--{option.replace('_', '-')} must be at least 1, not {value}")
         if self.format is not None:
+            from sr_cli import images
+
             images.by_name(self.format)
+
+    @property
+    def limits(self) -> images.Limits:
+        """What a file may ask for before it is refused."""
+        from sr_cli import images
+
+        return images.Limits(
+            self.max_pixels, self.max_output_pixels, self.max_frames, self.max_metadata_bytes, self.max_input
+        )
 
     @property
     def size_label(self) -> str:

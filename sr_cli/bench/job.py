@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from sr_cli import __version__, inference
+from sr_cli.bench.options import BenchOptions
 from sr_cli.errors import UsageError, WeightsError
 from sr_cli.inference import backends, memory
 
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
     from sr_cli.models import Generator
     from sr_cli.weights import LoadedModel
-
-MODELS = ("srgan", "esrgan", "mesrgan", "mesrgan-poster")
 
 POSTER_MS = {
     "srgan": {1: 26, 2: 50, 4: 134, 8: 279, 16: 561},
@@ -46,41 +45,6 @@ _FEWEST_RUNS = 3
 _WARM_UP = 2
 _DISTURBED = 0.2
 """A cell is disturbed if the middle 80 % of its times spread over more than this part of their median."""
-
-
-@dataclass(frozen=True)
-class BenchOptions:
-    """What to time, and for how long. Raises UsageError for numbers that make no sense."""
-
-    models: tuple[str, ...] = MODELS
-    """Presets, manifest names or paths; presets without weights get seeded random ones."""
-    device: str = "auto"
-    """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
-    batches: tuple[int, ...] = ()
-    """Batch sizes; empty: 1 and 2 on a CPU, the poster's 1, 2, 4, 8, 16 elsewhere."""
-    size: int = 128
-    """Side of the low-resolution input."""
-    runs: int | None = None
-    """Forward passes per cell; None: 100 on a GPU, on a CPU as many as fit into `seconds`."""
-    seconds: float = 10.0
-    """Time for one cell on a CPU; at least three runs are made."""
-    precisions: tuple[str, ...] = ()
-    """Columns' precisions; empty: what the device computes fast."""
-    backends: tuple[str, ...] = ()
-    """Columns' backends; empty: those installed that need no long compilation."""
-    photo: int | None = None
-    """Side of the picture that goes through the engine; 0: none; None: 256 on a CPU, 2048 elsewhere."""
-
-    def __post_init__(self) -> None:
-        for name, value in (
-            ("--size", self.size),
-            ("--runs", 1 if self.runs is None else self.runs),
-            *(("--batch", b) for b in self.batches),
-        ):
-            if value < 1:
-                raise UsageError(f"{name} must be at least 1, not {value}")
-        if (self.photo or 0) < 0 or self.seconds <= 0:
-            raise UsageError("--photo must not be negative, and --seconds must be positive")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,18 @@
+"""What a shell offers when a value is half typed."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from sr_cli.errors import WeightsError
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Names of models and their stages that begin like this."""
+    from sr_cli.weights import read_manifest
+
+    names = ["bicubic", "lanczos"]
+    with suppress(WeightsError):  # a broken manifest is for the command itself to report
+        for entry in read_manifest().models.values():
+            names += [entry.name, *(f"{entry.name}:{stage}" for stage in entry.stages)]
+    return [name for name in names if name.startswith(incomplete)]

@@ -1,0 +1,68 @@
+"""What to compare, and how to show it. Imports nothing heavy: `--help` reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from sr_cli.options import Device, Ensemble, Offline, Option, Overlap, Precision, Tile, validate
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """What to compare, and how to show it; also the options of `srup compare`.
+
+    Raises UsageError for values out of range.
+    """
+
+    max_mb: Annotated[float, Option("Largest size of the page, in megabytes.", group="Output", minimum=1)] = 10.0
+    overwrite: Annotated[bool, Option("Replace a page or PNG that exists.", group="Output")] = False
+    models: Annotated[
+        tuple[str, ...],
+        Option(
+            "A model to show: a name (srup models list), name:stage, a .safetensors file, bicubic or lanczos. "
+            "Repeat it for several.",
+            names=("-m", "--model"),
+            group="Look",
+            metavar="MODEL",
+            default="every bundled model",
+            completion="model",
+        ),
+    ] = ()
+    fidelities: Annotated[
+        tuple[float, ...],
+        Option(
+            "Show each network at this blend of its stages too: 0 is its GAN stage (crisp), 1 the stage that it was "
+            "trained from (faithful). Repeat it, or join several by commas.",
+            names=("--fidelity",),
+            group="Look",
+            metavar="0..1",
+            default="each model as it is",
+            minimum=0,
+            maximum=1,
+        ),
+    ] = ()
+    ensemble: Ensemble = False
+    crop: Annotated[
+        tuple[int, int, int, int] | None,
+        Option(
+            "Compare this part of the photo: left, top, width, height in its pixels.",
+            group="Look",
+            metavar="X,Y,W,H",
+            default="all of it",
+        ),
+    ] = None
+    spots: Annotated[int, Option("Places to show where the models differ most.", group="Look", minimum=0)] = 6
+    device: Device = "auto"
+    precision: Precision = "auto"
+    tile: Tile = "auto"
+    overlap: Overlap = "auto"
+    offline: Offline = False
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    @property
+    def max_bytes(self) -> int:
+        """Largest size of the page, in bytes."""
+        return int(self.max_mb * 1e6)

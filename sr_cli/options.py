@@ -1,0 +1,243 @@
+"""Options that are declared once: a field of a job's dataclass is also the option of its command.
+
+A field annotated with `Option`, as in `width: Annotated[int | None, Option("Width in pixels.")] = None`, gives the
+command line its name, help, group, choices (`Literal`) and range. Imports the standard library alone, so that
+`--help` is quick.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import math
+import types
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from sr_cli.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Option:
+    """How a field is offered on the command line."""
+
+    help: str
+    """What it does: a sentence or two, with a full stop. The choices of a `Literal` are added to it."""
+    names: tuple[str, ...] = ()
+    """Its names, `("-m", "--model")`; empty: the field's own, `--max-side` for `max_side`."""
+    group: str = ""
+    """Heading under which `--help` lists it; empty: `Options`."""
+    metavar: str = ""
+    """What stands for its value in `--help`; empty: by type."""
+    default: str = ""
+    """What its default stands for, in words, where the value (None, say) does not tell."""
+    minimum: float | None = None
+    """Smallest number allowed."""
+    maximum: float | None = None
+    """Largest number allowed."""
+    completion: Literal["", "model"] = ""
+    """What a shell offers for it, besides the choices."""
+    hidden: bool = False
+    """Leave it out of `--help`."""
+
+
+_NUMBERS = {int: "a whole number", float: "a number such as 2 or 0.5"}
+_METAVARS = {int: "N", float: "X", Path: "PATH", str: "TEXT"}
+
+
+@dataclass(frozen=True)
+class OptionField:
+    """A field together with its option: reads and checks values."""
+
+    name: str
+    """The field's name."""
+    option: Option
+    """How it is offered."""
+    types: tuple[type, ...]
+    """What a value may be, besides one of the words: bool, int, float, str or Path."""
+    words: tuple[str, ...] = ()
+    """Choices of its `Literal`."""
+    count: int = 1
+    """Values it takes: 1; n for a tuple of n, written with commas; 0 for a tuple of any length."""
+    default: Any = None
+    """The field's default."""
+    required: bool = False
+    """Whether it has none and must be given."""
+
+    @property
+    def flag(self) -> str:
+        """Its long name, `--max-side`."""
+        return next((n for n in self.option.names if n.startswith("--")), f"--{self.name.replace('_', '-')}")
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether it takes no value."""
+        return bool in self.types
+
+    @property
+    def metavar(self) -> str:
+        """What stands for its value in the help."""
+        if self.option.metavar or self.is_flag:
+            return self.option.metavar
+        return "WORD" if self.words and not self.types else _METAVARS[self.types[0]]
+
+    @property
+    def help(self) -> str:
+        """Its help with the choices, without the default."""
+        if not self.words or self.types:
+            return self.option.help
+        return f"{self.option.help.removesuffix('.')}: {either(self.words)}."
+
+    @property
+    def shown_default(self) -> str:
+        """Its default as the help shows it; empty for flags and where there is nothing to say."""
+        if self.option.default or self.is_flag or self.default in (None, ()):
+            return self.option.default
+        values = self.default if isinstance(self.default, tuple) else (self.default,)
+        return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+
+    def parse(self, texts: str | Sequence[str]) -> Any:
+        """The value for what was typed, once or (for a tuple of any length) several times. Raises UsageError.
+
+        Several numbers or words may be joined by commas; paths and names may hold a comma and are repeated instead.
+        """
+        given = [texts] if isinstance(texts, str) else texts
+        if self.count == 1:
+            return self._value(given[0], given[0])
+        if self.count or not {str, Path} & set(self.types):
+            given = [part.strip() for text in given for part in text.split(",")]
+        if self.count and len(given) != self.count:
+            raise self._wrong(",".join(given))
+        return tuple(self._value(part, texts if isinstance(texts, str) else part) for part in given)
+
+    def check(self, value: Any) -> None:
+        """Raises UsageError for a value that is out of range or none of the choices; None is always allowed."""
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, str) and self.words and item not in self.words and str not in self.types:
+                raise self._wrong(item)
+            if isinstance(item, int | float) and not isinstance(item, bool) and not self._in_range(item):
+                raise UsageError(f"{self.flag} must be {self._range()}, not {item:g}")
+
+    def _value(self, text: str, typed: str) -> Any:
+        if text in self.words:
+            return text
+        for kind in self.types:
+            try:
+                value = kind(text)
+            except ValueError:
+                continue
+            if not isinstance(value, float) or math.isfinite(value):
+                return value
+        raise self._wrong(typed)
+
+    def _wrong(self, text: str) -> UsageError:
+        return UsageError(f"{self.flag} must be {self._expected()}, not {text!r}")
+
+    def _expected(self) -> str:
+        if self.count > 1:
+            return f"{self.count} whole numbers with commas between them, {self.metavar}"
+        if not self.types:
+            return either(self.words)
+        kind = next(kind for kind in self.types if kind in _NUMBERS)
+        return either(
+            [*self.words, f"{_NUMBERS[kind]}{' of at least 0' if kind is int and self.option.minimum == 0 else ''}"]
+        )
+
+    def _in_range(self, value: float) -> bool:
+        low, high = self.option.minimum, self.option.maximum
+        return (low is None or value >= low) and (high is None or value <= high)
+
+    def _range(self) -> str:
+        low, high = self.option.minimum, self.option.maximum
+        if low is None:
+            return f"at most {high:g}"
+        return f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
+
+
+def either(words: Sequence[str]) -> str:
+    """Words as a sentence lists them: `a, b or c`."""
+    return f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else words[0]
+
+
+@functools.cache
+def fields_of(options: type) -> tuple[OptionField, ...]:
+    """The fields of a dataclass that are options, in their order."""
+    hints = get_type_hints(options, include_extras=True)
+    found = []
+    for field in dataclasses.fields(options):
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if (option := option_field(field.name, hints[field.name], default)) is not None:
+            found.append(option)
+    return tuple(found)
+
+
+def option_field(name: str, hint: Any, default: Any) -> OptionField | None:
+    """The option that a type hint declares, with the last `Option` of its annotations; None if there is none.
+
+    Raises TypeError for a type that the command line cannot read.
+    """
+    declared = [extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, Option)]
+    if not declared:
+        return None
+    plain, count = get_args(hint)[0], 1
+    alternatives = _alternatives(plain)
+    if len(alternatives) == 1 and get_origin(alternatives[0]) is tuple:
+        items = get_args(alternatives[0])
+        count = 0 if items[-1] is ... else len(items)
+        alternatives = _alternatives(items[0])
+    words = tuple(word for kind in alternatives if get_origin(kind) is Literal for word in get_args(kind))
+    kinds = tuple(kind for kind in alternatives if get_origin(kind) is not Literal)
+    if unknown := [kind for kind in kinds if kind is not bool and kind not in _METAVARS]:
+        raise TypeError(f"option {name}: a command line cannot read {unknown[0]}")
+    required = default is inspect.Parameter.empty
+    return OptionField(name, declared[-1], kinds, words, count, None if required else default, required)
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, without None; any other type alone."""
+    members = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return tuple(member for member in members if member is not types.NoneType)
+
+
+def validate(options: Any) -> None:
+    """Raises UsageError where a field of an options dataclass is out of its range or none of its choices."""
+    kind: type = type(options)
+    for field in fields_of(kind):
+        field.check(getattr(options, field.name))
+
+
+Device = Annotated[str, Option("Where to compute: auto, cpu, cuda, cuda:N or mps.", group="Speed", metavar="DEVICE")]
+PrecisionName = Literal["auto", "fp32", "fp16", "bf16"]
+Precision = Annotated[PrecisionName, Option("Number format.", group="Speed")]
+BackendName = Literal["auto", "eager", "compiled", "graph", "fused", "openvino", "onnxruntime"]
+"""The run-times of `backends.NAMES`."""
+Tile = Annotated[
+    int | Literal["auto"],
+    Option(
+        "Compute in squares of N x N input pixels, which takes less memory; 0: the whole photo at once.",
+        group="Speed",
+        minimum=0,
+    ),
+]
+Overlap = Annotated[
+    int | Literal["auto", "full"],
+    Option(
+        "Input pixels around each tile that the network sees as well, so that no seam shows.", group="Speed", minimum=0
+    ),
+]
+Fidelity = Annotated[
+    float | None,
+    Option(
+        "Blend two stages of the model: 0 is its GAN stage (crisp), 1 the stage that was trained from (faithful).",
+        group="Look",
+        metavar="0..1",
+        default="the model as it is",
+    ),
+]
+Ensemble = Annotated[
+    bool, Option("Average eight flips and rotations: eight times slower, slightly better.", group="Look")
+]
+Offline = Annotated[bool, Option("Never use the network.", group="For scripts")]
