@@ -316,7 +316,7 @@ def test_refusals_come_before_the_work(photo: Path, tmp_path: Path) -> None:
         run(photo, "lanczos", output=tmp_path / "nowhere" / "page.html")
     with pytest.raises(InputError, match="no such file"):
         run(tmp_path / "none.png", "lanczos")
-    with pytest.raises(UsageError, match="megabyte"):
+    with pytest.raises(UsageError, match="--max-mb must be at least 1"):
         compare.CompareOptions(max_mb=1e-5)
     assert not (tmp_path / "page.html").exists()
 

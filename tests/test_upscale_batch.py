@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sr_cli import images, inference
+from sr_cli import inference
 from sr_cli.errors import OutOfMemory, OutputError, SrupError, UsageError
 from sr_cli.storage import Claims
 from sr_cli.upscale import checks
@@ -392,8 +392,8 @@ def test_all_failing_alike_share_their_code(tmp_path: Path) -> None:
         ("a.webp", (1500, 3), {"scale": 16}, 2),
         ("a.jpg", (5000, 3), {"scale": 16}, 2),
         ("a.png", (9, 7), {"width": 200}, 2),
-        ("a.png", (9, 7), {"limits": images.Limits(max_output_pixels=1000)}, 3),
-        ("a.png", (9, 7), {"limits": images.Limits(max_pixels=60)}, 3),
+        ("a.png", (9, 7), {"max_output_pixels": 1000}, 3),
+        ("a.png", (9, 7), {"max_pixels": 60}, 3),
     ],
 )
 def test_what_is_too_large_is_refused_before_the_network(

@@ -61,7 +61,7 @@ def _bad(folder: Path) -> None:
 
 def test_what_would_fail_is_what_fails(tmp_path: Path) -> None:
     _bad(tmp_path / "in")
-    wish: dict[str, Any] = {"limits": images.Limits(max_pixels=40_000, max_output_pixels=100_000)}
+    wish: dict[str, Any] = {"max_pixels": 40_000, "max_output_pixels": 100_000}
     foreseen = foresee(tmp_path / "in", to=tmp_path / "out", **wish)
     assert {file.input.name for file in foreseen.files if file.status == "failed"} == {
         "wide.webp",

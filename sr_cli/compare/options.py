@@ -15,8 +15,6 @@ class CompareOptions:
     Raises UsageError for values out of range.
     """
 
-    max_mb: Annotated[float, Option("Largest size of the page, in megabytes.", group="Output", minimum=1)] = 10.0
-    overwrite: Annotated[bool, Option("Replace a page or PNG that exists.", group="Output")] = False
     models: Annotated[
         tuple[str, ...],
         Option(
@@ -53,6 +51,8 @@ class CompareOptions:
         ),
     ] = None
     spots: Annotated[int, Option("Places to show where the models differ most.", group="Look", minimum=0)] = 6
+    max_mb: Annotated[float, Option("Largest size of the page, in megabytes.", group="Output", minimum=1)] = 10.0
+    overwrite: Annotated[bool, Option("Replace a page or PNG that exists.", group="Output")] = False
     device: Device = "auto"
     precision: Precision = "auto"
     tile: Tile = "auto"
