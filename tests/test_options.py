@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from sr_cli import backends, datasets, images, options
+from sr_cli import datasets, images, options
 from sr_cli.__main__ import run
 from sr_cli.bench.options import BenchOptions
 from sr_cli.cli.adapter import command
@@ -19,6 +19,7 @@ from sr_cli.compare.options import CompareOptions
 from sr_cli.errors import UsageError
 from sr_cli.evaluate import scores
 from sr_cli.evaluate.options import DatasetName, EvalOptions, MetricName
+from sr_cli.inference import backends
 from sr_cli.options import Option, fields_of, validate
 from sr_cli.training.options import TrainOptions
 from sr_cli.upscale.options import UpscaleOptions
