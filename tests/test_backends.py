@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 from sr_cli import inference
 from sr_cli.errors import UsageError
 from sr_cli.inference import backends
-from sr_cli.inference.backends import cpu_trunk
 from sr_cli.models import PRESETS, Generator, create
-from sr_cli.models.mesrgan import Mesrgan, MesrganConfig
+from sr_cli.models.mesrgan import MesrganConfig
 from sr_cli.models.rrdbnet import RrdbnetConfig
 from sr_cli.weights import LoadedModel
 
@@ -65,12 +61,6 @@ def test_backends_agree_with_eager(name: str) -> None:
         assert (result - expected).abs().max() < 1e-4
 
 
-@pytest.fixture(params=[True, False], ids=["products", "convolutions"])
-def bottlenecks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways to compute bottlenecks on a CPU, whichever is used here."""
-    monkeypatch.setattr(cpu_trunk, "by_products", lambda dtype: request.param)
-
-
 @pytest.mark.parametrize("name", ["esrgan", "rrdbnet"])
 def test_buffered_dense_blocks_agree_with_concatenated_ones(name: str) -> None:
     folded = with_biases(create(RrdbnetConfig(blocks=1) if name == "rrdbnet" else PRESETS[name])).fold()
@@ -80,27 +70,6 @@ def test_buffered_dense_blocks_agree_with_concatenated_ones(name: str) -> None:
         assert (result - folded(batch)).abs().max() < 1e-4
 
 
-@pytest.mark.usefixtures("bottlenecks")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("onednn", [True, False])
-@pytest.mark.parametrize("name", ["mesrgan", "mesrgan-poster"])
-def test_the_trunk_on_a_cpu_agrees_with_its_blocks(
-    name: str, onednn: bool, dtype: torch.dtype, request: pytest.FixtureRequest
-) -> None:
-    request.addfinalizer(lambda: torch._C._set_mkldnn_enabled(True))
-    torch._C._set_mkldnn_enabled(onednn)
-    model = with_biases(create(replace(PRESETS[name], blocks=3))).fold()
-    assert isinstance(model, Mesrgan)
-    x = torch.randn(2, 64, 9, 12, generator=torch.Generator().manual_seed(1))
-    with torch.inference_mode():
-        expected = model.trunk(x)
-        error = (cpu_trunk.Trunk(model.trunk, dtype)(x) - expected).abs().max()
-        assert error < (0.1 if dtype == torch.bfloat16 else 1e-5) * expected.abs().max()
-        if dtype == torch.float32:  # a caller's autocast changes nothing
-            with torch.autocast("cpu", torch.bfloat16):
-                assert (cpu_trunk.Trunk(model.trunk, dtype)(x) - expected).abs().max() < 1e-5 * expected.abs().max()
-
-
 def test_results_stay_when_the_network_runs_again() -> None:
     needs("openvino")
     network = backends.prepare(small_mesrgan().fold(), torch.float32, "openvino")
@@ -108,32 +77,6 @@ def test_results_stay_when_the_network_runs_again() -> None:
     kept = first.clone()
     network(torch.ones(1, 3, 16, 16))
     assert torch.equal(first, kept)
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    height=st.integers(1, 70),
-    width=st.integers(1, 12),
-    count=st.integers(1, 2),
-    size=st.integers(1, 2**14),
-    by_products=st.booleans(),
-    bf16=st.booleans(),
-)
-@example(height=57, width=3, count=1, size=1, by_products=True, bf16=False)  # a last band of one row
-def test_bands_of_rows_give_what_the_whole_gives(
-    height: int, width: int, count: int, size: int, by_products: bool, bf16: bool
-) -> None:
-    folded = small_mesrgan().fold()
-    dtype = torch.bfloat16 if bf16 else torch.float32
-    batch = torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(height))
-    batch = batch.to(memory_format=torch.channels_last)
-    with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
-        patch.setattr(cpu_trunk, "by_products", lambda dtype: by_products)
-        network = backends.prepare(folded, dtype)
-        patch.setattr(cpu_trunk, "_BAND_BYTES", 2**40)
-        whole = network(batch)
-        patch.setattr(cpu_trunk, "_BAND_BYTES", size)
-        assert (network(batch) - whole).abs().max() < (0.01 if bf16 else 1e-5)
 
 
 def _batches(count: int) -> list[torch.Tensor]:

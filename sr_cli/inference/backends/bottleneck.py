@@ -1,29 +1,25 @@
-"""MESRGAN's bottleneck writing into its dense block's buffer: one function, in torch and in Triton.
+"""MESRGAN's trunk for inference: all its dense blocks in one buffer, without a concatenation.
 
-A dense block's features live in one buffer (N, H, W, B), so that nothing is ever concatenated: the layer
-reads its first c channels and writes its output behind them. On a GPU two kernels do it: one expands (a
-matrix product over pixels) and activates; the other applies the depthwise 3x3 convolution to what it
-loads, activates, projects, and writes the result into the buffer. The hidden channels cross the memory bus
-twice (written once, read once, its neighbours from cache) instead of the ten times of separate operations.
+The buffer is (N, H, W, B). A bottleneck reads its first channels and writes behind them, and the last one of a block
+adds to them. What computes a bottleneck is another file's: `bottleneck_cpu`, `bottleneck_gpu` and the Triton kernels
+of `bottleneck_kernels`. All are held against `models.mesrgan.Bottleneck`.
 """
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
-from importlib.util import find_spec
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from sr_cli.models.base import LEAKY_SLOPE
+from sr_cli.models.layers import DenseBlock
 from sr_cli.models.mesrgan import Bottleneck
 
 
 @dataclass(frozen=True)
 class BottleneckWeights:
-    """One bottleneck's weights as the kernels read them; c input, h hidden, o output channels."""
+    """One bottleneck's weights as matrices; c input, h hidden, o output channels."""
 
     expand: Tensor
     """(c, h)."""
@@ -34,59 +30,95 @@ class BottleneckWeights:
     depthwise_bias: Tensor
     """(h,)."""
     project: Tensor
-    """(h, o)."""
-    project_bias: Tensor
-    """(o,)."""
+    """(h, o). Its bias is the trunk's, see `BufferedTrunk`."""
 
     @staticmethod
     def of(layer: Bottleneck, dtype: torch.dtype) -> BottleneckWeights:
-        """A layer's weights in `dtype`, its biases in fp32."""
-        biases = (layer.expand.bias, layer.depthwise.bias, layer.project.bias)
-        b1, b2, b3 = (bias.detach().float() for bias in biases if bias is not None)
+        """Takes a layer's weights, in `dtype`, and its biases, in fp32."""
+        assert layer.expand.bias is not None and layer.depthwise.bias is not None
         return BottleneckWeights(
             layer.expand.weight.detach().flatten(1).t().to(dtype).contiguous(),
-            b1,
+            layer.expand.bias.detach().float(),
             layer.depthwise.weight.detach().flatten(1).t().to(dtype).contiguous(),
-            b2,
+            layer.depthwise.bias.detach().float(),
             layer.project.weight.detach().flatten(1).t().to(dtype).contiguous(),
-            b3,
         )
 
 
-def bottleneck_(buffer: Tensor, weights: BottleneckWeights, start: int, residual: bool = False) -> None:
-    """Reads channels 0..c of `buffer` (N, H, W, B) and writes o channels from `start` on.
+class BufferedBottleneck(ABC):
+    """A bottleneck that reads and writes the trunk's buffer, (N, H, W, B)."""
 
-    With `residual` the result is added to what is there. `buffer` is contiguous. Raises ValueError where
-    the channels do not fit.
+    ones = 0
+    """Channels of ones that the buffer has before all others."""
+
+    def __init__(self, weights: BottleneckWeights) -> None:
+        self.channels, self.hidden_channels = weights.expand.shape
+        self.out_channels = weights.project.shape[1]
+
+    @abstractmethod
+    def append(self, buffer: Tensor) -> None:
+        """Writes the result behind the channels that are read."""
+
+    @abstractmethod
+    def add(self, buffer: Tensor) -> None:
+        """Adds the result to the first channels."""
+
+
+class BufferedTrunk(nn.Module):
+    """A folded MESRGAN's dense blocks, one after the other: (N, features, H, W) to the same.
+
+    They compute in `dtype`; input and output may be wider. Inference only. A projection is followed by nothing but
+    sums, so its bias is carried on into the biases of whatever reads it, and what is left at the end is added there.
     """
-    channels, out = weights.expand.shape[0], weights.project.shape[1]
-    if not buffer.is_contiguous() or max(channels, start + out) > buffer.shape[3]:
-        raise ValueError(f"{channels} channels in, {out} out at {start} do not fit into {tuple(buffer.shape)}")
-    if start < channels and not residual:
-        raise ValueError("a layer must not overwrite what its neighbours' pixels still read")
-    if has_kernels(buffer.device):
-        from sr_cli.inference.backends import bottleneck_kernels
 
-        bottleneck_kernels.run(buffer, weights, start, residual)
-    else:
-        reference_(buffer, weights, start, residual)
+    def __init__(self, blocks: nn.Module, dtype: torch.dtype, layer_type: type[BufferedBottleneck]) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.blocks: list[list[BufferedBottleneck]] = []
+        bias: Tensor | None = None
+        for block in blocks.children():
+            weights, bias = _carry_biases(block, bias, dtype)
+            self.blocks.append([layer_type(of_layer) for of_layer in weights])
+        assert bias is not None, "a trunk has blocks"
+        self.bias = bias
+        self.ones = layer_type.ones
+        self.channels = self.ones + max(layer.channels for layers in self.blocks for layer in layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result = torch.empty_like(x, memory_format=torch.channels_last)
+        # One picture's buffer may fit a processor's cache; a GPU wants the whole batch at once.
+        together = 1 if x.device.type == "cpu" else max(1, x.shape[0])
+        with torch.autocast(x.device.type, enabled=False):  # every step's type is fixed
+            for part, output in zip(torch.split(x, together), torch.split(result, together), strict=True):
+                self._run(part.permute(0, 2, 3, 1), output.permute(0, 2, 3, 1))
+        return result
+
+    def _run(self, x: Tensor, output: Tensor) -> None:
+        """Computes (N, H, W, features) to the same."""
+        buffer = x.new_empty(*x.shape[:3], self.channels, dtype=self.dtype)
+        buffer[..., : self.ones] = 1
+        carried = buffer[..., self.ones : self.ones + x.shape[3]]
+        carried.copy_(x)
+        for layers in self.blocks:
+            for layer in layers[:-1]:
+                layer.append(buffer)
+            layers[-1].add(buffer)
+        torch.add(carried, self.bias, out=output)
 
 
-def reference_(buffer: Tensor, weights: BottleneckWeights, start: int, residual: bool = False) -> None:
-    """What `bottleneck_` does, in plain torch: the definition that the kernels are held against."""
-    channels, hidden_channels = weights.expand.shape
-    dtype = weights.expand.dtype
-    x = buffer[..., :channels].permute(0, 3, 1, 2)
-    expand = weights.expand.t()[:, :, None, None]
-    depthwise = weights.depthwise.t().reshape(hidden_channels, 1, 3, 3)
-    project = weights.project.t()[:, :, None, None]
-    hidden = F.leaky_relu(F.conv2d(x, expand, weights.expand_bias.to(dtype)), LEAKY_SLOPE)
-    hidden = F.conv2d(hidden, depthwise, weights.depthwise_bias.to(dtype), padding=1, groups=hidden_channels)
-    y = F.conv2d(F.leaky_relu(hidden, LEAKY_SLOPE), project, weights.project_bias.to(dtype)).permute(0, 2, 3, 1)
-    target = buffer[..., start : start + project.shape[0]]
-    target.copy_(target + y if residual else y)
-
-
-def has_kernels(device: torch.device) -> bool:
-    """Whether Triton can run them: on CUDA, or anywhere in its interpreter (TRITON_INTERPRET=1)."""
-    return find_spec("triton") is not None and (device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1")
+def _carry_biases(
+    block: nn.Module, lacking: Tensor | None, dtype: torch.dtype
+) -> tuple[list[BottleneckWeights], Tensor]:
+    """Gives a block's weights where its input lacks the bias `lacking`, and what its output then lacks, in fp32."""
+    assert isinstance(block, DenseBlock) and block.residual_scaling == 1.0, "fold() comes first"
+    weights: list[BottleneckWeights] = []
+    biases: list[Tensor] = []
+    for layer in block.layers:
+        assert isinstance(layer, Bottleneck) and layer.project.bias is not None
+        expand = layer.expand.weight.detach().flatten(1)
+        if not biases:
+            biases = [expand.new_zeros(expand.shape[1]) if lacking is None else lacking]
+        own = BottleneckWeights.of(layer, dtype)
+        weights.append(replace(own, expand_bias=own.expand_bias + (expand * torch.cat(biases)).sum(1)))
+        biases.append(layer.project.bias.detach().float())
+    return weights, biases[0] + biases[-1]

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sr_cli.inference.backends import Network, cpu_trunk
+from sr_cli.inference.backends import Network, bottleneck_cpu, bottleneck_gpu
+from sr_cli.inference.backends.bottleneck import BufferedTrunk
 from sr_cli.models import Generator
 from sr_cli.models.base import LEAKY_SLOPE
 from sr_cli.models.layers import DenseBlock
@@ -28,8 +29,10 @@ def in_precision(folded: Generator, dtype: torch.dtype) -> Generator:
 def prepare(folded: Generator, dtype: torch.dtype) -> Network:
     """The module itself, its dense blocks in the form that suits inference; below fp32 under autocast."""
     network = in_precision(folded, dtype)
-    if isinstance(folded, Mesrgan) and next(folded.parameters()).device.type == "cpu":
-        network.trunk = cpu_trunk.Trunk(folded.trunk, dtype)
+    device = next(folded.parameters()).device
+    if isinstance(folded, Mesrgan) and device.type in ("cpu", "cuda"):
+        layer_type = bottleneck_cpu.layer_type(dtype) if device.type == "cpu" else bottleneck_gpu.Products
+        network.trunk = BufferedTrunk(folded.trunk, dtype, layer_type)
     else:
         buffered(network)
     return network if dtype == torch.float32 else autocast(network, dtype)
