@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+import torch
 
+from sr_cli.errors import WeightsError
 from sr_cli.models import esrgan, foreign, mesrgan, msrresnet, rrdbnet, srgan
-from sr_cli.models.base import Generator, GeneratorConfig, count_multiplications, count_parameters
+from sr_cli.models.base import (
+    Generator,
+    GeneratorConfig,
+    Recognised,
+    Shapes,
+    count_multiplications,
+    count_parameters,
+)
 
-_FAMILIES: dict[str, tuple[type[GeneratorConfig], type[Any]]] = {
-    "srgan": (srgan.SrganConfig, srgan.Srgan),
-    "esrgan": (esrgan.EsrganConfig, esrgan.Esrgan),
-    "mesrgan": (mesrgan.MesrganConfig, mesrgan.Mesrgan),
-    "rrdbnet": (rrdbnet.RrdbnetConfig, rrdbnet.Rrdbnet),
-    "msrresnet": (msrresnet.MsrresnetConfig, msrresnet.Msrresnet),
+ARCHITECTURES = {
+    family.ARCHITECTURE.config.family: family.ARCHITECTURE for family in (srgan, esrgan, mesrgan, rrdbnet, msrresnet)
 }
+"""The families, by name, in the order in which they are asked whether they recognise a state dict."""
 
 FOREIGN = foreign.ForeignConfig.family
 """Family of the networks that are built from their weights by the optional library spandrel."""
@@ -29,7 +33,8 @@ def config_from_dict(values: dict[str, Any]) -> GeneratorConfig:
     """The inverse of `GeneratorConfig.to_dict`. Raises ValueError for an unknown family or field."""
     fields = dict(values)
     family = fields.pop("family", None)
-    configs = {name: config for name, (config, _) in _FAMILIES.items()} | {FOREIGN: foreign.ForeignConfig}
+    configs = {name: architecture.config for name, architecture in ARCHITECTURES.items()}
+    configs[FOREIGN] = foreign.ForeignConfig
     if family not in configs:
         raise ValueError(f"unknown model family {family!r}; known: {', '.join(configs)}")
     try:
@@ -39,32 +44,50 @@ def config_from_dict(values: dict[str, Any]) -> GeneratorConfig:
 
 
 def create(config: GeneratorConfig) -> Generator:
-    """A generator with undefined weights; load some or call `reset_parameters`."""
-    model = _FAMILIES[config.family][1](config)
-    assert isinstance(model, Generator)
-    return model
+    """Builds a generator with undefined weights; load some or call `reset_parameters`."""
+    generator: Generator = ARCHITECTURES[config.family].network(config)
+    return generator
 
 
-def recognise(tensors: Mapping[str, Tensor]) -> tuple[GeneratorConfig, dict[str, Tensor]] | None:
-    """The configuration that a state dict belongs to, read from its names and shapes, and the state
-    dict under our own names; None if it is of no family we know.
+def create_empty(config: GeneratorConfig) -> Generator:
+    """Builds a generator whose weights have shapes only, on the meta device, which takes no memory for them.
 
-    A first look only: whether every tensor fits is left to strict loading.
+    `state_dicts.assign` gives it weights, and with them puts it on the CPU.
     """
-    for family in (srgan.recognise, esrgan.recognise, mesrgan.recognise, rrdbnet.recognise, msrresnet.recognise):
-        if found := family(tensors):
-            return found
+    with torch.device("meta"):
+        return create(config)
+
+
+def recognise(shapes: Shapes) -> Recognised | None:
+    """Finds the network that a state dict belongs to, by its names and shapes; None if it is of no family we know.
+
+    A first look only: `state_dicts.check_fit` compares every tensor. Raises WeightsError for a state dict of a known
+    family that makes no network of it.
+    """
+    for name, architecture in ARCHITECTURES.items():
+        try:
+            found = architecture.recognise(shapes)
+        except (ValueError, OverflowError) as error:
+            raise WeightsError(f"makes no network of the family {name!r} ({error})") from None
+        if found is None:
+            continue
+        if len(set(found.names.values())) < len(found.names):
+            raise WeightsError(f"makes no network of the family {name!r} (two names stand for the same tensor)")
+        return found
     return None
 
 
 __all__ = [
+    "ARCHITECTURES",
     "FOREIGN",
     "PRESETS",
     "Generator",
     "GeneratorConfig",
+    "Recognised",
     "config_from_dict",
     "count_multiplications",
     "count_parameters",
     "create",
+    "create_empty",
     "recognise",
 ]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -83,13 +83,73 @@ class Generator(nn.Module):
         return folded.to(memory_format=torch.channels_last)
 
 
+Shapes = Mapping[str, tuple[int, ...]]
+"""The shape of each tensor of a state dict, by name."""
+
+
+class ConvShape(NamedTuple):
+    """The shape of a convolution's weight."""
+
+    out_channels: int
+    in_channels: int
+    height: int
+    width: int
+
+
+def conv_shape(shapes: Shapes, name: str) -> ConvShape | None:
+    """The shape of the convolution `name`; None where there is none, or one of other dimensions or empty."""
+    shape = shapes.get(f"{name}.weight", ())
+    return ConvShape(*shape) if len(shape) == 4 and min(shape) > 0 else None
+
+
+def count_blocks(shapes: Shapes, prefix: str, tensors_each: int) -> int:
+    """How many numbered modules a state dict has below `prefix` (`trunk.` counts `trunk.0...`, `trunk.1...`).
+
+    No more than its tensors fill, of which each module has `tensors_each`: a file that names many modules and has
+    little of each does not make us build them.
+    """
+    below = [name.removeprefix(prefix) for name in shapes if name.startswith(prefix)]
+    return min(len({name.split(".")[0] for name in below}), math.ceil(len(below) / tensors_each))
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """The network that a state dict belongs to, by its names and shapes."""
+
+    config: GeneratorConfig
+    """What to build."""
+    names: Mapping[str, str]
+    """Our name of each tensor, by the name that it has in the file."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A family of generators: what builds it and what recognises it."""
+
+    config: type[GeneratorConfig]
+    """Its configuration."""
+    network: type[Any]
+    """The `Generator` that takes the configuration."""
+    recognise: Callable[[Shapes], Recognised | None]
+    """Gives what a state dict of the family belongs to, None for others, by a first look at names and shapes.
+
+    Raises ValueError for a state dict of the family that makes no network.
+    """
+
+
+def own_names(config: GeneratorConfig, shapes: Shapes) -> Recognised:
+    """A state dict that has our names already."""
+    return Recognised(config, {name: name for name in shapes})
+
+
 class Normalise(nn.Module):
     """Shifts RGB in 0..1 to zero mean and unit variance over photographs, and back."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(RGB_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(RGB_STD).view(1, 3, 1, 1), persistent=False)
+        # On the CPU even where the network is built on the meta device: no file brings these values.
+        self.register_buffer("mean", torch.tensor(RGB_MEAN, device="cpu").view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(RGB_STD, device="cpu").view(1, 3, 1, 1), persistent=False)
 
     mean: Tensor
     std: Tensor
@@ -109,11 +169,6 @@ def init_he(conv: nn.Conv2d, slope: float, gain: float, generator: torch.Generat
         conv.weight.normal_(0.0, std, generator=generator)
         if conv.bias is not None:
             conv.bias.zero_()
-
-
-def count_blocks(tensors: Mapping[str, Tensor], prefix: str) -> int:
-    """How many numbered modules a state dict has below `prefix` (`trunk.` counts `trunk.0...`, `trunk.1...`)."""
-    return len({key[len(prefix) :].split(".")[0] for key in tensors if key.startswith(prefix)})
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -6,14 +6,26 @@ The RRDB network that ESRGAN's authors published is in `rrdbnet.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from sr_cli.models.base import LEAKY_SLOPE, PRELU_SLOPE, Generator, GeneratorConfig, Normalise, count_blocks, init_he
+from sr_cli.models.base import (
+    LEAKY_SLOPE,
+    PRELU_SLOPE,
+    Architecture,
+    Generator,
+    GeneratorConfig,
+    Normalise,
+    Recognised,
+    Shapes,
+    conv_shape,
+    count_blocks,
+    init_he,
+    own_names,
+)
 from sr_cli.models.layers import DenseBlock, Upsampler, carry_past_trunk
 
 
@@ -90,13 +102,15 @@ class Esrgan(Generator):
         carry_past_trunk(self.head, self.trunk_conv, self.upsampler, self.conv, self.tail, PRELU_SLOPE)
 
 
-def recognise(tensors: Mapping[str, Tensor]) -> tuple[EsrganConfig, dict[str, Tensor]] | None:
-    """The configuration and tensors of a state dict of this family, or None."""
-    head, layer = tensors.get("head.weight"), tensors.get("trunk.0.layers.0.weight")
+def recognise(shapes: Shapes) -> Recognised | None:
+    """Recognises a state dict of this family by its names and shapes."""
+    head, layer = conv_shape(shapes, "head"), conv_shape(shapes, "trunk.0.layers.0")
     if head is None or layer is None:
         return None
-    config = EsrganConfig(blocks=count_blocks(tensors, "trunk."), features=head.shape[0], growth=layer.shape[0])
-    return config, dict(tensors)
+    blocks = count_blocks(shapes, "trunk.", 10)
+    return own_names(EsrganConfig(blocks, features=head.out_channels, growth=layer.out_channels), shapes)
 
+
+ARCHITECTURE = Architecture(EsrganConfig, Esrgan, recognise)
 
 PRESETS = {"esrgan": EsrganConfig()}

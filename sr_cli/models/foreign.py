@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import importlib
 import importlib.util
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -16,6 +17,7 @@ from typing import Any, ClassVar, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sr_cli.models.base import Generator, GeneratorConfig
 
@@ -79,16 +81,42 @@ def available() -> bool:
     return importlib.util.find_spec("spandrel") is not None
 
 
+LARGEST = 2 << 30
+"""Bytes of the largest file that is given to spandrel; networks that enlarge pictures have at most a quarter of it."""
+
+
+class _AllocationLimit(TorchDispatchMode):
+    """Refuses to make tensors of more than `elements` values in all, before any is made.
+
+    spandrel builds a network by what it finds in the names and shapes of a file, and compares afterwards.
+    """
+
+    def __init__(self, elements: int) -> None:
+        super().__init__()
+        self.left = elements
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for size in args:
+            if isinstance(size, list | tuple) and size and all(isinstance(side, int) for side in size):
+                self.left -= 0 if any(isinstance(value, Tensor) for value in args) else math.prod(size)
+        if self.left < 0:
+            raise MemoryError
+        return func(*args, **(kwargs or {}))
+
+
 def load(tensors: Mapping[str, Tensor]) -> Foreign | None:
     """The network that spandrel makes of a state dict; None where it is missing, does not know it, or fails.
 
-    Networks for anything but enlarging or restoring RGB pictures are not taken either.
+    Networks for anything but enlarging or restoring RGB pictures are not taken either. A network may have a few
+    times the values of its file (masks, positions); one that would have far more is not built.
     """
-    if not available():
+    if not available() or any(tensor.numel() == 0 for tensor in tensors.values()):
         return None
     spandrel: Any = importlib.import_module("spandrel")
+    elements = sum(tensor.numel() for tensor in tensors.values())
     try:
-        found = spandrel.ModelLoader(device=torch.device("cpu")).load_from_state_dict(dict(tensors))
+        with _AllocationLimit(4 * elements + (1 << 24)):
+            found = spandrel.ModelLoader(device=torch.device("cpu")).load_from_state_dict(dict(tensors))
     except Exception:  # it recognises by a few names, and fails anywhere where the others do not fit
         return None
     if not isinstance(found, spandrel.ImageModelDescriptor) or (found.input_channels, found.output_channels) != (3, 3):

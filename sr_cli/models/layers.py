@@ -143,7 +143,7 @@ def bicubic_phases(scale: int) -> Tensor:
         return -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2 if t < 2 else 0.0
 
     centres = [(phase + 0.5) / scale - 0.5 for phase in range(scale)]
-    taps = torch.tensor([[cubic(k - c) for k in range(-2, 3)] for c in centres], dtype=torch.float64)
+    taps = torch.tensor([[cubic(k - c) for k in range(-2, 3)] for c in centres], dtype=torch.float64, device="cpu")
     kernel = torch.einsum("iy,jx->ijyx", taps, taps).reshape(scale**2, 1, 5, 5)
     return kernel.float()
 

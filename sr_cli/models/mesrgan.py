@@ -16,7 +16,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sr_cli.models.base import LEAKY_SLOPE, PRELU_SLOPE, Generator, GeneratorConfig, Normalise, count_blocks, init_he
+from sr_cli.models.base import (
+    LEAKY_SLOPE,
+    PRELU_SLOPE,
+    Architecture,
+    Generator,
+    GeneratorConfig,
+    Normalise,
+    Recognised,
+    Shapes,
+    conv_shape,
+    count_blocks,
+    init_he,
+    own_names,
+)
 from sr_cli.models.layers import BicubicPhases, DenseBlock, Upsampler, carry_past_trunk, equal_subpixels
 
 UPSAMPLERS = ("light", "single", "full")
@@ -169,24 +182,24 @@ class Mesrgan(Generator):
             carry_past_trunk(self.head, self.trunk_conv, self.upsampler, self.conv, self.tail, PRELU_SLOPE)
 
 
-def recognise(tensors: Mapping[str, Tensor]) -> tuple[MesrganConfig, dict[str, Tensor]] | None:
-    """The configuration and tensors of a state dict of this family, or None."""
-    head, expand = tensors.get("head.weight"), tensors.get("trunk.0.layers.0.expand.weight")
-    project = tensors.get("trunk.0.layers.0.project.weight")
+def recognise(shapes: Shapes) -> Recognised | None:
+    """Recognises a state dict of this family by its names and shapes."""
+    head = conv_shape(shapes, "head")
+    expand, project = (conv_shape(shapes, f"trunk.0.layers.0.{name}") for name in ("expand", "project"))
     if head is None or expand is None or project is None:
         return None
+    forms = {"upsampler.convs.0.weight": "full", "tail.0.weight": "light"}
     config = MesrganConfig(
-        blocks=count_blocks(tensors, "trunk."),
-        features=head.shape[0],
-        growth=project.shape[0],
-        expansion=max(1, expand.shape[0] // max(1, expand.shape[1])),
-        upsampler="full"
-        if "upsampler.convs.0.weight" in tensors
-        else "light"
-        if "tail.0.weight" in tensors
-        else "single",
+        blocks=count_blocks(shapes, "trunk.", 30),
+        features=head.out_channels,
+        growth=project.out_channels,
+        expansion=expand.out_channels // expand.in_channels,
+        upsampler=next((form for name, form in forms.items() if name in shapes), "single"),
     )
-    return config, dict(tensors)
+    return own_names(config, shapes)
+
+
+ARCHITECTURE = Architecture(MesrganConfig, Mesrgan, recognise)
 
 
 def with_light_upsampler(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,7 +7,6 @@ fig. 4, for the rest. Inputs are RGB in 0..1, not normalised.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,7 +14,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sr_cli.models.base import Generator, GeneratorConfig, count_blocks, init_he
+from sr_cli.models.base import (
+    Architecture,
+    Generator,
+    GeneratorConfig,
+    Recognised,
+    Shapes,
+    conv_shape,
+    count_blocks,
+    init_he,
+    own_names,
+)
 
 _SLOPE = 0.1
 
@@ -97,15 +106,17 @@ class Msrresnet(Generator):
                 init_he(module, 0.0, 0.1 if name.startswith("body.") or name == "conv_last" else 1.0, generator)
 
 
-def recognise(tensors: Mapping[str, Tensor]) -> tuple[MsrresnetConfig, dict[str, Tensor]] | None:
-    """The configuration and tensors of a state dict of this family, or None."""
-    head, up = tensors.get("conv_first.weight"), tensors.get("upconv1.weight")
-    if head is None or up is None or "body.0.conv1.weight" not in tensors or head.shape[1] != 3:
+def recognise(shapes: Shapes) -> Recognised | None:
+    """Recognises a state dict of this family by its names and shapes."""
+    head, up = conv_shape(shapes, "conv_first"), conv_shape(shapes, "upconv1")
+    if head is None or up is None or "body.0.conv1.weight" not in shapes or head.in_channels != 3:
         return None
-    scale = 4 if "upconv2.weight" in tensors else math.isqrt(up.shape[0] // up.shape[1])
+    scale = 4 if "upconv2.weight" in shapes else math.isqrt(up.out_channels // up.in_channels)
     if scale not in (2, 3, 4):
         return None
-    return MsrresnetConfig(count_blocks(tensors, "body."), head.shape[0], scale), dict(tensors)
+    return own_names(MsrresnetConfig(count_blocks(shapes, "body.", 4), head.out_channels, scale), shapes)
 
+
+ARCHITECTURE = Architecture(MsrresnetConfig, Msrresnet, recognise)
 
 PRESETS: dict[str, GeneratorConfig] = {}

@@ -21,7 +21,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sr_cli.models.base import LEAKY_SLOPE, Generator, GeneratorConfig, count_blocks, init_he
+from sr_cli.models.base import (
+    LEAKY_SLOPE,
+    Architecture,
+    Generator,
+    GeneratorConfig,
+    Recognised,
+    Shapes,
+    conv_shape,
+    count_blocks,
+    init_he,
+)
 from sr_cli.models.esrgan import dense_block
 
 
@@ -148,6 +158,7 @@ def to_basicsr(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _from_basicsr(key: str) -> str:
+    """Our name of a tensor that has BasicSR's or its predecessor's."""
     for older, newer in _OLDER.items():
         key = key.replace(older, newer)
     stem, _, kind = key.rpartition(".")
@@ -159,17 +170,18 @@ def _from_basicsr(key: str) -> str:
     return f"{_BASICSR[stem]}.{kind}" if stem in _BASICSR else key
 
 
-def _from_original(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The original code's names: one sequence, in which activations and enlargements count as well."""
-    last = max((int(match[1]) for key in tensors if (match := re.match(r"model\.(\d+)\.", key))), default=0)
-    blocks = count_blocks(tensors, "model.1.sub.") - 1
+def _from_original(shapes: Shapes) -> dict[str, str]:
+    """Our names of tensors that have the original code's: one sequence, in which activations and enlargements count."""
+    last = max((int(match[1]) for key in shapes if (match := re.match(r"model\.(\d+)\.", key))), default=0)
+    blocks = len({key.split(".")[3] for key in shapes if key.startswith("model.1.sub.")}) - 1
     names = {
         "model.0": "head",
         f"model.1.sub.{blocks}": "trunk_conv",
         f"model.{last - 2}": "conv",
         f"model.{last}": "tail",
     }
-    names |= {f"model.{3 * i + 3}": f"upsampler.{i}" for i in range((last - 4) // 3)}
+    # The sequence holds a number for each tensor at most, whatever its last one says.
+    names |= {f"model.{3 * i + 3}": f"upsampler.{i}" for i in range(min(last - 4, len(shapes)) // 3)}
 
     def rename(key: str) -> str:
         stem, _, kind = key.rpartition(".")
@@ -178,38 +190,45 @@ def _from_original(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             return f"trunk.{group}.{block - 1}.layers.{layer - 1}.{kind}"
         return f"{names[stem]}.{kind}" if stem in names else key
 
-    return {rename(key): value for key, value in tensors.items()}
+    return {key: rename(key) for key in shapes}
 
 
-def recognise(tensors: Mapping[str, Tensor]) -> tuple[RrdbnetConfig, dict[str, Tensor]] | None:
-    """The configuration and, under our names, the tensors of a state dict of this family, or None."""
-    if "model.1.sub.0.RDB1.conv1.0.weight" in tensors:
-        renamed = _from_original(tensors)
-    elif "conv_first.weight" in tensors and (
-        "body.0.rdb1.conv1.weight" in tensors or "RRDB_trunk.0.RDB1.conv1.weight" in tensors
+def _our_names(shapes: Shapes) -> dict[str, str]:
+    """Our name of each tensor, in whichever of the styles the file names them."""
+    if "model.1.sub.0.RDB1.conv1.0.weight" in shapes:
+        return _from_original(shapes)
+    if "conv_first.weight" in shapes and (
+        "body.0.rdb1.conv1.weight" in shapes or "RRDB_trunk.0.RDB1.conv1.weight" in shapes
     ):
-        renamed = {_from_basicsr(key): value for key, value in tensors.items()}
-    else:
-        renamed = dict(tensors)
-    head, layer = renamed.get("head.weight"), renamed.get("trunk.0.0.layers.0.weight")
-    if head is None or layer is None or head.ndim != 4:
+        return {key: _from_basicsr(key) for key in shapes}
+    return {key: key for key in shapes}
+
+
+def recognise(shapes: Shapes) -> Recognised | None:
+    """Recognises a state dict of this family by its names, in any style, and shapes."""
+    names = _our_names(shapes)
+    renamed = {names[key]: shape for key, shape in shapes.items()}
+    head, layer = conv_shape(renamed, "head"), conv_shape(renamed, "trunk.0.0.layers.0")
+    if head is None or layer is None:
         return None
-    unshuffle = math.isqrt(head.shape[1] // 3)
-    doublings = count_blocks(renamed, "upsampler.")
+    unshuffle = math.isqrt(head.in_channels // 3)
+    doublings = count_blocks(renamed, "upsampler.", 2)
     if (
-        head.shape[1] != 3 * unshuffle**2
+        head.in_channels != 3 * unshuffle**2
         or unshuffle not in (1, 2, 4)
         or not unshuffle <= 2**doublings <= 16 * unshuffle
     ):
         return None
     config = RrdbnetConfig(
-        blocks=count_blocks(renamed, "trunk."),
-        features=head.shape[0],
-        growth=layer.shape[0],
+        blocks=count_blocks(renamed, "trunk.", 30),
+        features=head.out_channels,
+        growth=layer.out_channels,
         scale=2**doublings // unshuffle,
         unshuffle=unshuffle,
     )
-    return config, renamed
+    return Recognised(config, names)
 
+
+ARCHITECTURE = Architecture(RrdbnetConfig, Rrdbnet, recognise)
 
 PRESETS: dict[str, GeneratorConfig] = {}

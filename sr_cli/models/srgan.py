@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from sr_cli.models.base import PRELU_SLOPE, Generator, GeneratorConfig, Normalise, count_blocks, init_he
+from sr_cli.models.base import (
+    PRELU_SLOPE,
+    Architecture,
+    Generator,
+    GeneratorConfig,
+    Normalise,
+    Recognised,
+    Shapes,
+    conv_shape,
+    count_blocks,
+    init_he,
+    own_names,
+)
 from sr_cli.models.layers import CARRIERS, Upsampler, carry, fold_batchnorm
 
 
@@ -115,13 +126,15 @@ class Srgan(Generator):
         carry(self.tail, PRELU_SLOPE)
 
 
-def recognise(tensors: Mapping[str, Tensor]) -> tuple[SrganConfig, dict[str, Tensor]] | None:
-    """The configuration and tensors of a state dict of this family, or None."""
-    head = tensors.get("head.weight")
-    if head is None or "trunk.0.norm1.weight" not in tensors:
+def recognise(shapes: Shapes) -> Recognised | None:
+    """Recognises a state dict of this family by its names and shapes."""
+    head = conv_shape(shapes, "head")
+    if head is None or "trunk.0.norm1.weight" not in shapes:
         return None
-    config = SrganConfig(blocks=count_blocks(tensors, "trunk."), features=head.shape[0])
-    return config, dict(tensors)
+    config = SrganConfig(blocks=count_blocks(shapes, "trunk.", 13), features=head.out_channels)
+    return own_names(config, shapes)
 
+
+ARCHITECTURE = Architecture(SrganConfig, Srgan, recognise)
 
 PRESETS = {"srgan": SrganConfig()}

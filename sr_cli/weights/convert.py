@@ -66,35 +66,6 @@ def convert(source: Path, target: Path, *, overwrite: bool = False, size_limit: 
     return Conversion(target, len(tensors), tuple(unwrapped), tuple(dropped), found[0].family if found else None)
 
 
-def _read(path: Path, size_limit: int) -> Any:
-    import pickle
-
-    import torch
-
-    try:
-        size = path.stat().st_size
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                size = max(size, sum(member.file_size for member in archive.infolist()))
-    except FileNotFoundError:
-        raise WeightsError(f"no file {path}") from None
-    except (OSError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"cannot read {path}: {error}") from None
-    if size > size_limit:
-        raise WeightsError(f"{path} is too large: {size / 1e6:.0f} MB, the limit is {size_limit / 1e6:.0f} MB")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols: what cannot be read is refused anyway
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"it asks for {wanted[1]}" if wanted else "it holds more than tensors"
-        raise WeightsError(f"{path} is refused: {what}; nothing of it was run") from None
-    except Exception as error:  # a damaged file can fail anywhere in torch's reader
-        reason = str(error).split("\n")[0][:200] or type(error).__name__
-        raise WeightsError(f"{path} is not a readable PyTorch file ({reason})") from None
-
-
 def _unwrap(value: Any, unwrapped: list[str], dropped: list[str]) -> dict[str, Any]:
     """The innermost dictionary that holds the generator's tensors."""
     import torch

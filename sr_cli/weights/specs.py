@@ -1,0 +1,60 @@
+"""What `-m` takes: a name, a name and its stage, a file, a training run, or an interpolation."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from sr_cli.weights.manifest import STAGES
+
+INTERPOLATIONS = ("bicubic", "lanczos")
+"""Model names that stand for plain interpolation, by Pillow; they have no weights."""
+
+_FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".onnx")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What one `-m` stands for."""
+
+    name: str
+    """The model's name; of a file its name without the suffix, of a run that of its folder."""
+    stage: str | None
+    """The stage that was asked for; None for the default one, and for a file."""
+    path: Path | None
+    """The file or the run's folder; None for a name."""
+
+    @property
+    def label(self) -> str:
+        """A name that can be part of a file's: `mesrgan-pixel`."""
+        return self.name if self.stage is None else f"{self.name}-{self.stage}"
+
+    @property
+    def is_interpolation(self) -> bool:
+        """Whether it names plain interpolation."""
+        return self.path is None and self.name in INTERPOLATIONS
+
+
+def parse(spec: str | Path) -> Spec:
+    """Takes apart what `-m` was given; whether it exists is not looked at.
+
+    `NAME`, `NAME:STAGE`, `FILE.safetensors`, `RUN_DIR` or `RUN_DIR:STAGE`. What has a separator of folders or the
+    suffix of a weights file is a path.
+    """
+    text = str(spec)
+    if text.lower().endswith(_FILE_SUFFIXES):
+        return Spec(Path(text).stem, None, Path(text))
+    is_folder = isinstance(spec, Path) or "/" in text or os.sep in text
+    start, _, stage = text.rpartition(":")
+    if is_folder:
+        # A colon can be part of a path (C:\\runs), so only one before a stage counts.
+        folder = Path(start if start and stage in STAGES else text)
+        return Spec(folder.resolve().name, stage if start and stage in STAGES else None, folder)
+    name, colon, stage = text.partition(":")
+    return Spec(name, stage if colon else None, None)
+
+
+def is_path(spec: str | Path) -> bool:
+    """Whether `-m` was given a file or a folder and not a name."""
+    return parse(spec).path is not None
