@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, ...]
 
-MAX_HEADER = 4 << 20
-"""Bytes of the longest header that is read: room for 40,000 tensors, and published networks have at most 5,000."""
+MAX_HEADER = 1 << 20
+"""Bytes of the longest header that is read: room for 10,000 tensors; the networks that upscale have up to 3,000."""
 
 PICKLE_LIMIT = 2 << 30
 """Bytes of the largest PyTorch file that is opened, packed and unpacked."""
@@ -73,7 +73,7 @@ class StateFile:
         self._start = file.read(_LENGTH)
         length = int.from_bytes(self._start, "little")
         if len(self._start) < _LENGTH or length > MAX_HEADER:
-            raise self._damaged("it does not begin with a header of at most 4 MB")
+            raise self._damaged("it does not begin with a header of at most 1 MB")
         self._start += file.read(length)
         if len(self._start) < _LENGTH + length:
             raise self._damaged("its header is cut off")
@@ -84,8 +84,8 @@ class StateFile:
         wanted = self.header.file_size - len(self._start)
         rest = self._file.read(wanted + 1)
         if len(rest) != wanted:
-            what = "is cut off" if len(rest) < wanted else "has more bytes than its header says"
-            raise self._damaged(f"it {what}")
+            what = "it is cut off" if len(rest) < wanted else "it has more bytes than its header says"
+            raise self._damaged(what)
         return self._start + rest
 
     def tensors(self) -> dict[str, Tensor]:

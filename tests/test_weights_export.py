@@ -23,7 +23,7 @@ CONFIGS = {
     "srgan": SrganConfig(2, 8),
     "esrgan": EsrganConfig(2, 8, 4),
     "mesrgan": MesrganConfig(2, 8, 4),
-    "mesrgan-poster": MesrganConfig(2, 8, 4, 2, False),
+    "mesrgan-poster": MesrganConfig(2, 8, 4, 2, "full"),
     "rrdbnet": RrdbnetConfig(1, 8, 4),
     "rrdbnet-x2": RrdbnetConfig(1, 8, 4, 2, 2),
     "msrresnet": MsrresnetConfig(2, 8),

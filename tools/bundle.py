@@ -16,23 +16,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
+from sr_cli import state_dicts
 from sr_cli.errors import WeightsError
-from sr_cli.weights import manifest
+from sr_cli.weights import manifest, provenance
 from sr_cli.weights.manifest import ModelEntry, Stage
-from sr_cli.weights.runs import RunWeights, file_info, read_run
+from sr_cli.weights.runs import RunWeights, read_run
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def half(path: Path) -> dict[str, torch.Tensor]:
-    """A state dict with its floating-point tensors in fp16. Raises WeightsError if one does not survive that."""
+def half(run: RunWeights) -> dict[str, torch.Tensor]:
+    """A run's state dict with its floating-point tensors in fp16. Raises WeightsError if one does not survive that."""
     tensors = {}
-    for name, tensor in load_file(path).items():
+    for name, tensor in state_dicts.parse(run.data, str(run.path)).items():
         tensors[name] = tensor.half() if tensor.is_floating_point() else tensor
         if not tensors[name].isfinite().all():
-            raise WeightsError(f"{path}: {name} does not fit into half precision")
+            raise WeightsError(f"{run.path}: {name} does not fit into half precision")
     return tensors
 
 
@@ -41,7 +42,11 @@ def bundled_parent(sha256: str | None, models: dict[str, ModelEntry], folder: Pa
     for entry in models.values():
         for stage in entry.stages.values():
             path = folder / stage.file if stage.file else None
-            if path and sha256 in (stage.sha256, file_info(path).get("source_sha256")):
+            if path is None:
+                continue
+            with state_dicts.opened(path) as weights:
+                source = provenance.info_of(weights.header.metadata).get("source_sha256")
+            if sha256 in (stage.sha256, source):
                 return stage.sha256
     return sha256
 
@@ -66,7 +71,7 @@ def bundle(run: RunWeights, name: str, options: argparse.Namespace, root: Path =
     if dict(entry.config) != dict(run.config):
         raise WeightsError(f"{run.path} is {dict(run.config)}, but {name} is {dict(entry.config)}")
     info: dict[str, Any] = {"model": name, "stage": run.stage, "source_sha256": run.sha256}
-    data = save(half(run.path), metadata={"srup": json.dumps(info)})
+    data = save(half(run), metadata={"srup": json.dumps(info)})
     file = f"{name}-{run.stage}.safetensors"
     given = {key: getattr(options, key) for key in ("data", "hardware", "hours") if getattr(options, key) is not None}
     stage = Stage(

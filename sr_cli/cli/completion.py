@@ -9,9 +9,9 @@ from sr_cli.errors import WeightsError
 
 def complete_model(incomplete: str) -> list[str]:
     """Names of models and their stages that begin like this."""
-    from sr_cli.weights import read_manifest
+    from sr_cli.weights import INTERPOLATIONS, read_manifest
 
-    names = ["bicubic", "lanczos"]
+    names = list(INTERPOLATIONS)
     with suppress(WeightsError):  # a broken manifest is for the command itself to report
         for entry in read_manifest().models.values():
             names += [entry.name, *(f"{entry.name}:{stage}" for stage in entry.stages)]

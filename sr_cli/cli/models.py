@@ -53,7 +53,7 @@ def info(
     from sr_cli.weights import loading, registry
 
     console = Console(json=json)
-    if loading.is_path(name):
+    if weights.is_path(name):
         loaded = weights.load(name)
         entry = loaded.entry
         record = {

@@ -22,7 +22,7 @@ from sr_cli.compare.display import for_display
 from sr_cli.compare.options import CompareOptions
 from sr_cli.compare.spots import Spot
 from sr_cli.errors import OutputError, UsageError, WeightsError
-from sr_cli.weights.loading import is_path
+from sr_cli.weights.specs import is_path
 
 Pixels = NDArray[np.uint8]
 

@@ -12,7 +12,7 @@ import numpy as np
 from sr_cli import datasets, inference, weights
 from sr_cli.errors import UsageError
 from sr_cli.evaluate.options import EvalOptions
-from sr_cli.weights.loading import is_path
+from sr_cli.weights.specs import is_path
 from sr_cli.weights.manifest import read_manifest
 
 TIMED_SIDE = 128

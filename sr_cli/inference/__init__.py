@@ -6,7 +6,6 @@ to run a network. Importing this package does not import torch.
 """
 
 from sr_cli.inference.upscaler import (
-    INTERPOLATIONS,
     PRECISIONS,
     EngineResult,
     Pixels,
@@ -18,6 +17,7 @@ from sr_cli.inference.upscaler import (
     precision_name,
     to_unit,
 )
+from sr_cli.weights.specs import INTERPOLATIONS
 
 __all__ = [
     "INTERPOLATIONS",

@@ -18,6 +18,7 @@ from sr_cli.errors import OutOfMemory, UsageError, WeightsError
 from sr_cli.inference import backends, colours, memory, pictures, tiling
 from sr_cli.inference.backends import Network
 from sr_cli.inference.pictures import Picture
+from sr_cli.weights.specs import INTERPOLATIONS
 
 if TYPE_CHECKING:
     import torch
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[Any]
 """(H, W, C), C = 1 or 3, as uint8 (0..255), uint16 (0..65535) or float32 (0..1)."""
-
-INTERPOLATIONS = ("bicubic", "lanczos")
-"""Model names that stand for plain interpolation."""
 
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple, Self
@@ -105,11 +106,11 @@ def conv_shape(shapes: Shapes, name: str) -> ConvShape | None:
 def count_blocks(shapes: Shapes, prefix: str, tensors_each: int) -> int:
     """How many numbered modules a state dict has below `prefix` (`trunk.` counts `trunk.0...`, `trunk.1...`).
 
-    No more than its tensors fill, of which each module has `tensors_each`: a file that names many modules and has
-    little of each does not make us build them.
+    Only those count that have half of their `tensors_each` at least: a file that names many modules and has little of
+    each does not make us build them.
     """
-    below = [name.removeprefix(prefix) for name in shapes if name.startswith(prefix)]
-    return min(len({name.split(".")[0] for name in below}), math.ceil(len(below) / tensors_each))
+    found = Counter(name.removeprefix(prefix).split(".")[0] for name in shapes if name.startswith(prefix))
+    return sum(2 * tensors >= tensors_each for tensors in found.values())
 
 
 @dataclass(frozen=True)

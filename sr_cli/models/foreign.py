@@ -85,14 +85,14 @@ LARGEST = 2 << 30
 """Bytes of the largest file that is given to spandrel; networks that enlarge pictures have at most a quarter of it."""
 
 
-class _AllocationLimit(TorchDispatchMode):
+class _AllocationLimit(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Refuses to make tensors of more than `elements` values in all, before any is made.
 
     spandrel builds a network by what it finds in the names and shapes of a file, and compares afterwards.
     """
 
     def __init__(self, elements: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.left = elements
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

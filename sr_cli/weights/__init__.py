@@ -5,17 +5,22 @@ are imported when a file is really opened or fetched.
 """
 
 from sr_cli.weights.blend import load_blend
-from sr_cli.weights.loading import LoadedModel, load
+from sr_cli.weights.loading import LoadedModel, load, load_as
 from sr_cli.weights.manifest import HubFile, Manifest, ModelEntry, Stage, TrainingSummary, read_manifest
+from sr_cli.weights.specs import INTERPOLATIONS, Spec, is_path
 
 __all__ = [
+    "INTERPOLATIONS",
     "HubFile",
     "LoadedModel",
     "Manifest",
     "ModelEntry",
+    "Spec",
     "Stage",
     "TrainingSummary",
+    "is_path",
     "load",
+    "load_as",
     "load_blend",
     "read_manifest",
 ]

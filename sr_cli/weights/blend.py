@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sr_cli.errors import UsageError, WeightsError
-from sr_cli.weights.loading import INTERPOLATION, LoadedModel, is_path, load
+from sr_cli.weights.loading import LoadedModel, load
 from sr_cli.weights.manifest import ModelEntry, Stage, read_manifest
+from sr_cli.weights.specs import INTERPOLATIONS, is_path
 
 if TYPE_CHECKING:
     from sr_cli.hub import Progress
@@ -80,7 +81,7 @@ def _gan_spec(model: str | Path) -> str | Path:
     if is_path(model):
         return model
     name, _, stage = str(model).partition(":")
-    if name in INTERPOLATION:
+    if name in INTERPOLATIONS:
         raise UsageError(f"--fidelity blends weights, and {name} has none; leave the option out")
     if stage not in ("", "gan"):
         raise UsageError(f"--fidelity blends from the GAN stage: use -m {name} or -m {name}:gan, not {model}")

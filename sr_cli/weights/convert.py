@@ -6,20 +6,16 @@ builds tensors and plain containers and refuses everything else; there is no fal
 
 from __future__ import annotations
 
-import re
-import warnings
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sr_cli import state_dicts
 from sr_cli.errors import WeightsError
+from sr_cli.state_dicts import PICKLE_LIMIT
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-SIZE_LIMIT = 2 << 30
-"""Bytes of the largest file that is opened, packed and unpacked."""
 
 # What trainers wrap a generator's state dict in; the first that is there is taken.
 _WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "net_g", "generator", "model")
@@ -42,7 +38,7 @@ class Conversion:
     """Architecture, if it is one that srup knows without help."""
 
 
-def convert(source: Path, target: Path, *, overwrite: bool = False, size_limit: int = SIZE_LIMIT) -> Conversion:
+def convert(source: Path, target: Path, *, overwrite: bool = False, size_limit: int = PICKLE_LIMIT) -> Conversion:
     """Writes the state dict in a PyTorch file as safetensors.
 
     Raises WeightsError for a missing, too large or unreadable file, for one that wants to run anything, and
@@ -57,13 +53,13 @@ def convert(source: Path, target: Path, *, overwrite: bool = False, size_limit: 
         raise WeightsError(f"{target}: the output of a conversion must end in .safetensors")
     unwrapped: list[str] = []
     dropped: list[str] = []
-    tensors = _tensors(_unwrap(_read(source, size_limit), unwrapped, dropped), unwrapped, dropped)
+    tensors = _tensors(_unwrap(state_dicts.read_pickle(source, size_limit), unwrapped, dropped), unwrapped, dropped)
     if not tensors:
         raise WeightsError(f"{source}: has no tensors; it holds {_shorten(dropped) or 'nothing'}")
     with atomic_output(target, overwrite=overwrite) as file:
         file.write(save(tensors))
-    found = models.recognise(tensors)
-    return Conversion(target, len(tensors), tuple(unwrapped), tuple(dropped), found[0].family if found else None)
+    found = models.recognise({name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    return Conversion(target, len(tensors), tuple(unwrapped), tuple(dropped), found.config.family if found else None)
 
 
 def _unwrap(value: Any, unwrapped: list[str], dropped: list[str]) -> dict[str, Any]:

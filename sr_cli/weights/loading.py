@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sr_cli import hub, storage
+from sr_cli import hub, state_dicts, storage
 from sr_cli.errors import WeightsError
 from sr_cli.hub import Progress
+from sr_cli.state_dicts import StateFile
+from sr_cli.weights import provenance, specs
 from sr_cli.weights.manifest import Manifest, ModelEntry, Stage, read_manifest
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from sr_cli.models import Generator, GeneratorConfig
 
-_FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".onnx")
-INTERPOLATION = ("bicubic", "lanczos")
+_AVERAGED = "ema."
+"""What the names of the averaged weights begin with in a training checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -40,33 +39,77 @@ class LoadedModel:
     """The file."""
     entry: ModelEntry | None
     """The manifest entry; None for a file that no manifest knows."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """What the file says of itself; `provenance` reads it."""
+
+    @property
+    def scale(self) -> int:
+        """Factor by which it enlarges."""
+        return self.generator.scale
 
 
 def load(spec: str | Path, *, offline: bool = False, progress: Progress | None = None) -> LoadedModel:
-    """The generator that `spec` stands for: a manifest name, `name:stage`, or a path to a `.safetensors` file.
+    """Loads the generator that `spec` stands for: a name, `name:stage`, a `.safetensors` file or a run's folder.
 
     A name's file is looked for in the package (or the user's own weights), then in the cache, then on
-    the Hub; with `offline`, or HF_HUB_OFFLINE set, never on the Hub. The file's sha256 is verified
-    before it is parsed. Weights stored in half precision are loaded as fp32.
+    the Hub; with `offline`, or HF_HUB_OFFLINE set, never on the Hub. Its sha256 is verified before it is parsed.
+    Of a training run the best weights of the stage asked for are loaded, else of photo, pixel or gan, whichever is
+    first. A training checkpoint gives its averaged weights. Weights stored in half precision are loaded as fp32.
 
     Raises WeightsError: unknown name, no weights yet, missing or damaged file, failed verification,
     failed download, tensors that do not fit the network.
     """
-    if is_path(spec):
-        return _load_path(Path(spec))
-    if spec in INTERPOLATION:
+    parsed = specs.parse(spec)
+    if parsed.path is not None:
+        if parsed.path.is_dir() and parsed.path.suffix.lower() != ".safetensors":
+            stage, path = provenance.best_file(parsed.path, parsed.stage)
+            return replace(read_file(path)[0], name=parsed.name, stage=stage)
+        return read_file(parsed.path)[0]
+    if parsed.is_interpolation:
         raise WeightsError(f"{spec} is an interpolation and has no weights")
-    entry, stage = read_manifest().stage(str(spec))
-    path, data = fetch(entry, stage, offline=offline, progress=progress)
-    where = f"{entry.name}:{stage.name} ({path})"
-    generator = _assemble(_tensors(data, where), where, config_of(entry))
-    return LoadedModel(entry.name, stage.name, generator, stage.overlap, stage.sha256, path, entry)
+    entry, stage_ = read_manifest().stage(str(spec))
+    path, data = fetch(entry, stage_, offline=offline, progress=progress)
+    file = state_dicts.from_bytes(data, f"{entry.name}:{stage_.name} ({path})")
+    generator, _ = _assemble(file, config_of(entry))
+    return LoadedModel(
+        entry.name, stage_.name, generator, stage_.overlap, stage_.sha256, path, entry, file.header.metadata
+    )
 
 
-def is_path(spec: str | Path) -> bool:
-    """Whether `-m` was given a file and not a name."""
-    text = str(spec)
-    return isinstance(spec, Path) or text.lower().endswith(_FILE_SUFFIXES) or "/" in text or os.sep in text
+def load_as(config: GeneratorConfig, path: Path) -> LoadedModel:
+    """Loads a file of weights, or the averaged weights of a checkpoint, that must be of the network `config`.
+
+    Raises WeightsError where the file is missing, damaged or of another network.
+    """
+    loaded, _ = read_file(path)
+    if loaded.generator.config != config:
+        raise WeightsError(f"{path} is of another network: {loaded.generator.config}, not {config}")
+    return loaded
+
+
+def read_file(path: Path) -> tuple[LoadedModel, bytes]:
+    """Loads a `.safetensors` file; gives its content as well, from the same opening. Raises WeightsError."""
+    if path.suffix.lower() != ".safetensors":
+        if not path.exists():
+            raise WeightsError(f"no weights file or training run {path}")
+        converted = path.with_suffix(".safetensors")
+        raise WeightsError(f"{path} is not a .safetensors file; `srup models convert {path} {converted}` makes one")
+    with state_dicts.opened(path) as file:
+        generator, data = _assemble(file)
+    sha256 = storage.sha256_of_bytes(data)
+    entry, stage = _known(sha256)
+    own_stage = provenance.stage_of(file.header.metadata)
+    loaded = LoadedModel(
+        name=path.stem,
+        stage=stage.name if stage else own_stage,
+        generator=generator,
+        overlap=stage.overlap if stage else None,
+        sha256=sha256,
+        path=path,
+        entry=entry,
+        metadata=file.header.metadata,
+    )
+    return loaded, data
 
 
 def config_of(entry: ModelEntry) -> GeneratorConfig:
@@ -93,7 +136,7 @@ def fetch(
     """A stage's file and its verified content, downloaded if need be. Raises WeightsError."""
     local = entry.path(stage)
     if local is not None and (local.exists() or stage.hub is None):
-        data = read_bytes(local)
+        data = read_bytes(local) if _has_size(local, stage.size) else b""
         if storage.sha256_of_bytes(data) != stage.sha256:
             advice = (
                 "reinstall srup"
@@ -116,6 +159,14 @@ def fetch(
     return path, read_bytes(path)
 
 
+def _has_size(path: Path, size: int) -> bool:
+    """Whether a file has this many bytes; true of one that cannot be looked at, so that reading it says why."""
+    try:
+        return path.stat().st_size == size or path.is_dir()
+    except OSError:
+        return True
+
+
 def read_bytes(path: Path) -> bytes:
     """A weights file's content. Raises WeightsError."""
     try:
@@ -126,70 +177,47 @@ def read_bytes(path: Path) -> bytes:
         raise WeightsError(f"cannot read the weights file {path}: {error.strerror}") from None
 
 
-def _assemble(tensors: dict[str, Tensor], where: str, config: GeneratorConfig | None = None) -> Generator:
-    """The network that a state dict belongs to; `config` is what it must be, if a manifest says so."""
-    from sr_cli import models
-    from sr_cli.models import foreign
+def _assemble(file: StateFile, wanted: GeneratorConfig | None = None) -> tuple[Generator, bytes]:
+    """The network that a file's tensors belong to, and the file's content, which is read only if they fit.
 
-    if found := models.recognise(tensors):
-        return build(config or found[0], found[1], where)
-    if config is not None and config.family != models.FOREIGN:
-        return build(config, tensors, where)
-    generator = foreign.load(tensors)
+    `wanted` is what the network must be, where a manifest says so.
+    """
+    from sr_cli import models
+
+    prefix = _AVERAGED if any(name.startswith(_AVERAGED) for name in file.header.shapes) else ""
+    shapes = {name.removeprefix(prefix): shape for name, shape in file.header.shapes.items() if name.startswith(prefix)}
+    try:
+        found = models.recognise(shapes)
+    except WeightsError as error:
+        raise WeightsError(f"{file.where} {error}") from None
+    if found is None:
+        return _assemble_foreign(file, wanted)
+    config = wanted or found.config
+    if config != found.config:
+        raise WeightsError(f"{file.where} is of another network: {found.config}, not {config} as the manifest says")
+    generator = models.create_empty(config).eval()
+    ours = {found.names[name]: shape for name, shape in shapes.items()}
+    state_dicts.check_fit(generator, ours, file.where, f"the network {config.family!r}")
+    data = file.read()
+    tensors = state_dicts.parse(data, file.where)
+    state_dicts.assign(generator, {found.names[name]: tensors[prefix + name] for name in shapes})
+    return generator, data
+
+
+def _assemble_foreign(file: StateFile, wanted: GeneratorConfig | None) -> tuple[Generator, bytes]:
+    """As `_assemble`, for a file of none of our families."""
+    from sr_cli.models import FOREIGN, foreign
+
+    generator = None
+    if foreign.available() and file.header.file_size <= foreign.LARGEST and (not wanted or wanted.family == FOREIGN):
+        data = file.read()
+        tensors = state_dicts.parse(data, file.where)
+        generator = foreign.load({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
     if generator is None:
+        names = f"its first tensors are {state_dicts.some(file.header.shapes)}" if file.header.shapes else "it is empty"
         hint = "" if foreign.available() else "; pip install 'srup[spandrel]' opens further architectures"
-        raise WeightsError(
-            f"{where}: not an architecture that srup knows; its first tensors are {_some(tensors)}{hint}"
-        )
-    return generator
-
-
-def build(config: GeneratorConfig, tensors: dict[str, Tensor], where: str) -> Generator:
-    """The network of `config` with these weights, in evaluation mode. Raises WeightsError where they do not fit."""
-    from sr_cli import models
-
-    generator = models.create(config).eval()
-    expected = generator.state_dict()
-    problems = []
-    if missing := expected.keys() - tensors.keys():
-        problems.append(f"missing {_some(missing)}")
-    if unexpected := tensors.keys() - expected.keys():
-        problems.append(f"unexpected {_some(unexpected)}")
-    if wrong := [k for k in expected.keys() & tensors.keys() if expected[k].shape != tensors[k].shape]:
-        first = min(wrong)
-        shapes = f"{tuple(tensors[first].shape)} instead of {tuple(expected[first].shape)}"
-        problems.append(f"of other shape {_some(wrong)} ({first} is {shapes})")
-    if problems:
-        raise WeightsError(f"{where} does not fit the network {config.family!r}: {'; '.join(problems)}")
-    generator.load_state_dict(tensors)
-    return generator
-
-
-def _some(keys: Iterable[str], limit: int = 4) -> str:
-    names = sorted(keys)
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
-
-
-def _load_path(path: Path) -> LoadedModel:
-    if path.suffix.lower() != ".safetensors":
-        if not path.exists():
-            raise WeightsError(f"no weights file {path}")
-        converted = path.with_suffix(".safetensors")
-        raise WeightsError(f"{path} is not a .safetensors file; `srup models convert {path} {converted}` makes one")
-    data = read_bytes(path)
-    sha256 = storage.sha256_of_bytes(data)
-    generator = _assemble(_tensors(data, str(path)), str(path))
-    entry, stage = _known(sha256)
-    return LoadedModel(
-        name=path.stem,
-        stage=stage.name if stage else None,
-        generator=generator,
-        overlap=stage.overlap if stage else None,
-        sha256=sha256,
-        path=path,
-        entry=entry,
-    )
+        raise WeightsError(f"{file.where}: not an architecture that srup knows; {names}{hint}")
+    return generator, data
 
 
 def _known(sha256: str) -> tuple[ModelEntry | None, Stage | None]:
@@ -199,15 +227,3 @@ def _known(sha256: str) -> tuple[ModelEntry | None, Stage | None]:
     except WeightsError:
         manifest = Manifest()
     return manifest.by_sha256(sha256) or (None, None)
-
-
-def _tensors(data: bytes, where: str) -> dict[str, Tensor]:
-    """A safetensors file's tensors, floating-point ones as fp32. Raises WeightsError when it is damaged."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load as parse
-
-    try:
-        tensors = parse(data)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise WeightsError(f"{where} is not a readable safetensors file ({error})") from None
-    return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}

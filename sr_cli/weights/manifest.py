@@ -23,6 +23,8 @@ T = TypeVar("T")
 SCHEMA = 1
 STAGES = ("pixel", "photo", "gan")
 """L1 on clean reductions; fine-tuned on damaged ones; fine-tuned against a discriminator."""
+DEFAULT_ORDER = ("photo", "pixel", "gan")
+"""The bare name of a model that was trained or added here stands for the first of these that it has."""
 
 PACKAGE = Path(__file__).resolve().parent.parent
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")

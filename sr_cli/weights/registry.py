@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from sr_cli import hub, storage
 from sr_cli.errors import UsageError, WeightsError
 from sr_cli.hub import Progress
-from sr_cli.weights import manifest
-from sr_cli.weights.loading import load, read_bytes
+from sr_cli.weights import manifest, provenance
+from sr_cli.weights.loading import load, read_file
 from sr_cli.weights.manifest import HubFile, ModelEntry, Stage, TrainingSummary
-from sr_cli.weights.runs import file_info, read_run
+from sr_cli.weights.runs import read_run
 
 if TYPE_CHECKING:
     from sr_cli.models import Generator
@@ -83,7 +83,7 @@ def add(
         if new.file is not None:
             contents[new.file] = data
     assert entry is not None
-    default = next(choice for choice in ("photo", "pixel", "gan") if choice in entry.stages)
+    default = next(choice for choice in manifest.DEFAULT_ORDER if choice in entry.stages)
     entry = replace(entry, summary=summary or entry.summary, default_stage=default)
     own[name] = entry
     for file, data in contents.items():
@@ -185,16 +185,13 @@ def _sources(
         if stage is not None and stage not in runs:
             raise WeightsError(f"{path} has the stages {', '.join(runs)}, not {stage}")
         for run in runs.values() if stage is None else [runs[stage]]:
-            data = read_bytes(run.path)
-            new = _local_stage(name, run.stage, data, licence, run.parent_sha256, run.training)
-            yield run.config, run.scale, new, data
+            new = _local_stage(name, run.stage, run.data, licence, run.parent_sha256, run.training)
+            yield run.config, run.scale, new, run.data
         return
-    loaded = load(path)
-    info = file_info(path)
-    data = read_bytes(path)
-    of_file = info.get("stage") if info.get("stage") in manifest.STAGES else None
-    new = _local_stage(name, stage or of_file or "pixel", data, licence, info.get("parent_sha256"), None)
-    yield loaded.generator.config.to_dict(), loaded.generator.scale, new, data
+    loaded, data = read_file(path)
+    parent = provenance.info_of(loaded.metadata).get("parent_sha256")
+    new = _local_stage(name, stage or provenance.stage_of(loaded.metadata) or "pixel", data, licence, parent, None)
+    yield loaded.generator.config.to_dict(), loaded.scale, new, data
 
 
 def _local_stage(
@@ -238,7 +235,7 @@ def _from_hub(source: str, stage: str | None, licence: str | None, progress: Pro
         training=known.training if known else None,
         scores=known.scores if known else {},
     )
-    return loaded.generator.config.to_dict(), loaded.generator.scale, new, b""
+    return loaded.generator.config.to_dict(), loaded.scale, new, b""
 
 
 def _published(repo: str, commit: str, sha256: str) -> Stage | None:

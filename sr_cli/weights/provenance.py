@@ -1,0 +1,93 @@
+"""What a weights file says of itself: the JSON that training writes into its metadata."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sr_cli import state_dicts
+from sr_cli.errors import WeightsError
+from sr_cli.weights.manifest import DEFAULT_ORDER, STAGES, TrainingSummary
+
+BEST = ".best.safetensors"
+"""How the names of a run's chosen weights end."""
+
+
+def info_of(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The JSON in a file's `srup` metadata; {} where there is none or it is damaged."""
+    try:
+        info = json.loads(metadata.get("srup", "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return info if isinstance(info, dict) else {}
+
+
+def stage_of(metadata: Mapping[str, str]) -> str | None:
+    """The stage that a file says it is: `pixel`, `photo` or `gan`; None where it says none."""
+    info = info_of(metadata)
+    stage = info.get("stage")
+    if stage == "pixel" and _settings(info).get("degrade") == "photo":
+        return "photo"
+    return stage if stage in STAGES else None
+
+
+def best_files(folder: Path) -> dict[str, Path]:
+    """The chosen weights of a run, by stage. Raises WeightsError if there are none or a header is damaged."""
+    found = {}
+    for path in sorted(folder.glob(f"*{BEST}")):
+        with state_dicts.opened(path) as file:
+            metadata = dict(file.header.metadata)
+        # The first runs did not write the stage; their file's name is it.
+        info = info_of(metadata)
+        info.setdefault("stage", path.name.removesuffix(BEST))
+        found[stage_of({"srup": json.dumps(info)}) or info["stage"]] = path
+    if not found:
+        raise WeightsError(f"{folder} is not a training run with results: it has no *{BEST}")
+    return found
+
+
+def best_file(folder: Path, stage: str | None) -> tuple[str, Path]:
+    """A run's stage and its chosen weights; without a stage photo, pixel or gan, whichever is first.
+
+    Raises WeightsError if it has none, or not this one.
+    """
+    files = best_files(folder)
+    chosen = stage or next((name for name in DEFAULT_ORDER if name in files), next(iter(files)))
+    if chosen not in files:
+        raise WeightsError(f"{folder} has the stages {', '.join(files)}, not {chosen}")
+    return chosen, files[chosen]
+
+
+def training_of(metadata: Mapping[str, str], stage: str) -> TrainingSummary:
+    """How weights of a run came about, as far as their file says."""
+    info = info_of(metadata)
+    seconds = info.get("seconds")
+    return TrainingSummary(
+        data=", ".join(Path(place).name for place in info.get("data", [])) or "unknown",
+        recipe=_recipe(_settings(info), stage),
+        steps=info.get("step"),
+        hours=None if seconds is None else round(seconds / 3600, 2),
+        seed=_settings(info).get("seed"),
+        commit=info.get("commit"),
+    )
+
+
+def _settings(info: Mapping[str, Any]) -> Mapping[str, Any]:
+    settings = info.get("config", info)  # the first runs had the settings at the top level
+    return settings if isinstance(settings, dict) else {}
+
+
+def _recipe(settings: Mapping[str, Any], stage: str) -> str | None:
+    """The recipe in a line; None for a file that does not say."""
+    own = settings.get("gan" if stage == "gan" else "pixel")
+    if not isinstance(own, dict):
+        return None
+    optimiser = own.get("generator", {})
+    losses = own.get("loss") or f"{own.get('content')} + {own.get('feature_net')} features + adversarial"
+    rate = f"Adam {optimiser.get('lr'):g} {optimiser.get('schedule')}" if "lr" in optimiser else "Adam"
+    return (
+        f"{losses}, {rate}, {own.get('steps')} steps planned, batch {settings.get('batch')}, "
+        f"patch {settings.get('patch')}, degradation {settings.get('degrade')}, EMA {settings.get('ema_decay')}"
+    )
