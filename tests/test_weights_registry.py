@@ -116,6 +116,10 @@ def test_a_revision_of_the_hub_is_taken(fake_hub: FakeHub, file: Path) -> None:
     ("source", "error", "message"),
     [
         ("hf:onlyname/x.safetensors", UsageError, "not of the form"),
+        ("hf:a/b/../../c/x.safetensors", UsageError, "inside the repository"),
+        ("hf:a/b/..\\c\\x.safetensors", UsageError, "inside the repository"),
+        ("hf:a/b//x.safetensors", UsageError, "inside the repository"),
+        ("hf:../b/x.safetensors", UsageError, "inside the repository"),
         ("hf:a/b/x.pth", UsageError, r"only \.safetensors"),
         ("hf:a/b/missing.safetensors", WeightsError, "has no a/b/missing"),
     ],
@@ -124,6 +128,7 @@ def test_hub_sources_that_cannot_be_added(fake_hub: FakeHub, source: str, error:
     with pytest.raises(error, match=message):
         registry.add(source, "thing")
     assert not manifest.user_path().exists()
+    assert not [request for request in fake_hub.requests if ".." in request.path]
 
 
 def test_remove(tmp_path: Path, home: Path) -> None:

@@ -339,9 +339,15 @@ def _hub(value: dict[str, Any], where: str) -> HubFile:
         file=fields.text("file"),
     )
     fields.done()
-    if hub.file.startswith("/") or ".." in hub.file.split("/"):
+    if not is_inside(hub.file):
         raise WeightsError(f"{where}: field 'file' must be a path inside the repository, not {hub.file!r}")
     return hub
+
+
+def is_inside(path: str) -> bool:
+    """Whether a path of the Hub stays inside its repository, whatever system it is read on."""
+    parts = path.replace("\\", "/").split("/")
+    return not {"", ".", ".."}.intersection(parts) and ":" not in parts[0]
 
 
 def _training(value: dict[str, Any], where: str) -> TrainingSummary:

@@ -216,6 +216,8 @@ def _from_hub(source: str, stage: str | None, licence: str | None, progress: Pro
     match = _HUB_SPEC.fullmatch(source)
     if match is None:
         raise UsageError(f"{source!r} is not of the form hf:USER/REPO[@REVISION]/FILE")
+    if not manifest.is_inside(match["file"]) or not manifest.is_inside(match["repo"]):
+        raise UsageError(f"{source!r}: the file must be a path inside the repository, without '..'")
     if not match["file"].endswith(".safetensors"):
         raise UsageError(f"{source}: only .safetensors files can be added; `srup models convert` makes one of a .pth")
     remote = hub.resolve(hub.Source(match["repo"], match["revision"] or "main", match["file"]))
