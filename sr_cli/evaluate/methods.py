@@ -12,8 +12,8 @@ import numpy as np
 from sr_cli import datasets, inference, weights
 from sr_cli.errors import UsageError
 from sr_cli.evaluate.options import EvalOptions
-from sr_cli.weights.specs import is_path
 from sr_cli.weights.manifest import read_manifest
+from sr_cli.weights.specs import is_path
 
 TIMED_SIDE = 128
 """Side, in LR pixels, of the picture whose upscaling a report times."""
