@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from sr_cli.errors import InputError
-from sr_cli.images import animation, colour, photoshop, png, tiff
+from sr_cli.images import animation, colour, jpeg, photoshop, png, tiff
 from sr_cli.images import exif as exif_block
 from sr_cli.images.photo import Limits, Photo, PhotoSequence, Pixels, with_pixels
 from sr_cli.images.pieces import joined
@@ -150,6 +150,9 @@ def channels(image: Image.Image) -> tuple[Pixels, Pixels | None]:
 
 def _describe(source: Source, image: Image.Image, photo: Photo) -> Photo:
     """`photo` with everything that Pillow found beside the pixels."""
+    if image.format in ("JPEG", "MPO"):
+        photo = jpeg.describe(jpeg.inspect(source), photo)
+        return replace(photo, dpi=_dpi(image.info.get("dpi")), source_format=image.format)
     info = image.info
     exif, packet, comment = info.get("exif"), info.get("xmp"), info.get("comment")
     resources = info.get("photoshop")

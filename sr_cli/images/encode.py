@@ -6,7 +6,6 @@ import contextlib
 import io
 import itertools
 import os
-import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from PIL import Image
 
 from sr_cli import storage
 from sr_cli.errors import OutputError, UsageError
-from sr_cli.images import colour, formats, photoshop, png, tiff
+from sr_cli.images import colour, formats, jpeg, png, tiff
 from sr_cli.images.alpha import bleed
 from sr_cli.images.formats import OutputFormat
 from sr_cli.images.photo import Photo, PhotoSequence, Pixels, without_metadata
@@ -26,8 +25,6 @@ JPEG_QUALITY, WEBP_QUALITY = 95, 90
 _STRIPE_ROWS = 128
 # A GIF's frame lasts 16 bits of 1/100 s; a WebP's time is 31 bits of 1/1000 s for all (of up to 2,000) frames.
 _LONGEST_MS = {"GIF": 655_350, "WEBP": 1_000_000}
-_JPEG_SEGMENT = 65_533  # bytes that one APP segment can hold
-_JPEG_XMP_PREFIX = 29
 
 
 def write(
@@ -99,17 +96,19 @@ def losses(photo: Photo, output: OutputFormat) -> list[str]:
     if output is formats.GIF:
         lost.append("colours are reduced to 255 per frame; metadata are left out")
     if output is formats.JPEG:
-        if photo.exif is not None and not _fits_jpeg(photo.exif, 6):
-            lost.append("EXIF over 64 KB is left out")
-        if photo.xmp is not None and not _fits_jpeg(photo.xmp, _JPEG_XMP_PREFIX):
-            lost.append("XMP over 64 KB is left out")
-    if output is formats.WEBP and photo.iptc:
-        lost.append("IPTC is left out")
-    if output is not formats.PNG and any(key != "Comment" or output is not formats.JPEG for key, _ in photo.text):
-        lost.append("text is left out")
-    if output is not formats.PNG and photo.icc_profile is None and not png.says_srgb(photo):
-        lost.append("the colour space, which is not sRGB and not given as an ICC profile, is left out")
-    return lost
+        lost += jpeg.metadata(photo).lost
+    if output is formats.WEBP:
+        lost += ["IPTC is left out"] if photo.iptc else []
+        lost += ["Photoshop's own data are left out"] if photo.photoshop else []
+    if output is not formats.PNG:
+        if any(key != "Comment" or output is not formats.JPEG for key, _ in photo.text):
+            lost.append("text is left out")
+        if photo.png_chunks:
+            kinds = sorted({kind.decode("latin-1") for kind, _ in photo.png_chunks})
+            lost.append(f"what only PNG can hold is left out ({', '.join(kinds)})")
+        if photo.icc_profile is None and not png.says_srgb(photo):
+            lost.append("the colour space, which is not sRGB and not given as an ICC profile, is left out")
+    return list(dict.fromkeys(lost))
 
 
 class _Unnamed(io.RawIOBase):
@@ -292,27 +291,15 @@ def _changed(before: Pixels | None, after: Pixels) -> tuple[int, int, int, int]:
     return left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1
 
 
-def _fits_jpeg(block: bytes, prefix: int) -> bool:
-    return len(block) + prefix <= _JPEG_SEGMENT
-
-
 def _jpeg_options(photo: Photo, quality: int) -> dict[str, Any]:
-    options: dict[str, Any] = {"quality": quality}
+    metadata = jpeg.metadata(photo)
+    options: dict[str, Any] = {"quality": quality, "extra": metadata.segments}
     if quality >= 90:
         options["subsampling"] = "4:4:4"
-    if photo.exif is not None and _fits_jpeg(photo.exif, 6):
-        options["exif"] = b"Exif\0\0" + photo.exif
-    if photo.xmp is not None and _fits_jpeg(photo.xmp, _JPEG_XMP_PREFIX):
-        options["xmp"] = photo.xmp
+    if metadata.exif is not None:
+        options["exif"] = metadata.exif
     if photo.dpi is not None:
         options["dpi"] = tuple(min(65_535, max(1, round(value))) for value in photo.dpi)
-    comment = dict(photo.text).get("Comment", "").encode()
-    if comment and len(comment) <= _JPEG_SEGMENT:
-        options["comment"] = comment
-    if photo.iptc is not None:
-        segment = photoshop.JPEG_PREFIX + photoshop.block(photo.iptc)
-        if len(segment) <= _JPEG_SEGMENT:
-            options["extra"] = b"\xff\xed" + struct.pack(">H", len(segment) + 2) + segment
     return options
 
 

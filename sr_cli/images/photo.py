@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from sr_cli.images import exif, png_chunks, xmp
+from sr_cli.images import exif, photoshop, png_chunks, xmp
 from sr_cli.images.geometry import Move
 
 Pixels: TypeAlias = NDArray[np.unsignedinteger[Any]]
@@ -38,8 +38,6 @@ class Photo:
     Bytes of a comment that are no UTF-8 are kept as Python's "surrogateescape" codes."""
     colour_chunks: tuple[tuple[bytes, bytes], ...] = ()
     """Type and content of PNG colour chunks (cICP, sRGB, gAMA, cHRM), which only PNG can carry."""
-    png_chunks: tuple[tuple[bytes, bytes], ...] = ()
-    """Type and content of further chunks that only PNG can carry (see `png_chunks`)."""
     modified_ns: int | None = None
     """When the source file was last changed, nanoseconds since 1970."""
     source_format: str | None = None
@@ -48,6 +46,10 @@ class Photo:
     """How it was stored before it became gray or RGB here ("P", "CMYK", "1", "LA", "RGB;16", ...)."""
     notes: tuple[str, ...] = ()
     """What the reader left out or repaired, for people: one short phrase each. `losses` repeats them."""
+    photoshop: bytes = b""
+    """Photoshop's other image resources (paths, print settings, copyright flag), as stored."""
+    png_chunks: tuple[tuple[bytes, bytes], ...] = ()
+    """Type and content of further chunks that only PNG can carry (see `png_chunks`)."""
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 3 or self.pixels.shape[2] not in (1, 3) or 0 in self.pixels.shape:
@@ -126,7 +128,10 @@ def with_pixels(photo: Photo, pixels: Pixels, alpha: Pixels | None, *, orientati
     height, width = pixels.shape[:2]
     move = Move((photo.width, photo.height), (width, height), orientation)
     packet = xmp.Edited(None) if photo.xmp is None else xmp.edited(photo.xmp, move)
-    lost = (f"the {what} is left out" for what in packet.lost)
+    lost = [f"the {what} is left out" for what in packet.lost]
+    resources = photo.photoshop
+    if orientation != 1 and (resources := photoshop.without_paths(photo.photoshop)) != photo.photoshop:
+        lost.append("paths of Photoshop are left out: they do not turn with the picture")
     return replace(
         photo,
         pixels=pixels,
@@ -134,6 +139,7 @@ def with_pixels(photo: Photo, pixels: Pixels, alpha: Pixels | None, *, orientati
         exif=None if photo.exif is None else exif.edited(photo.exif, move),
         xmp=packet.packet,
         dpi=photo.dpi[::-1] if photo.dpi and move.swaps else photo.dpi,
+        photoshop=resources,
         png_chunks=png_chunks.moved(photo.png_chunks, move),
         notes=tuple(dict.fromkeys((*photo.notes, *lost))),
     )
@@ -141,4 +147,6 @@ def with_pixels(photo: Photo, pixels: Pixels, alpha: Pixels | None, *, orientati
 
 def without_metadata(photo: Photo) -> Photo:
     """Pixels, alpha and nothing else but what gives them their colour (profile, PNG colour chunks)."""
-    return replace(photo, exif=None, xmp=None, iptc=None, dpi=None, text=(), png_chunks=(), modified_ns=None)
+    return replace(
+        photo, exif=None, xmp=None, iptc=None, photoshop=b"", dpi=None, text=(), png_chunks=(), modified_ns=None
+    )

@@ -1,4 +1,4 @@
-"""Photoshop's image resources, the wrapping in which JPEG and PNG hold IPTC captions.
+"""Photoshop's image resources, the wrapping in which JPEG, PNG and TIFF hold IPTC captions, paths and print settings.
 
 Source: Adobe, "Photoshop File Formats Specification", 2019, "Image Resource Blocks".
 """
@@ -6,27 +6,73 @@ Source: Adobe, "Photoshop File Formats Specification", 2019, "Image Resource Blo
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 IPTC = 0x0404
 JPEG_PREFIX = b"Photoshop 3.0\0"
+# Thumbnails; guides, slices and layers in pixels of the old picture.
+_OF_OLD_PIXELS = {0x0409, 0x040C, 0x0408, 0x041A, 0x0400, 0x0402, 0x0430}
+_THUMBNAILS = {0x0409, 0x040C}
+_PATHS = range(0x07D0, 0x0BB7)
 
 
-def block(iptc: bytes) -> bytes:
-    """IPTC records as the only resource: signature, number, no name, size, content padded to an even length."""
-    return b"8BIM" + struct.pack(">HHI", IPTC, 0, len(iptc)) + iptc + bytes(len(iptc) % 2)
+@dataclass(frozen=True)
+class Resources:
+    """What a block of image resources holds."""
+
+    iptc: bytes | None = None
+    """IPTC records."""
+    others: bytes = b""
+    """The other resources that stay true for an enlarged picture, as stored."""
+    notes: tuple[str, ...] = ()
+    """What had to be left out, for people."""
+
+
+def block(iptc: bytes | None, others: bytes = b"") -> bytes:
+    """IPTC records as a resource: signature, number, no name, size, content padded to an even length; and others."""
+    if iptc is None:
+        return others
+    return b"8BIM" + struct.pack(">HHI", IPTC, 0, len(iptc)) + iptc + bytes(len(iptc) % 2) + others
+
+
+def read(data: bytes) -> Resources:
+    """Takes image resources apart; a block that is damaged is read as far as it goes."""
+    records: bytes | None = None
+    others, notes = b"", []
+    for number, whole, content in _resources(data):
+        if number == IPTC:
+            records = records if records is not None else content
+        elif number not in _OF_OLD_PIXELS:
+            others += whole
+        elif number not in _THUMBNAILS:
+            notes.append("guides, slices and layers of Photoshop are left out")
+    return Resources(records, others, tuple(dict.fromkeys(notes)))
 
 
 def iptc(data: bytes) -> bytes | None:
     """The IPTC records among image resources; None if there are none or the blocks are damaged."""
+    return read(data).iptc
+
+
+def without_paths(others: bytes) -> bytes:
+    """The resources without paths, which lie on the picture as it was stored, not as it was turned."""
+    return b"".join(whole for number, whole, _ in _resources(others) if number not in _PATHS)
+
+
+def _resources(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """Number, stored bytes and content of each resource."""
     at = 0
-    while data[at : at + 4] == b"8BIM" and len(data) >= at + 12:
+    while data[at : at + 4] in (b"8BIM", b"MeSa", b"AgHg", b"PHUT", b"DCSR") and len(data) >= at + 12:
+        begin = at
         (number,) = struct.unpack_from(">H", data, at + 4)
         name = data[at + 6] + 1
         at += 6 + name + name % 2
         if len(data) < at + 4:
-            break
+            return
         (size,) = struct.unpack_from(">I", data, at)
-        if number == IPTC:
-            return data[at + 4 : at + 4 + size]
+        content = data[at + 4 : at + 4 + size]
+        if len(content) < size:
+            return
         at += 4 + size + size % 2
-    return None
+        yield number, data[begin:at].ljust(at - begin, b"\0"), content

@@ -84,6 +84,7 @@ class Contents:
     exif: bytes | None = None
     xmp: bytes | None = None
     iptc: bytes | None = None
+    photoshop: bytes = b""
     dpi: tuple[float, float] | None = None
     text: list[tuple[str, str]] = field(default_factory=list)
     colour_chunks: list[Chunk] = field(default_factory=list)
@@ -251,7 +252,10 @@ def _unpack_raw_profiles(contents: Contents) -> None:
         elif keyword.endswith("xmp"):
             contents.xmp = contents.xmp or data
         elif keyword.endswith(("iptc", "8bim")):
-            contents.iptc = contents.iptc or photoshop.iptc(data) or (data if data[:1] == b"\x1c" else None)
+            resources = photoshop.read(data)
+            contents.iptc = contents.iptc or resources.iptc or (data if data[:1] == b"\x1c" else None)
+            contents.photoshop = contents.photoshop or resources.others
+            contents.notes += resources.notes
         elif keyword.endswith(("icc", "icm")):
             contents.icc_profile = contents.icc_profile or data
         elif keyword.endswith(("exif", "APP1")):
@@ -266,6 +270,7 @@ def describe(contents: Contents, photo: Photo) -> Photo:
         exif=contents.exif,
         xmp=contents.xmp,
         iptc=contents.iptc,
+        photoshop=contents.photoshop,
         dpi=contents.dpi,
         text=tuple(contents.text),
         colour_chunks=tuple(contents.colour_chunks),
@@ -335,8 +340,8 @@ def metadata_chunks(photo: Photo) -> list[Chunk]:
         chunks.append((b"eXIf", photo.exif))
     if photo.xmp is not None:
         chunks.append((b"iTXt", _XMP_KEYWORD.encode() + bytes(5) + photo.xmp))
-    if photo.iptc is not None:
-        chunks.append(_raw_profile("iptc", photoshop.block(photo.iptc)))
+    if photo.iptc is not None or photo.photoshop:
+        chunks.append(_raw_profile("iptc", photoshop.block(photo.iptc, photo.photoshop)))
     chunks += png_chunks.write(photo.png_chunks, photo.pixels.shape[2], photo.alpha is not None, photo.bits)
     chunks += [_text_chunk(keyword, text) for keyword, text in photo.text]
     return chunks

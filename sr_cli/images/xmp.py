@@ -113,6 +113,11 @@ def edited(packet: bytes, move: Move) -> Edited:
     return Edited(tree.serialised() if changed else packet, lost)
 
 
+def promises(packet: bytes) -> tuple[str, ...]:
+    """What a packet says is appended to its file or hidden in the packet: "gain map", "video", ...; () if nothing."""
+    return tuple(what for what in edited(packet, Move((1, 1), (1, 1))).lost if what != UNREADABLE)
+
+
 def finished(packet: bytes | None, *, mime: str, history: str | None) -> bytes | None:
     """The packet as an output carries it: `dc:format`, where it is given, names the output's format.
 
