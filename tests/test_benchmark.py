@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 import torch
-from PIL import Image
 
-from sr_cli import charts
 from sr_cli.bench import job as benchmark
-from sr_cli.errors import OutputError, UsageError, WeightsError
+from sr_cli.errors import UsageError, WeightsError
 from sr_cli.inference import memory
 
 TINY = {"size": 8, "batches": (1,), "runs": 3, "backends": ("eager",), "precisions": ("fp32",), "photo": 0}
@@ -112,28 +109,3 @@ def test_poster_is_shown_beside_our_times(srup) -> None:
 def test_wrong_options_end_with_2(srup, arguments: list[str]) -> None:
     run = srup("bench", *arguments)
     assert run.returncode == 2 and run.stderr.count("\n") == 1, run.stderr
-
-
-PANELS = [
-    charts.Panel("fp32 eager", ["batch 1", "batch 2"], [[12.0, 24.0], [None, 99.0]]),
-    charts.Panel("a < b & c", ["batch 1"], [[3.0], [4.0]]),
-]
-
-
-def test_charts_are_valid_svg_and_png(tmp_path: Path) -> None:
-    for name in ("chart.svg", "chart.png"):
-        charts.save(tmp_path / name, "Title", "ms", ["one", "two"], PANELS)
-    root = ElementTree.parse(tmp_path / "chart.svg").getroot()
-    bars = [r for r in root.iter("{http://www.w3.org/2000/svg}rect") if r.get("fill") == charts.COLOURS[0]]
-    # A legend's square, then three bars; twice the value is higher on the page.
-    heights = [float(bar.get("height", 0)) for bar in bars]
-    assert len(bars) == 4 and heights[2] > heights[1]
-    with Image.open(tmp_path / "chart.png") as image:
-        assert image.format == "PNG" and image.width > 400
-
-
-def test_charts_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"svg or \.png"):
-        charts.save(tmp_path / "chart.pdf", "", "ms", [], PANELS)
-    with pytest.raises(OutputError, match="cannot write"):
-        charts.save(tmp_path / "none" / "chart.svg", "", "ms", ["one", "two"], PANELS)

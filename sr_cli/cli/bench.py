@@ -26,11 +26,11 @@ def bench(
     printing: Printing,
 ) -> int:
     """Time the forward pass of each model, interleaved, in each precision and backend."""
-    from sr_cli import charts
     from sr_cli.bench.job import run
+    from sr_cli.pages.drawing import check_suffix
 
     if plot is not None:
-        charts.check_suffix(plot)
+        check_suffix(plot)
     console = Console(**vars(printing))
     with console.progress("starting") as bar:
 
@@ -155,13 +155,13 @@ def _mean(value: float | None, base: float | None) -> str:
 
 
 def _plot(path: Path, result: BenchResult) -> None:
-    from sr_cli import charts
+    from sr_cli.pages import charts
 
     names = [model.model for model in result.models]
     panels = []
     for precision, backend in result.columns:
         table = [[result.cell(name, batch, precision, backend) for batch in result.batches] for name in names]
         values = [[cell.median_ms if cell else None for cell in row] for row in table]
-        panels.append(charts.Panel(f"{precision} {backend}", [f"batch {b}" for b in result.batches], values))
+        panels.append(charts.BarPanel(f"{precision} {backend}", [f"batch {b}" for b in result.batches], values))
     where = result.machine.get("accelerator", result.machine["processor"])
-    charts.save(path, f"Forward pass of {result.size}x{result.size} inputs on {where}", "ms", names, panels)
+    charts.bars(f"Forward pass of {result.size}x{result.size} inputs on {where}", "ms", names, panels).save(path)
