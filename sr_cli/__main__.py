@@ -9,18 +9,11 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-from sr_cli.errors import INTERNAL_ERROR, SrupError
-
-INTERRUPTED = 130
-TERMINATED = 143
-
-
-class _Terminated(BaseException):
-    """SIGTERM, raised as an exception so that temporary files are removed on the way out."""
+from sr_cli.errors import INTERNAL_ERROR, INTERRUPTED, TERMINATED, Interrupted, SrupError, Terminated
 
 
 def _raise_terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise _Terminated
+    raise Terminated
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -28,17 +21,20 @@ def run(arguments: Sequence[str]) -> int:
     from typer.exceptions import Abort, TyperException
 
     from sr_cli.cli import app
-    from sr_cli.cli.console import printable
+    from sr_cli.cli.console import printable, say
 
     show_traceback = "--traceback" in arguments
     arguments = [a for a in arguments if a != "--traceback"]
 
-    def fail(message: str) -> None:
+    def fail(message: str, prefix: str = "srup: error: ") -> None:
         line = " ".join(printable(part) for part in message.split("\n") if part.strip())
-        print(f"srup: error: {line}", file=sys.stderr, flush=True)
+        say(prefix + line, sys.stderr)
 
     try:
         result = app(args=arguments, prog_name="srup", standalone_mode=False)
+    except Interrupted as stopped:
+        fail(str(stopped), "srup: ")
+        return stopped.exit_code
     except SrupError as error:
         if show_traceback:
             raise
@@ -51,10 +47,10 @@ def run(arguments: Sequence[str]) -> int:
             fail(f"{message} (see srup --help)")
         return error.exit_code
     except (Abort, KeyboardInterrupt):
-        fail("interrupted")
+        fail("interrupted", "srup: ")
         return INTERRUPTED
-    except _Terminated:
-        fail("terminated")
+    except Terminated:
+        fail("terminated", "srup: ")
         return TERMINATED
     except BrokenPipeError:
         # The reader of our output has gone: nothing left to say, and Python must not try again at exit.
@@ -66,7 +62,7 @@ def run(arguments: Sequence[str]) -> int:
         fail(f"internal error: {type(error).__name__}: {error}; --traceback shows where, please report it")
         return INTERNAL_ERROR
     if result == INTERRUPTED:
-        fail("interrupted")
+        fail("interrupted", "srup: ")
     return result if isinstance(result, int) else 0
 
 
@@ -79,7 +75,7 @@ def main() -> NoReturn:
         code = run(sys.argv[1:])
     except KeyboardInterrupt:  # before the boundary in `run` was up
         code = INTERRUPTED
-    except _Terminated:
+    except Terminated:
         code = TERMINATED
     for late in (signal.SIGINT, signal.SIGTERM):
         signal.signal(late, signal.SIG_IGN)  # all is done: what is left of the interpreter ends by itself

@@ -5,12 +5,28 @@ Anything that is not a `SrupError` is a defect of ours and ends with exit code 7
 """
 
 INTERNAL_ERROR = 70
+INTERRUPTED = 130
+"""By Ctrl-C (SIGINT)."""
+TERMINATED = 143
+"""By SIGTERM."""
 
 
 class SrupError(Exception):
     """Base of all errors meant for the user. `exit_code` is what the process returns."""
 
     exit_code = 1
+
+
+class Terminated(BaseException):
+    """SIGTERM, raised as an exception so that temporary files are removed on the way out."""
+
+
+class Interrupted(SrupError):
+    """A batch was stopped by Ctrl-C or SIGTERM; the message says how far it came."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class UsageError(SrupError, ValueError):

@@ -214,6 +214,7 @@ PrecisionName = Literal["auto", "fp32", "fp16", "bf16"]
 Precision = Annotated[PrecisionName, Option("Number format.", group="Speed")]
 BackendName = Literal["auto", "eager", "compiled", "graph", "fused", "openvino", "onnxruntime"]
 """The run-times of `backends.NAMES`."""
+Backend = Annotated[BackendName, Option("Run-time that computes the network.", group="Speed", metavar="NAME")]
 Tile = Annotated[
     int | Literal["auto"],
     Option(

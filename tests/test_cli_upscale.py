@@ -100,7 +100,7 @@ def test_unreadable_input_is_3(kind: str, tmp_path: Path, capsys: pytest.Capture
     ("arguments", "code", "words"),
     [
         (["-o", "out.xyz"], 2, "xyz"),
-        (["-o", "missing/out.png"], 6, "missing"),
+        (["-o", "out"], 2, "no suffix"),
         (["-m", "nonsense"], 4, "nonsense"),
         (["-m", "missing.safetensors"], 4, "missing.safetensors"),
         (["--misspelt"], 2, "misspelt"),
@@ -317,9 +317,10 @@ def test_a_summary_lists_the_failures(photo: Path, tmp_path: Path, capsys: pytes
     for name in ("bad", "worse"):
         (tmp_path / f"{name}.jpg").write_text("no")
     assert run(["upscale", str(tmp_path), "-m", "bicubic", "-o", str(tmp_path / "out")]) == 1
-    last = capsys.readouterr().err.splitlines()[-3:]
-    assert last[0] == "1 done, 2 failed"
-    assert "bad.jpg" in last[1] and "worse.jpg" in last[2]
+    text = capsys.readouterr().err
+    assert text.splitlines()[-1] == "1 done, 2 failed"
+    for name in ("bad.jpg", "worse.jpg"):
+        assert text.count(name) == 1
 
 
 @pytest.mark.parametrize("no_colour", ["1", ""])

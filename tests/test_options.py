@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from sr_cli import datasets, images, options
 from sr_cli.__main__ import run
 from sr_cli.bench.options import BenchOptions
+from sr_cli.cli import app
 from sr_cli.cli.adapter import command
 from sr_cli.compare.options import CompareOptions
 from sr_cli.errors import UsageError
@@ -46,13 +47,13 @@ class Everything:
 
 
 def parsed(*arguments: str) -> Everything:
-    app, seen = typer.Typer(), []
+    program, seen = typer.Typer(), []
 
     def function(everything: Everything) -> None:
         seen.append(everything)
 
-    command(app, "function")(function)
-    app(args=list(arguments), standalone_mode=False)
+    command(program, "function")(function)
+    program(args=list(arguments), standalone_mode=False)
     return seen[0]
 
 
@@ -128,13 +129,13 @@ def test_a_type_that_no_command_line_can_read_is_refused() -> None:
 
 
 def test_help_has_names_choices_defaults_and_no_types_of_flags() -> None:
-    app = typer.Typer()
+    program = typer.Typer()
 
     def function(everything: Everything) -> None:
         """Do it."""
 
-    command(app, "function", examples={"srup x [a]": "does x"})(function)
-    text = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "100"}).output
+    command(program, "function", examples={"srup x [a]": "does x"})(function)
+    text = CliRunner().invoke(program, ["--help"], env={"COLUMNS": "100"}).output
     for shown in ("--amount", "-n", "fine or coarse", "[default: auto]", "[default: 1, 2]", "X,Y,W,H", "srup x [a]"):
         assert shown in text, text
     assert "<" not in text and "internal" not in text and "--help" not in text
@@ -158,8 +159,14 @@ def test_lists_of_words_are_those_of_the_code() -> None:
     assert UpscaleOptions().limits == images.Limits()
 
 
+def test_the_program_says_where_to_start_and_what_it_reads_from_the_environment() -> None:
+    text = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "100"}).output
+    assert "srup upscale photo.jpg" in text and "SRUP_HOME" in text
+    assert "<" not in text
+
+
 def test_groups_of_upscale() -> None:
-    text = CliRunner().invoke(__import__("sr_cli.cli", fromlist=["app"]).app, ["upscale", "--help"]).output
+    text = CliRunner().invoke(app, ["upscale", "--help"]).output
     groups = re.findall(r"─ (Output|Size|Look|Speed|Limits|For scripts|Options) ─", text)
     assert groups == ["Output", "Size", "Look", "Speed", "Limits", "For scripts"]
     assert text.count("srup upscale ") >= 4

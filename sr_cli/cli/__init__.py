@@ -37,7 +37,10 @@ def _looks_like_a_photo(word: str) -> bool:
 app = typer.Typer(
     name="srup",
     cls=Srup,
-    help="Upscale photographs by 4 with SRGAN, ESRGAN and MESRGAN; train, evaluate and benchmark them.",
+    help="Enlarge photos with neural networks; train, evaluate and benchmark the networks.",
+    epilog="Start with: srup upscale photo.jpg. Each command has its own --help. An error is one line; --traceback "
+    "shows where it happened. SRUP_HOME is the folder for downloads, journals and models of yours, instead of the "
+    "system's.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -6,11 +6,13 @@ Data goes to standard output; progress, notes and warnings go to standard error.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TextIO
 
 from sr_cli.options import Option
 
@@ -23,16 +25,65 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
 
 
+def say(text: str, stream: TextIO) -> None:
+    """Print a line; on a terminal it is broken at words, not inside them."""
+    if stream.isatty():
+        width = shutil.get_terminal_size().columns - 1
+        text = "\n".join(
+            textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+            for line in text.split("\n")
+        )
+    print(text, file=stream, flush=True)
+
+
 class Progress(Protocol):
     """A bar that a command moves; silent where standard error is not a terminal."""
 
-    def update(self, done: float, total: float, description: str | None = None) -> None:
-        """Shows `done` of `total`."""
+    def update(self, done: float, total: float, description: str | None = None, count: str = "") -> None:
+        """Show that `done` of `total` is done, as `count` (`3/8`) or else in percent."""
+
+    def hidden(self) -> AbstractContextManager[None]:
+        """Take the bar off the terminal, to ask a question there."""
 
 
 class _Silent:
-    def update(self, done: float, total: float, description: str | None = None) -> None:
+    def update(self, done: float, total: float, description: str | None = None, count: str = "") -> None:
         pass
+
+    def hidden(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+class _Bar:
+    """Rich's bar with a description, a count or the percentage, and the time left."""
+
+    def __init__(self, description: str) -> None:
+        from rich.markup import escape
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[count]}"),
+            TimeRemainingColumn(),
+        )
+        self._escape = escape
+        self.bars = RichProgress(*columns, console=rich_console(sys.stderr), transient=True)
+        self._task = self.bars.add_task(escape(printable(description)), total=None, count="")
+
+    def update(self, done: float, total: float, description: str | None = None, count: str = "") -> None:
+        text = None if description is None else self._escape(printable(description))
+        share = f"{100 * min(1.0, done / total):.0f} %" if total else ""
+        self.bars.update(self._task, completed=done, total=total or None, description=text, count=count or share)
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        self.bars.stop()
+        try:
+            yield
+        finally:
+            self.bars.start()
 
 
 Json = Annotated[bool, Option("Print one JSON document.", group="For scripts")]
@@ -89,25 +140,25 @@ class Console:
 
     def data(self, text: str) -> None:
         """A line of result on standard output, for people."""
-        print(printable(text), flush=True)
+        say(printable(text), sys.stdout)
 
     def note(self, text: str) -> None:
         """A line on standard error, left out when quiet."""
         if not self.quiet:
-            print(printable(text), file=sys.stderr, flush=True)
+            say(printable(text), sys.stderr)
 
     def detail(self, text: str) -> None:
         """A line on standard error for the curious: only when verbose."""
         if self.verbose:
-            print(printable(text), file=sys.stderr, flush=True)
+            say(printable(text), sys.stderr)
 
     def error(self, text: str) -> None:
         """What went wrong with one of several inputs; the error boundary reports what ends the program."""
-        print(f"srup: error: {printable(text)}", file=sys.stderr, flush=True)
+        say(f"srup: error: {printable(text)}", sys.stderr)
 
     def warn(self, text: str) -> None:
         """A line on standard error that is shown even when quiet."""
-        print(f"srup: warning: {printable(text)}", file=sys.stderr, flush=True)
+        say(f"srup: warning: {printable(text)}", sys.stderr)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
         """A table on standard output; the first column is text, the others are right-aligned."""
@@ -127,20 +178,9 @@ class Console:
         if self.quiet or not sys.stderr.isatty():
             yield _Silent()
             return
-        from rich.markup import escape
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as RichProgress
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with RichProgress(*columns, console=rich_console(sys.stderr), transient=True) as bars:
-            task = bars.add_task(escape(printable(description)), total=None)
-
-            class _Bar:
-                def update(self, done: float, total: float, description: str | None = None) -> None:
-                    text = None if description is None else escape(printable(description))
-                    bars.update(task, completed=done, total=total, description=text)
-
-            yield _Bar()
+        bar = _Bar(description)
+        with bar.bars:
+            yield bar
 
 
 def rich_console(stream: Any) -> RichConsole:

@@ -44,7 +44,7 @@ def evaluate(
 
         def tell(event: EvalEvent) -> None:
             if event.kind == "image":
-                bar.update(event.done, event.total or 0, f"{event.dataset} {event.text}")
+                bar.update(event.done, event.total or 0, f"{event.dataset} {event.text}", f"{event.done}/{event.total}")
                 for name, scores in event.scores.items():
                     if scores.error and not console.json_lines:
                         console.error(scores.error)

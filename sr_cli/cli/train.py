@@ -6,14 +6,14 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sr_cli.cli.console import Console, JsonLines, Quiet
+from sr_cli.cli.console import Progress as Bar
 from sr_cli.options import Option
 from sr_cli.training.options import TrainOptions
 
@@ -47,19 +47,23 @@ def train(
     # Of torchrun's processes, the first one speaks.
     first = os.environ.get("RANK", "0") == "0"
     console = Console(json_lines=printing.json_lines and first, quiet=printing.quiet or not first)
-    asked = replace(options, confirm=_confirm(yes))
-    with _view(console) as report:
-        result = run_training(asked, report)
+    with console.progress("starting") as bar:
+        result = run_training(replace(options, confirm=_confirm(yes, bar)), _report(console, bar))
     return _finish(console, result)
 
 
-def _confirm(yes: bool) -> Callable[[str], bool] | None:
+def _confirm(yes: bool, bar: Bar) -> Callable[[str], bool] | None:
     """How to ask before downloads: not at all with --yes, and where nobody can answer."""
     if yes:
         return lambda _: True
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return None
-    return lambda question: typer.confirm(question, err=True)
+
+    def ask(question: str) -> bool:
+        with bar.hidden():
+            return typer.confirm(question, err=True)
+
+    return ask
 
 
 def _finish(console: Console, result: TrainResult) -> int:
@@ -74,35 +78,32 @@ def _finish(console: Console, result: TrainResult) -> int:
     return EXIT_CODES.get(result.interrupted or "", 0)
 
 
-@contextmanager
-def _view(console: Console) -> Iterator[Report]:
-    """What shows a run while it goes on: JSON lines, a live line on a terminal, or plain lines."""
+def _report(console: Console, bar: Bar) -> Report:
+    """What shows a run while it lasts: JSON lines, a live line on a terminal, or plain lines."""
     from sr_cli.training.events import Download, Notice
 
     if console.machine:
-        yield lambda event: console.event(event.to_dict())
-        return
-    with console.progress("starting") as bar:
-        live = sys.stderr.isatty()
-        shown = 0.0
-        psnr: float | None = None
+        return lambda event: console.event(event.to_dict())
+    live = sys.stderr.isatty()
+    shown = 0.0
+    psnr: float | None = None
 
-        def report(event: Event) -> None:
-            nonlocal shown, psnr
-            if isinstance(event, Notice):
-                console.note(event.message)
-                return
-            if isinstance(event, Download):
-                bar.update(event.done, event.total or 0, f"downloading {event.what}")
-                return
-            psnr = psnr if event.val_psnr_y is None else event.val_psnr_y
-            bar.update(event.step, event.steps, _short(event, psnr))
-            now = time.monotonic()
-            if event.val_psnr_y is not None or (not live and now - shown >= PLAIN_SECONDS):
-                console.note(f"{event.stage} {event.step}/{event.steps}: {_long(event)}")
-                shown = now
+    def report(event: Event) -> None:
+        nonlocal shown, psnr
+        if isinstance(event, Notice):
+            console.note(event.message)
+            return
+        if isinstance(event, Download):
+            bar.update(event.done, event.total or 0, f"downloading {event.what}")
+            return
+        psnr = psnr if event.val_psnr_y is None else event.val_psnr_y
+        bar.update(event.step, event.steps, _short(event, psnr), f"{event.step}/{event.steps}")
+        now = time.monotonic()
+        if event.val_psnr_y is not None or (not live and now - shown >= PLAIN_SECONDS):
+            console.note(f"{event.stage} {event.step}/{event.steps}: {_long(event)}")
+            shown = now
 
-        yield report
+    return report
 
 
 def _short(event: Progress, psnr: float | None) -> str:

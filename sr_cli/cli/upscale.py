@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sr_cli.cli.console import Console, EventPrinting, Verbose
-from sr_cli.errors import UsageError
+from sr_cli.cli.console import Console, EventPrinting, Progress, Verbose
+from sr_cli.errors import INTERRUPTED, TERMINATED, Interrupted, Terminated, UsageError
 from sr_cli.options import Option
 from sr_cli.storage import format_bytes
 from sr_cli.upscale.options import UpscaleOptions
@@ -42,11 +42,11 @@ def upscale(
     output: Annotated[
         str | None,
         Option(
-            "The result, or the folder for results (made when needed); - is standard output.",
+            "The result, or the folder for results; folders are made when needed. - is standard output.",
             names=("-o", "--output"),
             group="Output",
             metavar="PATH",
-            default="beside the photo",
+            default="next to the photo",
         ),
     ] = None,
     options: UpscaleOptions,
@@ -72,26 +72,47 @@ def upscale(
     if dry_run:
         return _show(console, estimate(inputs, output, options, stdin=sys.stdin.buffer))
     with console.progress("starting") as bar:
-
-        def report(event: UpscaleEvent) -> None:
-            if event.kind == "note":
-                console.note(event.text)
-                return
-            if event.kind == "detail":
-                console.detail(event.text)
-                return
-            name = event.input.name if event.kind == "started" else None
-            bar.update(event.batch * event.count, event.count, name)
-            if printing.json_lines:
-                console.event(_event(event))
-            elif event.result is not None:
-                _tell(console, event.result)
-
-        results = run(inputs, output, options, report, stdin=sys.stdin.buffer, stdout=sys.stdout.buffer)
+        view = _View(console, bar)
+        try:
+            results = run(inputs, output, options, view.show, stdin=sys.stdin.buffer, stdout=sys.stdout.buffer)
+        except (KeyboardInterrupt, Terminated) as stop:
+            if view.count < 2:
+                raise
+            code = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
+            text = f"stopped: {view.done} of {view.count} done; run the same command again to resume"
+            raise Interrupted(text, code) from None
     if printing.json:
         console.document({"results": [_record(result) for result in results]})
     _summarise(console, results)
     return exit_code(results)
+
+
+class _View:
+    """What a person or a script sees while photos are enlarged."""
+
+    def __init__(self, console: Console, bar: Progress) -> None:
+        self.console, self.bar = console, bar
+        self.done = 0
+        """Photos that are finished: enlarged, or done before."""
+        self.count = 0
+        """Photos in all."""
+
+    def show(self, event: UpscaleEvent) -> None:
+        """Show an event."""
+        if event.kind == "note":
+            self.console.note(event.text)
+            return
+        if event.kind == "detail":
+            self.console.detail(event.text)
+            return
+        self.count = event.count
+        self.done += event.kind in ("done", "skipped")
+        name = event.input.name if event.kind == "started" else None
+        self.bar.update(event.batch, 1, name, f"{self.done}/{self.count}" if self.count > 1 else "")
+        if self.console.json_lines:
+            self.console.event(_event(event))
+        elif event.result is not None:
+            _tell(self.console, event.result)
 
 
 def _show(console: Console, estimate: Estimate) -> int:
@@ -120,8 +141,9 @@ def _show(console: Console, estimate: Estimate) -> int:
         free = "" if estimate.disk_free is None else f" of {format_bytes(estimate.disk_free)} free"
         count, time = len(estimate.planned), _duration(estimate.seconds)
         skipped = sum(file.status == "skipped" for file in estimate.files)
-        done = f", {skipped} are there already" if skipped else ""
-        console.note(f"{count} files would take about {time} and {format_bytes(estimate.disk_bytes)}{free}{done}")
+        done = f"; {skipped} exist already" if skipped else ""
+        photos = "1 photo" if count == 1 else f"{count} photos"
+        console.note(f"{photos} would take about {time} and {format_bytes(estimate.disk_bytes)}{free}{done}")
     return exit_code(estimate.files)
 
 
@@ -180,7 +202,7 @@ def _event(event: UpscaleEvent) -> dict[str, Any]:
 
 def _tell(console: Console, result: ImageResult) -> None:
     if result.status == "failed":
-        console.error(result.error or "failed")
+        console.error(_failure(result))
     elif result.status == "skipped":
         console.note(f"{result.output}  skipped: {result.note}")
     elif result.output != Path("-"):
@@ -191,11 +213,15 @@ def _tell(console: Console, result: ImageResult) -> None:
         console.warn(f"{result.redone} tiles of {result.input} overflowed in half precision and were redone")
 
 
+def _failure(result: ImageResult) -> str:
+    """Why a photo failed, with its path once."""
+    error = result.error or "failed"
+    named = str(result.input) in error or str(result.output) in error
+    return error if named or result.input == Path("-") else f"{result.input}: {error}"
+
+
 def _summarise(console: Console, results: list[ImageResult]) -> None:
     if len(results) == 1:
         return
     counts = {status: sum(result.status == status for result in results) for status in ("done", "skipped", "failed")}
     console.note(", ".join(f"{count} {status}" for status, count in counts.items() if count))
-    for result in results:
-        if result.status == "failed":
-            console.note(f"  {result.input}: {result.error}")

@@ -85,8 +85,8 @@ def for_target(target: Path, name: str | None = None) -> OutputFormat:
             )
         return chosen
     if meant is None:
-        suffix = target.suffix or "no suffix"
-        raise UsageError(f"{target}: cannot write {suffix}; choose one of {writable_suffixes()}")
+        problem = f"cannot write {target.suffix}" if target.suffix else "its name has no suffix that tells the format"
+        raise UsageError(f"{target}: {problem}; choose one of {writable_suffixes()}")
     return meant
 
 

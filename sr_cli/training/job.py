@@ -119,6 +119,8 @@ def run_training(options: TrainOptions, report: Report) -> TrainResult:
         # What can fail at once does so before anything is downloaded or decoded.
         if config.batch % parallel.world():
             raise UsageError(f"--batch {config.batch} cannot be shared equally by {parallel.world()} processes")
+        for folder in [*options.data, *([options.val] if options.val else [])]:
+            data.find_images([folder])  # a mistyped name is not worth a download
         sources.confirm_downloads(
             None if options.data else options.dataset or sources.DEFAULT_SET,
             config.gan.feature_net if "gan" in names and not options.feature_weights else "none",

@@ -58,6 +58,7 @@ def make_upscaler(options: UpscaleOptions) -> inference.Upscaler:
         options.model,
         device=options.device,
         precision=options.precision,
+        backend=options.backend,
         tile=options.tile,
         overlap=options.overlap,
         fidelity=options.fidelity,
@@ -243,8 +244,8 @@ class _Run:
         if task.target is None:
             self._put_on_stdout(job.sequence, frames)
             return
+        _make_folder(task.target.parent)
         if task.root is not None:
-            _make_folder(task.target.parent)
             check_inside(task.target, task.root)
         self._tidy(task.target.parent)
         images.write_all(

@@ -31,8 +31,6 @@ def check_target(task: Task, options: UpscaleOptions) -> None:
         return
     if os.path.lexists(target) and not options.overwrite:
         raise OutputError(f"{target}: already exists; use --overwrite to replace it or --skip-existing to keep it")
-    if task.root is None and not target.parent.is_dir():
-        raise OutputError(f"{target}: the folder {target.parent} does not exist; create it first")
     if task.root is not None:
         check_inside(target, task.root)
     folder = existing_folder(target)

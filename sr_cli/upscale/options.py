@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from sr_cli.errors import UsageError
-from sr_cli.options import Device, Ensemble, Fidelity, Offline, Option, Overlap, Precision, Tile, validate
+from sr_cli.options import Backend, Device, Ensemble, Fidelity, Offline, Option, Overlap, Precision, Tile, validate
 
 if TYPE_CHECKING:
     from sr_cli import images
@@ -91,6 +91,7 @@ class UpscaleOptions:
     ensemble: Ensemble = False
     device: Device = "auto"
     precision: Precision = "auto"
+    backend: Backend = "auto"
     tile: Tile = "auto"
     overlap: Overlap = "auto"
     max_pixels: Annotated[
