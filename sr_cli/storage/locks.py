@@ -44,12 +44,15 @@ class Claims:
         self._folder = state_folder() / "claims"
         self._guard = threading.Lock()
         self._held: dict[Path, FileLock] = {}
+        self._closed = False
 
     def take(self, target: Path) -> bool:
-        """Return whether `target` is ours to write now; False while another process has it."""
+        """Return whether `target` is ours to write now; False while another process has it, and after `close`."""
         place = os.path.join(os.path.realpath(target.parent), target.name)
         path = self._folder / f"{hashlib.sha256(os.fsencode(place)).hexdigest()[:32]}.lock"
         with self._guard:
+            if self._closed:  # a reading thread that an interruption left running
+                return False
             try:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 lock = FileLock(path, timeout=0, thread_local=False)
@@ -68,7 +71,9 @@ class Claims:
                 _remove(lock)
 
     def close(self) -> None:
-        """Give all claims back."""
+        """Give all claims back, and take no more."""
+        with self._guard:
+            self._closed = True
         for target in list(self._held):
             self.release(target)
 
