@@ -190,7 +190,7 @@ def test_twelve_bits_are_spread_over_sixteen(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["I", "F"])
 def test_32_bits_are_refused_clearly(tmp_path: Path, kind: str) -> None:
     Image.new(kind, (5, 4), 70000).save(tmp_path / "a.tif")
-    with pytest.raises(InputError, match=r"a\.tif: samples of 32 bits cannot be read; save it with 8 or 16"):
+    with pytest.raises(InputError, match=r"a\.tif: samples that are .* of 32 bits cannot be read; save it"):
         read(tmp_path / "a.tif")
 
 

@@ -74,25 +74,29 @@ def _read_png(source: Source, every: bool) -> PhotoSequence:
 
 
 def _read_tiff(source: Source, every: bool) -> PhotoSequence:
-    image: Image.Image | None = None
-    photos = []
     pages = tiff.pages(source)
     if not every:
         pages = pages[:1]
     source.check_total(sum(width * height for width, height in (page.size for page in pages)), f"{len(pages)} pages")
-    for page in pages:
-        turned = not page.has_16_bits
-        if page.has_16_bits:
-            photo = _deep(tiff.read_16_bits(source, page), page.icc_profile, "TIFF")
-        else:
-            image = image or Image.open(source.file, formats=["TIFF"])
-            image.seek(page.index)
-            image.load()  # which turns it upright
-            photo = _photo(source.name, image, page.icc_profile)
-            if page.bits == {12}:
-                photo = replace(photo, pixels=(photo.pixels.astype(np.uint32) * 65535 // 4095).astype(np.uint16))
-        photos.append(upright(tiff.describe(page, photo), turned=turned))
-    return PhotoSequence(tuple(photos), "pages" if len(photos) > 1 else "still")
+    photos = tuple(_read_page(source, page) for page in pages)
+    return PhotoSequence(photos, "pages" if len(photos) > 1 else "still")
+
+
+def _read_page(source: Source, page: tiff.Page) -> Photo:
+    """Reads one page, upright."""
+    photo = tiff.read_deep(source, page) if page.is_deep else None
+    if photo is not None:
+        described = tiff.describe(page, _deep(photo, page.icc_profile, "TIFF"))
+        return upright(described)
+    image = tiff.open_image(source, page)
+    image.load()  # which turns it upright
+    photo = _photo(source.name, image, page.icc_profile)
+    if page.bits == 12 and photo.bits == 16:
+        photo = replace(photo, pixels=(photo.pixels.astype(np.uint32) * 65535 // 4095).astype(np.uint16))
+    elif page.bits > 8 and photo.bits == 8:
+        remedy = " (pip install 'srup[tiff]' keeps them)" if page.is_deep else ""
+        photo = replace(photo, notes=(f"{page.bits} bits per sample were read as 8{remedy}",))
+    return upright(tiff.describe(page, photo), turned=True)
 
 
 def _read_other(source: Source, every: bool) -> PhotoSequence:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from sr_cli import storage
 from sr_cli.errors import OutputError, UsageError
-from sr_cli.images import colour, formats, jpeg, png, tiff
+from sr_cli.images import colour, formats, jpeg, png, tiff_writer
 from sr_cli.images.alpha import bleed
 from sr_cli.images.formats import OutputFormat
 from sr_cli.images.photo import Photo, PhotoSequence, Pixels, without_metadata
@@ -198,7 +198,7 @@ class _Encoder:
         first = next(frames)
         count = len(self._sequence.frames)
         size = count * (first.pixels.nbytes + (0 if first.alpha is None else first.alpha.nbytes))
-        with tiff.TiffWriter(file, order=tiff.order_of(first), big=size > 4_000_000_000) as writer:
+        with tiff_writer.TiffWriter(file, order=tiff_writer.order_of(first), big=size > 4_000_000_000) as writer:
             for photo in itertools.chain([first], frames):
                 profile = photo.icc_profile if _profile_fits(photo) else None
                 writer.page(replace(photo, icc_profile=profile), several=count > 1)

@@ -51,7 +51,7 @@ def _png(source: Source) -> Header:
 def _tiff(source: Source) -> Header:
     pages = tiff.pages(source)
     sizes = [_turned(page.size, 1 if page.exif is None else exif_block.orientation(page.exif)) for page in pages]
-    deep = any(page.bits & {12, 16} for page in pages)
+    deep = any(page.is_deep for page in pages)
     return _header(sizes, "pages", 16 if deep else 8, 4)
 
 
