@@ -9,18 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from sr_cli import inference, storage, weights
 from sr_cli.errors import SrupError, WeightsError
-from sr_cli.inference import backends, memory
+from sr_cli.inference import InferenceOptions, Setup, backends, choose_setup, memory, this_processor
 from sr_cli.weights import registry
 from sr_cli.weights.registry import Verification
-
-if TYPE_CHECKING:
-    import torch
 
 REQUIRED = ("torch", "torchvision", "typer", "rich", "pillow", "numpy", "huggingface-hub", "safetensors")
 TOLERANCE = 4
@@ -39,20 +36,6 @@ class Device:
     """Memory that can be taken now."""
     total_bytes: int | None
     """Memory that it has; None where that is not known."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What `auto` stands for here."""
-
-    device: str
-    """Of `--device auto`."""
-    precision: str
-    """Of `--precision auto`."""
-    backend: str
-    """Of the engine's automatic choice, for pictures large enough to repay converting the network."""
-    threads: int
-    """Threads that torch uses on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +76,8 @@ class Diagnosis:
     """Optional packages that are not installed, and the extra that brings each."""
     devices: tuple[Device, ...]
     """What there is to run on; the CPU first."""
-    choice: Choice | None
-    """What `auto` stands for; None where torch cannot be imported."""
+    choice: Setup | None
+    """What `srup upscale` would use, and why; None where torch cannot be imported."""
     backends: dict[str, str | None]
     """For the chosen device: why a backend cannot be used, None if it can."""
     places: tuple[Place, ...]
@@ -121,12 +104,16 @@ def examine() -> Diagnosis:
     installed, missing = _versions()
     problems += [f"the package {name} is not installed" for name in REQUIRED if name not in installed]
     try:
-        devices, choice, usable = _torch()
+        devices = _devices()
     except (ImportError, OSError) as error:
         problems.append(f"torch cannot be imported: {error}")
-        devices, choice, usable = (_cpu(),), None, {}
+        devices = ()
     verified = _weights(problems)
-    test = _self_test(choice, verified)
+    label, model = _model(verified) if devices else ("bicubic", None)
+    choice = None if model is None else choose_setup(InferenceOptions(), model)
+    usable = {} if choice is None else _missing(choice.device)
+    devices = devices or (_cpu(),)
+    test = _self_test(label, model, choice)
     if not test.ok:
         problems.append(f"self-test: {test.detail}")
     return Diagnosis(installed, missing, devices, choice, usable, _places(), verified, test, tuple(problems))
@@ -165,17 +152,15 @@ def _optional() -> dict[str, str]:
 
 
 def _cpu() -> Device:
-    from sr_cli.bench.job import processor
-
     try:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         total = None
-    return Device("cpu", processor(), memory.free_bytes(), total)
+    return Device("cpu", this_processor().name, memory.free_bytes(), total)
 
 
-def _torch() -> tuple[tuple[Device, ...], Choice, dict[str, str | None]]:
-    """Devices, what `auto` stands for, and the backends of the chosen device."""
+def _devices() -> tuple[Device, ...]:
+    """The CPU first. Raises ImportError or OSError where torch cannot be imported."""
     import torch
 
     devices = [_cpu()]
@@ -184,19 +169,13 @@ def _torch() -> tuple[tuple[Device, ...], Choice, dict[str, str | None]]:
         devices.append(Device(f"cuda:{index}", torch.cuda.get_device_name(index), free, total))
     if torch.backends.mps.is_available():
         devices.append(Device("mps", "Apple GPU", memory.free_bytes(), None))
-    device = inference.choose_device("auto")
-    dtype = inference.choose_precision("auto", device)
-    choice = Choice(
-        device=str(device),
-        precision=_precision(dtype),
-        backend=backends.choose("auto", device, dtype),
-        threads=torch.get_num_threads(),
-    )
-    return tuple(devices), choice, {name: backends.missing(name, device) for name in backends.NAMES if name != "auto"}
+    return tuple(devices)
 
 
-def _precision(dtype: torch.dtype) -> str:
-    return {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}[str(dtype).removeprefix("torch.")]
+def _missing(device: str) -> dict[str, str | None]:
+    """For each backend, why it cannot be used on a device; None if it can."""
+    kind = device.partition(":")[0]
+    return {name: backend.missing(kind) for name, backend in backends.BACKENDS.items()}
 
 
 def _places() -> tuple[Place, ...]:
@@ -235,18 +214,21 @@ def _weights(problems: list[str]) -> tuple[Verification, ...]:
     return verified
 
 
-def _self_test(choice: Choice | None, verified: tuple[Verification, ...]) -> SelfTest:
-    """Upscales a small picture the way `srup upscale` would, and once more in the plainest way."""
+def _model(verified: tuple[Verification, ...]) -> tuple[str, weights.LoadedModel]:
+    """The model for the self-test and its name: mesrgan, else any that is there, else random weights."""
     good = [f"{result.name}:{result.stage}" for result in verified if result.status == "ok"]
     spec = next((name for name in good if name.startswith("mesrgan:")), good[0] if good else None)
-    label = "bicubic" if choice is None else spec or "mesrgan with random weights"
+    return (spec, weights.load(spec, offline=True)) if spec else ("mesrgan with random weights", _random())
+
+
+def _self_test(label: str, model: weights.LoadedModel | None, choice: Setup | None) -> SelfTest:
+    """Upscales a small picture the way `srup upscale` would, and once more in the plainest way."""
     picture = _picture()
     started = time.perf_counter()
     try:
-        if choice is None:
+        if model is None or choice is None:
             inference.Upscaler("bicubic").upscale(picture)
             return SelfTest(True, label, time.perf_counter() - started, "no network was tested")
-        model = weights.load(spec, offline=True) if spec else _random()
         upscaler = inference.Upscaler(model, backend=choice.backend, tile=24, overlap="full")
         started = time.perf_counter()
         result = upscaler.upscale(picture).pixels

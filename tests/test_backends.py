@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from sr_cli import inference
 from sr_cli.errors import UsageError
 from sr_cli.inference import backends
+from sr_cli.inference.backends import base
 from sr_cli.models import PRESETS, Generator, create
 from sr_cli.models.mesrgan import MesrganConfig
 from sr_cli.models.rrdbnet import RrdbnetConfig
@@ -37,7 +39,7 @@ def small_mesrgan() -> Generator:
 
 
 def needs(name: str) -> None:
-    if (reason := backends.missing(name, CPU)) is not None:
+    if (reason := backends.get(name).missing("cpu")) is not None:
         pytest.skip(reason)
 
 
@@ -91,7 +93,7 @@ def test_a_stream_gives_what_single_batches_give_in_their_order(backend: str, dt
     network = backends.prepare(small_mesrgan().fold(), dtype, backend)
     batches = _batches(4 * 8 + 3)
     with torch.inference_mode():
-        results = list(backends.stream(network, iter(batches), len(batches)))
+        results = list(network.stream(iter(batches), len(batches)))
         assert len(results) == len(batches)
         for batch, result in zip(batches, results, strict=True):
             if backend == "eager":
@@ -109,11 +111,11 @@ def test_a_stream_is_never_computed_by_a_reference_implementation(
     from sr_cli.inference.backends import openvino
 
     monkeypatch.setattr(openvino, "_BLOCKED", wish or openvino._BLOCKED)
-    network = openvino.prepare(with_biases(create(MesrganConfig(blocks=1))).fold(), torch.float32)
+    network = openvino.prepare(with_biases(create(MesrganConfig(blocks=1))).fold(), torch.float32, 2)
     batches = _batches(40)
-    results = list(network.stream(iter(batches), len(batches)))  # type: ignore[attr-defined]
+    results = list(network.stream(iter(batches), len(batches)))
     assert max(float((a - network(b)).abs().max()) for a, b in zip(results, batches, strict=True)) < 1e-5
-    kinds = openvino.convolutions(network._compiled_for(batches[0].shape))  # type: ignore[attr-defined]
+    kinds = openvino.convolutions(network.compiled_for(batches[0].shape))
     assert kinds
     assert not any(kind.startswith("ref") for kind in kinds)
     if wish is None and torch.backends.cpu.get_cpu_capability() == "AVX512":
@@ -123,7 +125,7 @@ def test_a_stream_is_never_computed_by_a_reference_implementation(
 def test_several_batches_are_on_their_way_at_once_but_only_one_more_than_lanes() -> None:
     needs("openvino")
     network = backends.prepare(small_mesrgan().fold(), torch.float32, "openvino")
-    if backends.lanes(network) == 1:
+    if backends.get("openvino").lanes(torch.get_num_threads()) == 1:
         pytest.skip("one thread, one lane")
     asked = 0
 
@@ -133,9 +135,9 @@ def test_several_batches_are_on_their_way_at_once_but_only_one_more_than_lanes()
             asked += 1
             yield batch
 
-    ahead = [asked - done for done, _ in enumerate(backends.stream(network, batches(), 40))]
-    assert max(ahead) == backends.lanes(network) + 2  # with the one just given
-    assert list(backends.stream(network, iter(_batches(2)), 2))[1].shape == (1, 3, 48, 64)
+    ahead = [asked - done for done, _ in enumerate(network.stream(batches(), 40))]
+    assert max(ahead) == backends.get("openvino").lanes(torch.get_num_threads()) + 2  # with the one just given
+    assert list(network.stream(iter(_batches(2)), 2))[1].shape == (1, 3, 48, 64)
 
 
 def test_a_stream_may_be_left_and_may_fail_in_the_middle() -> None:
@@ -149,13 +151,13 @@ def test_a_stream_may_be_left_and_may_fail_in_the_middle() -> None:
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        list(backends.stream(network, failing(), 40))
+        list(network.stream(failing(), 40))
     assert torch.get_num_threads() == threads
-    left = iter(backends.stream(network, iter(_batches(40)), 40))
+    left = iter(network.stream(iter(_batches(40)), 40))
     next(left)
     del left
     assert torch.get_num_threads() == threads
-    result = next(iter(backends.stream(network, iter(_batches(40)), 40)))
+    result = next(iter(network.stream(iter(_batches(40)), 40)))
     assert (result - expected).abs().max() < 1e-5
 
 
@@ -176,42 +178,66 @@ def test_bf16_keeps_the_picture_that_detail_is_added_to(name: str, backend: str)
 
 
 def test_auto_is_openvino_where_it_is_installed_and_has_the_precision() -> None:
+    network = small_mesrgan()
     expected = "eager" if find_spec("openvino") is None else "openvino"
-    assert backends.choose("auto", CPU, torch.float32) == expected
-    assert backends.choose("auto", CPU, torch.float16) == "eager"
+    assert backends.choose("auto", "cpu", "fp32", network) == expected
+    assert backends.choose("auto", "cpu", "bf16", network) == expected
+    assert backends.choose("auto", "cpu", "fp16", network) == "eager"
+    assert backends.choose("auto", "cuda", "fp16", network) == "eager"
+
+
+def test_auto_is_not_openvino_where_so_few_pixels_come_that_a_conversion_does_not_repay() -> None:
+    needs("openvino")
+    network = small_mesrgan()
+    assert backends.choose("auto", "cpu", "fp32", network, backends.REPAYS_AFTER - 1) == "eager"
+    assert backends.choose("auto", "cpu", "fp32", network, backends.REPAYS_AFTER) == "openvino"
 
 
 def test_errors_name_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = small_mesrgan()
     with pytest.raises(UsageError, match="unknown backend 'tensorrt'; use auto, eager"):
-        backends.choose("tensorrt", CPU, torch.float32)
+        backends.choose("tensorrt", "cpu", "fp32", network)
     with pytest.raises(UsageError, match="does not run on cpu; use eager"):
-        backends.choose("graph", CPU, torch.float32)
-    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+        backends.choose("graph", "cpu", "fp32", network)
+    monkeypatch.setattr(base, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install 'srup\[openvino\]'"):
-        backends.choose("openvino", CPU, torch.float32)
-    assert backends.choose("auto", CPU, torch.float32) == "eager"
+        backends.choose("openvino", "cpu", "fp32", network)
+    with pytest.raises(UsageError, match="Triton"):
+        backends.choose("compiled", "cuda", "fp32", network)
+    assert backends.choose("auto", "cpu", "fp32", network) == "eager"
 
 
 def test_precision_that_a_backend_lacks_is_refused() -> None:
     needs("openvino")
-    with pytest.raises(UsageError, match="openvino does not compute in float16"):
-        backends.choose("openvino", CPU, torch.float16)
+    with pytest.raises(UsageError, match="openvino does not compute in fp16"):
+        backends.choose("openvino", "cpu", "fp16", small_mesrgan())
 
 
-def test_the_engine_converts_only_when_that_repays(monkeypatch: pytest.MonkeyPatch) -> None:
-    needs("openvino")
-    prepared: list[str] = []
-    prepare = backends.prepare
+def test_networks_that_a_backend_has_nothing_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "find_spec", lambda name: name)
+    assert backends.choose("fused", "cuda", "fp16", small_mesrgan()) == "fused"
+    with pytest.raises(UsageError, match="fused has nothing for"):
+        backends.choose("fused", "cuda", "fp16", create(PRESETS["esrgan"]))
 
-    def record(folded: Generator, dtype: torch.dtype, name: str = "eager") -> backends.Network:
-        prepared.append(name)
-        return prepare(folded, dtype, name)
 
-    monkeypatch.setattr(backends, "prepare", record)
-    monkeypatch.setattr(backends, "REPAYS_AFTER", 60 * 60)
-    pixels = np.random.default_rng(0).integers(0, 256, (30, 30, 3)).astype(np.uint8)
-    upscaler = inference.Upscaler(loaded(small_mesrgan()), device="cpu", tile=0, overlap=0)
-    results = [upscaler.upscale(pixels).pixels for _ in range(5)]
-    assert prepared == ["eager", "openvino"]
-    for result in results[1:]:
-        assert np.abs(result.astype(int) - results[0]).max() <= 1
+def test_every_backend_declares_what_it_is() -> None:
+    for name, backend in backends.BACKENDS.items():
+        assert backend.name == name and backend.summary and backend.devices and backend.precisions
+        assert "sr_cli" not in backend.summary
+        unknown = backend.missing("toaster")
+        assert unknown is not None and name in unknown
+
+
+@pytest.mark.parametrize("backend", ["eager", "openvino"])
+def test_four_threads_share_one_upscaler_and_get_the_same_bytes(backend: str) -> None:
+    needs(backend)
+    # Tiles enough for OpenVINO's faster form, and pictures of several sizes.
+    pictures = [
+        np.random.default_rng(side).integers(0, 256, (side, 2 * side, 3)).astype(np.uint8) for side in (24, 40, 64)
+    ]
+    upscaler = inference.Upscaler(loaded(small_mesrgan()), device="cpu", backend=backend, tile=16, overlap=4)
+    expected = [upscaler.upscale(picture).pixels for picture in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda index: upscaler.upscale(pictures[index % 3]).pixels, range(12)))
+    for index, result in enumerate(results):
+        assert np.array_equal(result, expected[index % 3])

@@ -13,6 +13,7 @@ from test_models import SMALL, _with_weights
 
 from sr_cli import doctor, inference
 from sr_cli.errors import UsageError
+from sr_cli.inference import setup
 from sr_cli.weights import Manifest, manifest
 
 __all__ = ["home"]
@@ -22,7 +23,7 @@ __all__ = ["home"]
 def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the user's models, since what is bundled changes; and no backend that takes seconds to convert a network."""
     monkeypatch.setattr(manifest, "builtin_path", lambda: manifest.user_path())
-    monkeypatch.setattr(doctor.backends, "choose", lambda *_arguments: "eager")
+    monkeypatch.setattr(setup.backends, "choose", lambda *_arguments: "eager")
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_a_broken_manifest(mine: Path) -> None:
 
 @pytest.mark.usefixtures("mine")
 def test_a_torch_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_torch", lambda: (_ for _ in ()).throw(ImportError("libcudart.so: not found")))
+    monkeypatch.setattr(doctor, "_devices", lambda: (_ for _ in ()).throw(ImportError("libcudart.so: not found")))
     found = doctor.examine()
     assert found.exit_code == 1 and found.choice is None
     assert "libcudart" in found.problems[0] and found.self_test.model == "bicubic"
@@ -85,7 +86,7 @@ def test_an_upscale_that_fails_or_is_wrong(monkeypatch: pytest.MonkeyPatch) -> N
 
     def wrong(self: inference.Upscaler, pixels: Any, *arguments: Any) -> Any:
         result = real(self, pixels, *arguments)
-        if self._tile:
+        if self.setup.tile:
             result.pixels[0, 0] ^= 128
         return result
 

@@ -1,7 +1,10 @@
-"""The engine: tiles that agree with the whole, every size and type, and what it does when things go wrong."""
+"""Inference: tiles that agree with the whole, every size and type, and what it does when things go wrong."""
 
 from __future__ import annotations
 
+import gc
+import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +18,9 @@ from test_models import SMALL, _with_weights
 
 from sr_cli import inference
 from sr_cli.errors import OutOfMemory, UsageError, WeightsError
+from sr_cli.inference import backends
+from sr_cli.inference.backends import FunctionNetwork, Network
+from sr_cli.models import Generator
 from sr_cli.weights import LoadedModel
 
 
@@ -23,7 +29,8 @@ def loaded(name: str = "mesrgan", overlap: int | None = None) -> LoadedModel:
 
 
 def upscaler(name: str = "mesrgan", **options: object) -> inference.Upscaler:
-    return inference.Upscaler(loaded(name), device="cpu", **options)  # type: ignore[arg-type]
+    """On the CPU by plain torch: what converts a network takes longer than these small pictures."""
+    return inference.Upscaler(loaded(name), **{"device": "cpu", "backend": "eager", **options})  # type: ignore[arg-type]
 
 
 def _picture(height: int, width: int, dtype: type = np.uint8, channels: int = 3) -> np.ndarray:
@@ -75,22 +82,24 @@ def test_progress_and_rows_arrive_in_order() -> None:
     assert np.array_equal(np.concatenate(rows), result.pixels)
 
 
+def around(forward: Callable[[Network, torch.Tensor], torch.Tensor]) -> Callable[[Network], Network]:
+    """For `wrap_network`: a function of the network and a batch, in the network's place."""
+    return lambda network: FunctionNetwork(lambda batch: forward(network, batch))
+
+
 def test_short_memory_makes_smaller_tiles_and_the_same_picture() -> None:
     pixels = _picture(64, 64)
     expected = upscaler(tile=0, overlap="full").upscale(pixels).pixels
-    tight = upscaler(tile=0, overlap="full")
-    network = tight.network
-    assert network is not None
     calls = []
 
-    def grumbling(batch: torch.Tensor) -> torch.Tensor:
+    def grumbling(network: Network, batch: torch.Tensor) -> torch.Tensor:
         calls.append(batch.shape[-1])
         # Runs out for large tiles, and once in the middle of a pass.
         if batch.shape[-1] > 32 + 2 * tight.overlap or len(calls) == 5:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
         return network(batch)
 
-    tight.network = grumbling
+    tight = upscaler(tile=0, overlap="full", wrap_network=around(grumbling))
     rows: list[np.ndarray] = []
     result = tight.upscale(pixels, on_rows=lambda r: rows.append(r.copy()))
     assert result.tile == 16
@@ -98,54 +107,115 @@ def test_short_memory_makes_smaller_tiles_and_the_same_picture() -> None:
     assert np.array_equal(np.concatenate(rows), result.pixels)
 
 
-def test_no_memory_at_all_is_a_clear_error() -> None:
-    hopeless = upscaler()
+def test_after_a_shortage_nothing_of_the_failed_attempt_is_kept() -> None:
+    kept: list[weakref.ref[torch.Tensor]] = []
+    alive: list[bool] = []
 
-    def refuse(_batch: torch.Tensor) -> torch.Tensor:
+    class Grumbling(FunctionNetwork):
+        def release(self) -> None:
+            gc.collect()
+            alive.extend(reference() is not None for reference in kept)
+
+    def forward(batch: torch.Tensor) -> torch.Tensor:
+        if batch.shape[-1] > 64:
+            activations = torch.zeros(8)
+            kept.append(weakref.ref(activations))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return batch.repeat_interleave(4, 2).repeat_interleave(4, 3)
+
+    upscaler(tile=0, overlap=8, wrap_network=lambda _network: Grumbling(forward)).upscale(_picture(64, 64))
+    assert alive == [False]
+
+
+def test_no_memory_at_all_is_a_clear_error() -> None:
+    def refuse(_network: Network, _batch: torch.Tensor) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    hopeless.network = refuse
     with pytest.raises(OutOfMemory, match="tiles of"):
-        hopeless.upscale(_picture(64, 64))
+        upscaler(wrap_network=around(refuse)).upscale(_picture(64, 64))
 
 
 def test_other_errors_of_the_network_are_not_taken_for_short_memory() -> None:
-    broken = upscaler()
-
-    def refuse(_batch: torch.Tensor) -> torch.Tensor:
+    def refuse(_network: Network, _batch: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("shapes do not match")
 
-    broken.network = refuse
     with pytest.raises(RuntimeError, match="shapes"):
-        broken.upscale(_picture(4, 4))
+        upscaler(wrap_network=around(refuse)).upscale(_picture(4, 4))
 
 
-def test_a_tile_that_overflows_is_redone_in_a_wider_format() -> None:
-    half = upscaler(precision="bf16", tile=8)
-    network = half.network
-    assert network is not None
-    half.network = lambda batch: network(batch) * torch.inf
+def test_tiles_that_overflow_are_redone_in_a_wider_format_prepared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared: list[torch.dtype] = []
+    prepare = backends.prepare
+
+    def record(folded: Generator, dtype: torch.dtype, name: str) -> Network:
+        prepared.append(dtype)
+        return prepare(folded, dtype, name)
+
+    monkeypatch.setattr(backends, "prepare", record)
+    half = upscaler(precision="bf16", tile=8, wrap_network=around(lambda network, batch: network(batch) * torch.inf))
     result = half.upscale(_picture(16, 16))
     assert result.redone == result.tiles == 4
+    assert prepared == [torch.bfloat16, torch.float32]
     assert np.array_equal(result.pixels, upscaler(tile=8).upscale(_picture(16, 16)).pixels)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_the_inputs_fault(value: float) -> None:
+    pixels = _picture(5, 7, np.float32)
+    pixels[3, 2, 1] = value
+    for one in (upscaler(), inference.Upscaler("bicubic")):
+        with pytest.raises(ValueError, match="row 3, column 2 of the input"):
+            one.upscale(pixels)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tile", "big"),
+        ("tile", -1),
+        ("tile", 1.5),
+        ("tile", True),
+        ("tile", None),
+        ("overlap", "all"),
+        ("overlap", -1),
+        ("threads", 0),
+        ("threads", "auto"),
+        ("pixels", -1),
+        ("device", None),
+        ("device", "gpu"),
+        ("precision", "fp8"),
+        ("precision", 16),
+        ("backend", "tensorrt"),
+        ("backend", None),
+        ("fidelity", 1.5),
+        ("model", 7),
+    ],
+)
+def test_wrong_arguments_are_named(name: str, value: object) -> None:
+    with pytest.raises((ValueError, UsageError), match=f"{name}|{name.title()}"):
+        inference.Upscaler(**{"model": loaded(), "device": "cpu", name: value})  # type: ignore[arg-type]
+
+
+def test_every_upscaler_says_how_it_computes() -> None:
+    plain = inference.Upscaler("bicubic")
+    assert (plain.backend, plain.device_name, plain.precision) == ("pillow", "cpu", "fp32")
+    result = upscaler(tile=8).upscale(_picture(16, 16))
+    assert (result.setup.backend, result.setup.precision, result.setup.tile) == ("eager", "fp32", 8)
+    assert {line.split()[0] for line in result.setup.reasons} == {"precision", "backend"}
+    assert "eager" in result.setup.key and "fp32" in result.setup.label
 
 
 def test_weights_that_give_nan_are_named() -> None:
     model = loaded()
     next(model.generator.parameters()).data.fill_(torch.nan)
     with pytest.raises(WeightsError, match="not finite"):
-        inference.Upscaler(replace(model, name="bad"), device="cpu").upscale(_picture(4, 4))
+        inference.Upscaler(replace(model, name="bad"), device="cpu", backend="eager").upscale(_picture(4, 4))
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "nonsense", "meta"])
 def test_a_device_that_is_not_there(device: str) -> None:
     with pytest.raises(UsageError, match="device"):
         inference.Upscaler(loaded(), device=device)
-
-
-def test_unknown_precision() -> None:
-    with pytest.raises(UsageError, match="fp32"):
-        upscaler(precision="fp8")
 
 
 @pytest.mark.parametrize(("shape", "dtype"), [((4, 4), "u1"), ((4, 4, 2), "u1"), ((0, 4, 3), "u1"), ((4, 4, 3), "f8")])

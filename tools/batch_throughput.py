@@ -1,4 +1,4 @@
-"""How much of the engine's own rate `srup upscale FOLDER` reaches on many small files, and whether its memory grows.
+"""How much of the rate of one `Upscaler` `srup upscale FOLDER` reaches on small files, and whether its memory grows.
 
 python tools/batch_throughput.py [--files 500] [--model mesrgan] [--rounds 3]
 
@@ -34,8 +34,7 @@ def main() -> None:
         inputs = make_pictures(Path(folder, "in"), given.files)
         pictures = [np.asarray(Image.open(path)) for path in inputs]
         upscaler = Upscaler(given.model, device="cpu")
-        for picture in pictures[:100]:  # as often as a faster backend needs to be worth its conversion
-            upscaler.upscale(picture)
+        upscaler.upscale(pictures[0])
         command, engine, growth, peak = [], [], [], 0
         for turn in range(given.rounds):
             started = time.perf_counter()

@@ -20,7 +20,7 @@ import openvino
 import torch
 
 from sr_cli import inference, weights
-from sr_cli.bench.job import Clocked
+from sr_cli.bench.timing import Clock
 from sr_cli.inference import memory
 from sr_cli.inference.backends.openvino import convert
 
@@ -37,10 +37,11 @@ def main() -> None:
     side = given.tile * given.grid
     picture = np.random.default_rng(0).integers(0, 256, (side, side, 3)).astype(np.uint8)
     model = weights.load(given.model)
-    upscaler = inference.Upscaler(model, device="cpu", precision="fp32", backend="openvino", tile=given.tile)
+    clocked = Clock(torch.device("cpu"))
+    upscaler = inference.Upscaler(
+        model, device="cpu", precision="fp32", backend="openvino", tile=given.tile, wrap_network=clocked.around
+    )
     plan = upscaler.plan(side, side)
-    assert upscaler.network is not None
-    upscaler.network = clocked = Clocked(upscaler.network, torch.device("cpu"))
     converted = convert(model.generator.fold())
     window = np.random.default_rng(1).random((1, 3, *plan.window), dtype=np.float32)
     single = compiled(converted, "LATENCY")

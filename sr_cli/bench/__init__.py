@@ -1,4 +1,5 @@
 """The benchmark job: forward passes of several models, precisions and backends, timed side by side.
 
-`job.run` measures, `options.BenchOptions` says what.
+`options` say what to time, `job` does it, `timing` holds the clocks, `results` what was measured, `poster` the times
+that ours are compared with.
 """

@@ -11,7 +11,7 @@ from sr_cli.cli.console import Console, Printing
 from sr_cli.options import Option
 
 if TYPE_CHECKING:
-    from sr_cli.bench.job import BenchEvent, BenchResult, Cell
+    from sr_cli.bench.results import BenchEvent, BenchResult, Cell
 
 
 def bench(
@@ -56,7 +56,7 @@ def bench(
 def _record(result: BenchResult, poster: bool) -> dict[str, Any]:
     record = asdict(result)
     if poster:
-        from sr_cli.bench.job import POSTER_MS
+        from sr_cli.bench.poster import POSTER_MS
 
         record["poster_ms"] = POSTER_MS
     return record
@@ -111,7 +111,7 @@ def _show(console: Console, result: BenchResult) -> None:
             ]
             for cell in result.photos
         ]
-        console.table(titles, shares, "A picture through the engine")
+        console.table(titles, shares, "A whole picture")
 
 
 def _time(cell: Cell | None, base: Cell | None) -> str:
@@ -127,7 +127,7 @@ def _levels(cell: Cell | None) -> str:
 
 def _show_poster(console: Console, result: BenchResult) -> None:
     """The poster's times and ours in its own unit, the mean, both with their ratios to ESRGAN."""
-    from sr_cli.bench.job import POSTER_MS
+    from sr_cli.bench.poster import POSTER_MS
 
     pairs = [("srgan", "srgan"), ("esrgan", "esrgan"), ("mesrgan", "mesrgan-poster"), ("", "mesrgan")]
     precision, backend = result.columns[0]

@@ -54,7 +54,7 @@ def _tell(console: Console, diagnosis: Diagnosis) -> None:
         _section(
             console,
             "Used unless told otherwise",
-            [f"{choice.device} in {choice.precision}, {choice.threads} CPU threads, backend {choice.backend}"],
+            [f"{choice.label}, {choice.threads} CPU threads", *choice.reasons],
         )
     _section(
         console,

@@ -1,34 +1,39 @@
 """Inference: how a picture goes through a network, or through plain interpolation.
 
-`upscaler` is the public face. `tiling` cuts pictures, `colours` keeps what a network must not change, `pictures` takes
-and gives back Pillow images, arrays and tensors, `memory` knows how much of it is free, and `backends` holds the ways
-to run a network. Importing this package does not import torch.
+- `upscaler`: the public face. `enlarger`: what networks (`tiled`) and interpolations (`interpolation`) have in common.
+- `setup`: device, precision, backend and tiles, chosen once. `devices`, `processor`, `memory`: what this machine has.
+- `tiling`: how pictures are cut. `pixels`: from arrays to batches and back. `colours`: what a network must not change.
+- `pictures`: Pillow images, arrays and tensors. `backends`: the ways to run a network. `ensemble`: eight runs in one.
+
+Importing this package does not import torch.
 """
 
-from sr_cli.inference.upscaler import (
-    PRECISIONS,
-    EngineResult,
-    Pixels,
-    Progress,
-    Upscaler,
-    choose_device,
-    choose_precision,
-    interpolate,
-    precision_name,
-    to_unit,
-)
+from sr_cli.inference.devices import PRECISIONS, choose_device, choose_precision, dtype_of
+from sr_cli.inference.enlarger import EngineResult, Enlarger, OnRows, Progress
+from sr_cli.inference.interpolation import interpolate
+from sr_cli.inference.pixels import Pixels, to_unit
+from sr_cli.inference.processor import Processor, this_processor
+from sr_cli.inference.setup import InferenceOptions, Setup, choose_setup
+from sr_cli.inference.upscaler import Upscaler
 from sr_cli.weights.specs import INTERPOLATIONS
 
 __all__ = [
     "INTERPOLATIONS",
     "PRECISIONS",
     "EngineResult",
+    "Enlarger",
+    "InferenceOptions",
+    "OnRows",
     "Pixels",
+    "Processor",
     "Progress",
+    "Setup",
     "Upscaler",
     "choose_device",
     "choose_precision",
+    "choose_setup",
+    "dtype_of",
     "interpolate",
-    "precision_name",
+    "this_processor",
     "to_unit",
 ]

@@ -7,19 +7,22 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 _CGROUP = Path("/sys/fs/cgroup")
 _UNKNOWN = 4 * 2**30
 
 
-def _cgroup_free() -> int | None:
-    """Bytes left to this process's control group (version 2), or None where there is no limit."""
+def _cgroup(field: str) -> int | None:
+    """A value of this process's control group (version 2), or None where there is none or no limit."""
     try:
-        limit = (_CGROUP / "memory.max").read_text().strip()
-        used = int((_CGROUP / "memory.current").read_text())
+        text = (_CGROUP / field).read_text().strip()
+        return None if text == "max" else int(text)
     except (OSError, ValueError):
         return None
-    return None if limit == "max" else max(0, int(limit) - used)
 
 
 def free_bytes() -> int:
@@ -30,12 +33,29 @@ def free_bytes() -> int:
             if line.startswith("MemAvailable:"):
                 free = int(line.split()[1]) * 1024
     except (OSError, ValueError):
-        try:
-            free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-        except (AttributeError, OSError, ValueError):
-            return _UNKNOWN
-    limited = _cgroup_free()
-    return free if limited is None else min(free, limited)
+        free = total_bytes() // 2
+    limit, used = _cgroup("memory.max"), _cgroup("memory.current")
+    return free if limit is None or used is None else min(free, max(0, limit - used))
+
+
+def total_bytes() -> int:
+    """Bytes that this process may have at most, free or not; a guess of 8 GiB where the system does not tell."""
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        total = 2 * _UNKNOWN
+    limit = _cgroup("memory.max")
+    return total if limit is None else min(total, limit)
+
+
+def device_bytes(device: torch.device) -> tuple[int, int]:
+    """Bytes free and bytes in all on a device. What torch has reserved and does not use is free."""
+    import torch
+
+    if device.type != "cuda":
+        return free_bytes(), total_bytes()
+    free, total = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device), total
 
 
 # glibc's malloc.h: parameters of mallopt.

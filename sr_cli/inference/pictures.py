@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sr_cli import images
+from sr_cli.inference.pixels import Pixels
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 Picture = TypeVar("Picture", Image.Image, NDArray[Any], "torch.Tensor")
 """A Pillow image, a numpy array or a torch tensor; see `enlarge`."""
 
-Pixels = NDArray[Any]
 Enlarge = Callable[[Pixels], Pixels]
 """(H, W, 1 or 3) as uint8, uint16 or float32 in 0..1, to the enlarged picture of the same type."""
 

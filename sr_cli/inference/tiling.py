@@ -7,6 +7,7 @@ reaches beyond the picture, whoever cuts it fills it by replicating the picture'
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 
@@ -64,3 +65,14 @@ def plan(height: int, width: int, tile: int, overlap: int, align: int = 1) -> Pl
     core_width, lefts = _starts(width, tile or width, align)
     tiles = tuple(Tile(top, left, core_height, core_width) for top in tops for left in lefts)
     return Plan(height, width, overlap, tiles)
+
+
+def rows(tiles: Sequence[Tile]) -> Iterator[list[Tile]]:
+    """The tiles of each row of a plan."""
+    row: list[Tile] = []
+    for tile in tiles:
+        if row and tile.top != row[0].top:
+            yield row
+            row = []
+        row.append(tile)
+    yield row

@@ -49,7 +49,7 @@ def validation_crops(images: Sequence[CachedImage], side: int = 512, degrade: st
 def enlarge(model: models.Generator, crops: Sequence[ValidationCrop]) -> list[Rgb]:
     """What the generator makes of each crop, (4H, 4W, 3): by the engine, whole and in fp32."""
     loaded = LoadedModel("", None, model, None, "", Path(), None)
-    upscaler = Upscaler(loaded, device=str(next(model.parameters()).device), precision="fp32", tile=0)
+    upscaler = Upscaler(loaded, device=str(next(model.parameters()).device), precision="fp32", backend="eager", tile=0)
     return [upscaler.upscale(crop.lr).pixels for crop in crops]
 
 

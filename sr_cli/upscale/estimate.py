@@ -186,9 +186,7 @@ class _Estimator:
         return [(size[0] * scale**step, size[1] * scale**step) for step in range(count)]
 
     def _tiles(self, passes: list[Size]) -> int:
-        if self.upscaler.name in inference.INTERPOLATIONS:
-            return 0
-        return sum(len(self.upscaler.plan(height, width).tiles) for width, height in passes)
+        return sum(self.upscaler.count_tiles(height, width) for width, height in passes)
 
     def _memory(self, size: Size, wish: Size, passes: list[Size], bytes_per_pixel: int, format: str) -> int:
         """Bytes at the height of the work on one frame: in the last pass, or in the writing behind it."""
@@ -198,10 +196,7 @@ class _Estimator:
         wished = wish[0] * wish[1]
         writing = wished * (0 if format in _STREAMED else _PILLOW_BYTES)
         resampled = 0 if wished == enlarged else wished * bytes_per_pixel
-        if self.upscaler.name in inference.INTERPOLATIONS:
-            network = enlarged * _PILLOW_BYTES
-        else:
-            network = self.upscaler.working_bytes(height, width) if passes else 0
+        network = self.upscaler.working_bytes(height, width) if passes else 0
         return (pixels + enlarged) * bytes_per_pixel + max(network, resampled + writing)
 
     def _network_seconds(self, passes: list[Size]) -> float:

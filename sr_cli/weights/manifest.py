@@ -93,6 +93,8 @@ class Stage:
     """How they came about."""
     scores: Mapping[str, Mapping[str, float]]
     """Measured scores: data set, then metric (names as in `srup eval --json`, standard protocol)."""
+    bf16_share: float | None = None
+    """Share of output values that bf16 keeps within 1 of 255 levels of fp32 on photographs; None: not measured."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,7 @@ class ModelEntry:
                 "sha256": stage.sha256,
                 "size": stage.size,
                 "overlap": stage.overlap,
+                **({} if stage.bf16_share is None else {"bf16_share": stage.bf16_share}),
                 "parent_sha256": stage.parent_sha256,
                 "licence": stage.licence,
                 "licence_source": stage.licence_source,
@@ -324,6 +327,7 @@ def _stage(name: str, value: Any, where: str) -> Stage:
         licence_source=fields.optional("licence_source", fields.text),
         training=fields.optional("training", lambda key: _training(fields.mapping(key), f"{where}, training")),
         scores=fields.optional("scores", lambda key: _scores(fields.mapping(key), f"{where}, scores")) or {},
+        bf16_share=fields.optional("bf16_share", fields.number),
     )
     fields.done()
     if stage.file is None and stage.hub is None:

@@ -1,15 +1,15 @@
-"""Torch itself: op by op, compiled, or recorded as a CUDA graph."""
+"""torch itself, operation by operation."""
 
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sr_cli.inference.backends import Network, bottleneck_cpu, bottleneck_gpu
+from sr_cli.inference.backends import bottleneck_cpu, bottleneck_gpu
+from sr_cli.inference.backends.base import Forward
 from sr_cli.inference.backends.bottleneck import BufferedTrunk
 from sr_cli.models import Generator
 from sr_cli.models.base import LEAKY_SLOPE
@@ -26,7 +26,7 @@ def in_precision(folded: Generator, dtype: torch.dtype) -> Generator:
     return network
 
 
-def prepare(folded: Generator, dtype: torch.dtype) -> Network:
+def prepare(folded: Generator, dtype: torch.dtype) -> Forward:
     """The module itself, its dense blocks in the form that suits inference; below fp32 under autocast."""
     network = in_precision(folded, dtype)
     device = next(folded.parameters()).device
@@ -73,19 +73,7 @@ class BufferedDenseBlock(nn.Module):
         return self.layers[-1](buffer).add_(x)
 
 
-def compiled(folded: Generator, dtype: torch.dtype) -> Network:
-    """`torch.compile` for fixed shapes; the first batch of each shape takes many seconds."""
-    device = next(folded.parameters()).device
-    options: dict[str, Any] = {"freezing": True} if device.type == "cpu" else {"triton.cudagraphs": True}
-    module = folded if dtype == torch.float32 else in_precision(folded, dtype)
-    optimised: Network = torch.compile(module, dynamic=False, options=options)
-    if dtype != torch.float32:
-        optimised = autocast(optimised, dtype)
-    # A compiled CUDA graph reuses its output's memory.
-    return (lambda batch: optimised(batch).clone()) if device.type == "cuda" else optimised
-
-
-def autocast(network: Network, dtype: torch.dtype) -> Network:
+def autocast(network: Forward, dtype: torch.dtype) -> Forward:
     """A network whose convolutions compute in `dtype`; what comes out is fp32."""
 
     def run(batch: Tensor) -> Tensor:
@@ -93,32 +81,3 @@ def autocast(network: Network, dtype: torch.dtype) -> Network:
             return network(batch).float()
 
     return run
-
-
-def graph(network: Network) -> Network:
-    """Records a network as one CUDA graph per batch shape: one launch instead of hundreds."""
-    recorded: dict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
-
-    def run(batch: Tensor) -> Tensor:
-        if batch.shape not in recorded:
-            recorded[batch.shape] = _record(network, batch)
-        replay, source, result = recorded[batch.shape]
-        source.copy_(batch)
-        replay.replay()
-        return result.clone()
-
-    return run
-
-
-def _record(network: Network, batch: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
-    source = batch.clone(memory_format=torch.channels_last)
-    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # cuDNN chooses its algorithms before the recording starts
-        for _ in range(3):
-            network(source)
-    torch.cuda.current_stream().wait_stream(side)
-    replay = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(replay):
-        result = network(source)
-    return replay, source, result

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import torch
 
-from sr_cli.inference.backends import Network, eager
+from sr_cli.inference.backends import eager
+from sr_cli.inference.backends.base import Forward
 from sr_cli.inference.backends.bottleneck import BufferedTrunk
 from sr_cli.models import Generator
 from sr_cli.models.mesrgan import Mesrgan
 
 
-def prepare(folded: Generator, dtype: torch.dtype) -> Network:
-    """The network in `dtype`, its trunk in the kernels; plain torch for a network without bottlenecks."""
-    if not isinstance(folded, Mesrgan):
-        return eager.prepare(folded, dtype)
+def prepare(folded: Generator, dtype: torch.dtype) -> Forward:
+    """The MESRGAN in `dtype`, its trunk in the kernels."""
     from sr_cli.inference.backends.bottleneck_kernels import Kernels
 
+    assert isinstance(folded, Mesrgan)
     network = eager.in_precision(folded, dtype)
     assert isinstance(network, Mesrgan)
     network.trunk = BufferedTrunk(folded.trunk, dtype, Kernels)

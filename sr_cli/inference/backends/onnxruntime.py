@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sr_cli.inference.backends import Network
+from sr_cli.inference.backends.base import Forward
 from sr_cli.models import Generator
 from sr_cli.models.onnx import to_onnx
 
 
-def prepare(folded: Generator, dtype: torch.dtype) -> Network:
+def prepare(folded: Generator) -> Forward:
     """Exports the generator (many seconds)."""
     import onnxruntime
 

@@ -15,26 +15,24 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sr_cli.inference.backends import Network
+from sr_cli.inference.backends.base import Network
 from sr_cli.models import Generator
 from sr_cli.models.mesrgan import Mesrgan
 
 _HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
-_LANES = 4
-"""Batches computed at once, at most: each has its own activations, which have to fit into memory."""
 _ROUNDS = 8
 """Fewest batches per lane: compiling for one shape takes as long as two or three, and at the end some lanes idle."""
 _BLOCKED = ",".join(f"cpu:jit_avx512{kind}" for kind in ("_1x1", "_dw", ""))
 """oneDNN's convolutions on blocks of 16 channels, in the words of OpenVINO's CPU plugin."""
 
 
-def prepare(folded: Generator, dtype: torch.dtype) -> Network:
-    """Converts the generator (seconds)."""
+def prepare(folded: Generator, dtype: torch.dtype, lanes: int) -> OpenVinoNetwork:
+    """Converts the generator (seconds) for streams of `lanes` batches at once."""
     if dtype == torch.float32 or not (isinstance(folded, Mesrgan) and folded.config.upsampler != "full"):
-        return OpenVino(folded, dtype, folded.scale, 3)
+        return OpenVinoNetwork(folded, dtype, lanes, folded.scale)
     # bf16 has 8 bits: enough for the detail that MESRGAN adds, not for the picture it is added to.
-    return OpenVino(_Detail(folded), dtype, folded.scale, 3, folded.complete)
+    return OpenVinoNetwork(_Detail(folded), dtype, lanes, folded.scale, folded.complete)
 
 
 class _Detail(nn.Module):
@@ -46,8 +44,8 @@ class _Detail(nn.Module):
         return self.network.detail(rgb)
 
 
-class OpenVino:
-    """A module from (N, 3, H, W) to (N, channels, scale*H, scale*W) on OpenVINO, and what `complete` makes of both.
+class OpenVinoNetwork(Network):
+    """A module from (N, 3, H, W) to (N, 3, scale*H, scale*W) on OpenVINO; `complete` makes the result of both.
 
     A single batch is computed by all threads together. Where many follow, the network is compiled for their shape
     and they are spread over the threads, which then need not wait for each other (docs/speed.md).
@@ -57,13 +55,13 @@ class OpenVino:
         self,
         module: nn.Module,
         dtype: torch.dtype,
+        lanes: int,
         scale: int,
-        channels: int,
         complete: Callable[[Tensor, Tensor], Tensor] = lambda _rgb, result: result,
     ) -> None:
         self._model, self._dtype = convert(module), dtype
-        self._scale, self._channels, self._complete = scale, channels, complete
-        self.lanes = min(torch.get_num_threads(), _LANES)
+        self._lanes, self._threads = lanes, torch.get_num_threads()
+        self._scale, self._complete = scale, complete
         self._one = self._compiled(self._model, "LATENCY", 1).create_infer_request()
         self._streamed: Any = None  # the form for streams, once there has been one
         self._several: list[Any] = []
@@ -76,27 +74,27 @@ class OpenVino:
             "INFERENCE_PRECISION_HINT": _HINTS[self._dtype],
             "PERFORMANCE_HINT": hint,
             "NUM_STREAMS": streams,
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_NUM_THREADS": self._threads,
             "ENABLE_CPU_PINNING": False,  # a thread bound to a busy core would keep all others waiting
         }
         return openvino.Core().compile_model(model, "CPU", settings)
 
-    def _compiled_for(self, shape: torch.Size) -> Any:
+    def compiled_for(self, shape: torch.Size) -> Any:
         """For batches of one shape. In fp32 on blocks of channels, where this processor has what that needs."""
         if self._streamed is None:
             self._streamed = in_blocks(self._model) if self._dtype == torch.float32 else self._model
-        compiled = self._compiled(_fixed(self._streamed, shape), "THROUGHPUT", self.lanes)
+        compiled = self._compiled(_fixed(self._streamed, shape), "THROUGHPUT", self._lanes)
         if self._streamed is self._model or _computes_in_blocks(compiled):
             return compiled
         self._streamed = self._model
-        return self._compiled_for(shape)
+        return self.compiled_for(shape)
 
     def _requests(self, shape: torch.Size) -> list[Any]:
         if shape != self._shape:
             self._several, self._shape = [], None  # first, for the memory that these hold
-            compiled = self._compiled_for(shape)
+            compiled = self.compiled_for(shape)
             # One more, which waits: a lane goes on with it while the caller is still at another lane's result.
-            self._several, self._shape = [compiled.create_infer_request() for _ in range(self.lanes + 1)], shape
+            self._several, self._shape = [compiled.create_infer_request() for _ in range(self._lanes + 1)], shape
         return list(self._several)
 
     def __call__(self, batch: Tensor) -> Tensor:
@@ -107,13 +105,12 @@ class OpenVino:
 
         While several are, torch works on one thread for the caller as well.
         """
-        if count < _ROUNDS * self.lanes:
+        if count < _ROUNDS * self._lanes:
             yield from map(self, batches)
             return
         waiting = iter(batches)
         first = next(waiting)
         idle, running = self._requests(first.shape), deque[_Running]()
-        threads = torch.get_num_threads()
         # The lanes have the cores: an operation of ours that is split over several threads would wait for each of them
         # to get one, and torch's threads wait by spinning.
         torch.set_num_threads(1)
@@ -130,7 +127,7 @@ class OpenVino:
             while running:
                 yield self._finish(running.popleft())
         finally:
-            torch.set_num_threads(threads)
+            torch.set_num_threads(self._threads)
             for left in running:
                 left.request.wait()  # it writes into memory that would be freed
 
@@ -139,7 +136,7 @@ class OpenVino:
 
         count, _, height, width = batch.shape
         source = batch.contiguous()
-        result = torch.empty(count, self._channels, height * self._scale, width * self._scale)
+        result = torch.empty(count, 3, height * self._scale, width * self._scale)
         request.set_input_tensor(openvino.Tensor(source.numpy(), shared_memory=True))
         request.set_output_tensor(openvino.Tensor(result.numpy(), shared_memory=True))
         request.start_async()

@@ -8,20 +8,24 @@ from pathlib import Path
 import pytest
 import torch
 
-from sr_cli.bench import job as benchmark
+from sr_cli.bench import job
+from sr_cli.bench.options import BenchOptions
+from sr_cli.bench.results import BenchEvent
+from sr_cli.bench.timing import Times, runs_for
 from sr_cli.errors import UsageError, WeightsError
 from sr_cli.inference import memory
 
+KEY = job.Key("m", "fp32", "eager")
 TINY = {"size": 8, "batches": (1,), "runs": 3, "backends": ("eager",), "precisions": ("fp32",), "photo": 0}
 
 
-def ignore(event: benchmark.BenchEvent) -> None:
+def ignore(event: BenchEvent) -> None:
     pass
 
 
 def test_every_model_gets_every_cell_and_its_costs() -> None:
-    options = benchmark.BenchOptions(models=("srgan", "mesrgan"), **{**TINY, "batches": (1, 2), "photo": 8})
-    result = benchmark.run(options, ignore)
+    options = BenchOptions(models=("srgan", "mesrgan"), **{**TINY, "batches": (1, 2), "photo": 8})
+    result = job.run(options, ignore)
     assert [(c.model, c.batch, c.precision, c.backend) for c in result.results] == [
         (model, batch, "fp32", "eager") for batch in (1, 2) for model in ("srgan", "mesrgan")
     ]
@@ -35,38 +39,38 @@ def test_every_model_gets_every_cell_and_its_costs() -> None:
 
 
 def test_progress_never_leaves_its_range() -> None:
-    events: list[benchmark.BenchEvent] = []
-    benchmark.run(benchmark.BenchOptions(models=("mesrgan",), **TINY), events.append)
+    events: list[BenchEvent] = []
+    job.run(BenchOptions(models=("mesrgan",), **TINY), events.append)
     assert all(0 <= e.done <= e.total for e in events)
     assert events[-1].done > 0
 
 
 def test_scattered_times_are_marked() -> None:
-    quiet = benchmark._cell(("m", "fp32", "eager"), 1, [0.1, 0.101, 0.102], 0.0)
-    busy = benchmark._cell(("m", "fp32", "eager"), 1, [0.1, 0.15, 0.1, 0.2], 0.0)
+    quiet = job.cell(KEY, 1, Times([0.1, 0.101, 0.102]), 0.0)
+    busy = job.cell(KEY, 1, Times([0.1, 0.15, 0.1, 0.2]), 0.0)
     assert not quiet.disturbed and busy.disturbed
     assert quiet.median_ms == pytest.approx(101) and quiet.mean_ms == pytest.approx(101)
 
 
 def test_runs_follow_the_time_for_a_cell() -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert benchmark._runs(0.1, 5.0, cpu) == 50
-    assert benchmark._runs(60.0, 5.0, cpu) == 3
-    assert benchmark._runs(1e-4, 5.0, cpu) == 100
-    assert benchmark._runs(60.0, 5.0, cuda) == 100
+    assert runs_for(0.1, 5.0, cpu) == 50
+    assert runs_for(60.0, 5.0, cpu) == 3
+    assert runs_for(1e-4, 5.0, cpu) == 100
+    assert runs_for(60.0, 5.0, cuda) == 100
 
 
 @pytest.mark.parametrize("wrong", [{"size": 0}, {"runs": 0}, {"batches": (1, 0)}, {"photo": -1}, {"seconds": 0.0}])
 def test_nonsense_is_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(UsageError):
-        benchmark.BenchOptions(**wrong)
+        BenchOptions(**wrong)
 
 
 def test_what_is_not_there_is_named() -> None:
     with pytest.raises(WeightsError, match="nonesuch"):
-        benchmark.run(benchmark.BenchOptions(models=("nonesuch",), **TINY), ignore)
+        job.run(BenchOptions(models=("nonesuch",), **TINY), ignore)
     with pytest.raises(UsageError, match=r"no backend of onnxruntime|not installed"):
-        benchmark.run(benchmark.BenchOptions(**{**TINY, "backends": ("onnxruntime",), "precisions": ("bf16",)}), ignore)
+        job.run(BenchOptions(**{**TINY, "backends": ("onnxruntime",), "precisions": ("bf16",)}), ignore)
 
 
 def test_peak_memory_is_what_was_taken() -> None:

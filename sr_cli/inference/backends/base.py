@@ -1,0 +1,99 @@
+"""What all backends have in common: a network that is ready to run, and the class that makes one.
+
+Importing this module does not import torch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
+
+if TYPE_CHECKING:
+    import torch
+
+    from sr_cli.models import Generator
+
+Forward: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
+"""A function of an fp32 batch (N, 3, H, W), RGB in 0..1, to an fp32 batch (N, 3, scale*H, scale*W)."""
+
+
+class Network(ABC):
+    """A generator that is ready to run in one precision on one device.
+
+    Takes an fp32 batch (N, 3, H, W), RGB in 0..1, on its device, and gives an fp32 batch (N, 3, scale*H, scale*W),
+    whatever the precision inside. A result stays as it is when the network runs again.
+    """
+
+    @abstractmethod
+    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+        """The batch, enlarged."""
+
+    def stream(self, batches: Iterable[torch.Tensor], count: int) -> Iterator[torch.Tensor]:
+        """The results of `count` batches of one shape, in order; it may ask for batches ahead of its results."""
+        return map(self, batches)
+
+    def release(self) -> None:  # noqa: B027 - nothing is kept unless a subclass says so
+        """Gives back the memory that is kept between calls, because memory is short."""
+
+
+class FunctionNetwork(Network):
+    """A network that is a plain function."""
+
+    def __init__(self, forward: Forward) -> None:
+        self._forward = forward
+
+    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+        return self._forward(batch)
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A package that a backend needs."""
+
+    module: str
+    """What is imported."""
+    remedy: str
+    """What to do where it is missing."""
+
+
+class Backend(ABC):
+    """A way to run networks. One instance of each class is in `registry.BACKENDS`."""
+
+    name: ClassVar[str]
+    """As `--backend` takes it."""
+    summary: ClassVar[str]
+    """What it is, in a few words."""
+    devices: ClassVar[tuple[str, ...]]
+    """Types of devices: `cpu`, `cuda`, `mps`."""
+    precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16", "bf16")
+    """Precisions that it computes in."""
+    requirements: ClassVar[tuple[Requirement, ...]] = ()
+    """Packages that must be installed."""
+    thread_safe: ClassVar[bool] = False
+    """Whether several threads may run one of its networks at the same time."""
+    slow_start: ClassVar[bool] = False
+    """Whether preparing a network, or its first run, takes minutes."""
+
+    def missing(self, device: str) -> str | None:
+        """Why it cannot be used on a type of device, with what to do about it; None if it can."""
+        if device not in self.devices:
+            return f"the backend {self.name} does not run on {device}"
+        for requirement in self.requirements:
+            if find_spec(requirement.module) is None:
+                return f"the backend {self.name} needs {requirement.module}, which is missing; {requirement.remedy}"
+        return None
+
+    def accepts(self, generator: Generator) -> bool:
+        """Whether it has something for this network."""
+        return True
+
+    def lanes(self, threads: int) -> int:
+        """How many batches its networks hold in memory at once, given that many CPU threads."""
+        return 1
+
+    @abstractmethod
+    def prepare(self, folded: Generator, dtype: torch.dtype) -> Network:
+        """`folded` (from `Generator.fold()`, fp32, on its device) as a network that computes in `dtype`."""

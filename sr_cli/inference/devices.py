@@ -1,0 +1,71 @@
+"""Devices and precisions: which there are, and what `auto` stands for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sr_cli.errors import UsageError
+from sr_cli.inference.processor import Processor, this_processor
+
+if TYPE_CHECKING:
+    import torch
+
+PRECISIONS = ("auto", "fp32", "fp16", "bf16")
+"""What `--precision` takes."""
+
+BF16_SHARE = 0.999
+"""Share of output values that must be within 1 level of fp32 for `auto` to take bf16 on a CPU."""
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` (cuda, else mps, else cpu) or a named device. Raises UsageError where it is not there."""
+    import torch
+
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        raise UsageError(f"unknown device {name!r}; use auto, cpu, cuda, cuda:N or mps") from None
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"unsupported device {name!r}; use auto, cpu, cuda, cuda:N or mps")
+    if device.type == "cuda" and (not cuda or (device.index or 0) >= torch.cuda.device_count()):
+        found = torch.cuda.device_count() if cuda else 0
+        raise UsageError(f"no device {name!r} here ({found} CUDA devices found); use --device cpu or auto")
+    if device.type == "mps" and not mps:
+        raise UsageError("no Apple GPU (mps) here; use --device cpu or auto")
+    return device
+
+
+def choose_precision(
+    name: str, device: str, bf16_share: float | None = None, processor: Processor | None = None
+) -> tuple[str, str]:
+    """The precision that `auto` or a name stands for on a type of device (`cpu`, `cuda`, `mps`), and why.
+
+    `bf16_share` is the share of output values that bf16 keeps within 1 level with the weights at hand, None where
+    that was not measured. Raises UsageError for an unknown name.
+    """
+    if name not in PRECISIONS:
+        raise UsageError(f"unknown precision {name!r}; use {', '.join(PRECISIONS)}")
+    if name != "auto":
+        return name, "asked for"
+    if device == "cuda":
+        return "fp16", "twice as fast as fp32 on a GPU, and within a level of it"
+    if device == "mps":
+        return "fp32", "fp16 has not been measured on this kind of device"
+    if not (processor or this_processor()).has_amx:
+        return "fp32", "the processor has no matrix units for bf16 (AMX)"
+    if bf16_share is None:
+        return "fp32", "what bf16 changes with these weights has not been measured"
+    kept = f"bf16 keeps {100 * bf16_share:.2f} % of the values within 1 level of fp32 with these weights"
+    if bf16_share < BF16_SHARE:
+        return "fp32", f"{kept}, fewer than {100 * BF16_SHARE:.1f} %"
+    return "bf16", f"the processor has matrix units for it (AMX), and {kept}"
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """torch's type for `fp32`, `fp16` or `bf16`."""
+    import torch
+
+    return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]

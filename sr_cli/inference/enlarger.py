@@ -1,0 +1,67 @@
+"""What enlarges pictures: the protocol that networks and interpolations have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from sr_cli.inference import tiling
+from sr_cli.inference.pixels import Pixels
+from sr_cli.inference.setup import Setup
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with the tiles done and their total."""
+OnRows: TypeAlias = Callable[[Pixels], None]
+"""Called with finished rows of the output, top to bottom, each row once."""
+
+
+@dataclass(frozen=True)
+class EngineResult:
+    """What one picture became, and how."""
+
+    pixels: Pixels
+    """(scale * H, scale * W, C), of the input's type and channels."""
+    tiles: int
+    """Tiles that were computed; 0 for interpolation."""
+    tile: int
+    """Side of the largest core that was used, in input pixels; smaller than chosen after a shortage of memory."""
+    overlap: int
+    """Input pixels around each core."""
+    redone: int
+    """Tiles that were computed again in a wider format because the first result was not finite."""
+    setup: Setup
+    """How it was computed: device, precision, backend."""
+
+
+class Enlarger(Protocol):
+    """Enlarges pictures by a fixed factor."""
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+
+    @property
+    def scale(self) -> int:
+        """Factor by which it enlarges."""
+
+    @property
+    def setup(self) -> Setup:
+        """How it computes: the same for every picture."""
+
+    def enlarge(
+        self, pixels: Pixels, output: Pixels, progress: Progress | None, on_rows: OnRows | None
+    ) -> EngineResult:
+        """Fills `output` (scale * H, scale * W, C) with the enlargement of `pixels`, of the same type.
+
+        Raises OutOfMemory where even the smallest tile does not fit.
+        """
+
+    def plan(self, height: int, width: int) -> tiling.Plan:
+        """The tiles that a picture of this size is cut into."""
+
+    def count_tiles(self, height: int, width: int) -> int:
+        """The tiles that are computed for a picture of this size; 0 for interpolation."""
+
+    def working_bytes(self, height: int, width: int) -> int:
+        """Memory that a picture of this size takes meanwhile, beside input and output, roughly."""
