@@ -236,9 +236,11 @@ def test_pictures_of_another_scale_are_shown_at_the_largest(photo: Path, monkeyp
         scale = 2
 
         def upscale(self, pixels: np.ndarray, progress: object = None) -> Any:
-            from sr_cli.inference import EngineResult
+            from sr_cli.inference import EngineResult, Setup
 
-            return EngineResult(pixels.repeat(2, 0).repeat(2, 1), 1, 1, 0, 0)
+            setup = Setup("cpu", "fp32", "eager", 0, 0)
+
+            return EngineResult(pixels.repeat(2, 0).repeat(2, 1), 1, 1, 0, 0, setup)
 
     sources = [job._interpolation("bicubic"), job._Source(Doubling(), job.Layer("double", "x", scale=2))]  # type: ignore[arg-type]
     monkeypatch.setattr(job, "_sources", lambda options: sources)

@@ -15,11 +15,13 @@ from PIL import Image, ImageFilter
 
 from sr_cli.compare import job
 from sr_cli.compare import job as compare
-from sr_cli.inference import EngineResult
+from sr_cli.inference import EngineResult, Setup
 
 HOSTILE = "<img src=x onerror=alert(1)> & 'ünï\"cödé'.png"
 COLOURS = {"red": (220, 30, 30), "green": (30, 160, 40), "blue": (30, 50, 220)}
 WIDTH, HEIGHT = 1280, 800
+
+SETUP = Setup("cpu", "fp32", "eager", 0, 0)
 
 
 class Paint:
@@ -35,7 +37,7 @@ class Paint:
         painted = np.full((height, width, 3), self.colour, np.uint8)
         square = painted[256:384, 640:768]
         square[:] = np.random.default_rng(sum(self.colour)).integers(0, 256, square.shape)
-        return EngineResult(painted, 1, 1, 0, 0)
+        return EngineResult(painted, 1, 1, 0, 0, SETUP)
 
 
 def make(folder: Path, name: str = "photo.png", size: tuple[int, int] = (300, 200), **options: Any) -> Path:
@@ -425,7 +427,7 @@ class Sharpen:
 
     def upscale(self, pixels: np.ndarray, _progress: object = None) -> EngineResult:
         large = Image.fromarray(pixels).resize((pixels.shape[1] * 4, pixels.shape[0] * 4), Image.Resampling.LANCZOS)
-        return EngineResult(np.asarray(large.filter(ImageFilter.UnsharpMask(3, self.percent, 0))), 1, 1, 0, 0)
+        return EngineResult(np.asarray(large.filter(ImageFilter.UnsharpMask(3, self.percent, 0))), 1, 1, 0, 0, SETUP)
 
 
 @pytest.mark.parametrize(

@@ -102,12 +102,11 @@ def _plan(options: BenchOptions) -> _Plan:
 
 def _columns(options: BenchOptions, device: str) -> tuple[Column, ...]:
     """Precision and backend of each column."""
-    for name in options.backends:
+    asked = [backends.preferred(device, "fp32") if name == "auto" else name for name in options.backends]
+    for name in asked:
         if (reason := backends.get(name).missing(device)) is not None:
             raise UsageError(reason)
-    names: list[str] = list(options.backends) or [
-        name for name in backends.usable(device) if device != "cpu" or not backends.get(name).slow_start
-    ]
+    names = asked or [name for name in backends.usable(device) if device != "cpu" or not backends.get(name).slow_start]
     precisions = options.precisions or (("fp32",) if options.backends and device == "cpu" else _precisions(device))
     columns = [Column(p, b) for p in precisions for b in names if p in backends.get(b).precisions]
     if not columns:

@@ -173,17 +173,22 @@ def usable(device: str) -> list[str]:
     return [name for name, backend in BACKENDS.items() if backend.missing(device) is None]
 
 
+def preferred(device: str, precision: str) -> str:
+    """The fastest of those that any network can be run with: OpenVINO on a CPU where it is installed, else eager."""
+    best = BACKENDS["openvino"]
+    return best.name if best.missing(device) is None and precision in best.precisions else "eager"
+
+
 def choose(name: str, device: str, precision: str, generator: Generator, pixels: int | None = None) -> str:
     """The backend that `auto` or a name stands for, on a type of device, in a precision, for a network.
 
-    `auto` is OpenVINO on a CPU where it is installed and has the precision, unless so few input `pixels` are to come
-    that converting the network would not repay; else eager. Raises UsageError where a named one cannot be used.
+    `auto` is the `preferred` one, unless it cannot run the network, or so few input `pixels` are to come that
+    converting the network would not repay: then eager. Raises UsageError where a named one cannot be used.
     """
     if name == "auto":
+        best = preferred(device, precision)
         worth_it = pixels is None or pixels >= REPAYS_AFTER
-        best = BACKENDS["openvino"]
-        possible = best.missing(device) is None and precision in best.precisions and best.accepts(generator)
-        return "openvino" if possible and worth_it else "eager"
+        return best if worth_it and BACKENDS[best].accepts(generator) else "eager"
     backend = get(name)
     if (reason := backend.missing(device)) is not None:
         others = f"; use {', '.join(usable(device))}" if device not in backend.devices else ""
