@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from sr_cli import models, weights
-from sr_cli.errors import WeightsError
+from sr_cli.errors import UsageError, WeightsError
 from sr_cli.models.esrgan import EsrganConfig
 from sr_cli.models.mesrgan import MesrganConfig
 from sr_cli.models.srgan import SrganConfig
@@ -187,7 +187,17 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:
         ("models.mine.stages.pixel", {"hub": {"repo": "a/b", "revision": "main", "file": "x"}}, "a full commit"),
         ("models.mine.stages.pixel", {"scores": {"set5": {"psnr_y": "31"}}}, "'psnr_y' must be a number"),
         ("models.mine.stages.pixel", {"scores": {"set5": {"psnr_y": float("inf")}}}, "'psnr_y' must be a number"),
+        ("models.mine.stages.pixel", {"scores": {"a": {}, "set5": 3}}, "scores: field 'set5' must be an object, not 3"),
         ("models.mine.stages.pixel", {"training": {"steps": 3}}, "training: field 'data' is missing"),
+        ("models.mine.stages.pixel", {"bf16_share": 1.5}, "'bf16_share' must be a number from 0 to 1, not 1.5"),
+        ("models.mine.stages.pixel", {"teacher": {"sha256": "0" * 64}}, "teacher: field 'owner' is missing"),
+        ("models.mine", {"style": {"loud": "pixel"}}, "style: each field's name must be one of natural, crisp"),
+        (
+            "models.mine",
+            {"style": {"crisp": "best"}},
+            "style: field 'crisp' must be one of pixel, photo, gan, not 'best'",
+        ),
+        ("models.mine", {"style": {"crisp": "gan"}}, r"style: field 'crisp' must be one of its stages \(pixel\)"),
     ],
 )
 def test_manifest_errors_name_model_and_field(
@@ -216,6 +226,48 @@ def test_a_missing_field_is_named(home: Path, mine: dict[str, Any], missing: str
     write(home, mine)
     with pytest.raises(WeightsError, match=f"field '{key}' is missing"):
         weights.load("mine")
+
+
+def test_fields_that_are_null_or_left_out_are_the_same(home: Path, mine: dict[str, Any]) -> None:
+    write(home, mine)
+    short = weights.read_manifest().models["mine"]
+    assert json.loads(manifest.dump({"mine": short}))["models"]["mine"]["stages"]["pixel"]["teacher"] is None
+    (home / "manifest.json").write_text(manifest.dump({"mine": short}), "utf-8")
+    assert weights.read_manifest().models["mine"] == short
+    assert (short.style, short.stages["pixel"].scores, short.stages["pixel"].bf16_share) == ({}, {}, None)
+
+
+def test_style_is_a_stage(home: Path, mine: dict[str, Any], tmp_path: Path) -> None:
+    mine["models"]["mine"]["style"] = {"natural": "pixel"}
+    write(home, mine)
+    assert weights.styled("mine", "natural") == "mine:pixel"
+    assert weights.styled("mesrgan", "crisp") == "mesrgan:gan"
+    with pytest.raises(UsageError, match=r"--style crisp: mine has no such style \(it has natural\)"):
+        weights.styled("mine", "crisp")
+    with pytest.raises(UsageError, match="it has no styles"):
+        weights.styled("remacri", "crisp")
+    for spec in ("mine:pixel", "bicubic", "x.safetensors", str(tmp_path)):
+        with pytest.raises(UsageError, match="leaves no choice"):
+            weights.styled(spec, "crisp")
+    with pytest.raises(WeightsError, match="did you mean mesrgan"):
+        weights.styled("mesrgn", "crisp")
+
+
+@pytest.mark.parametrize(
+    ("spec", "name", "stage", "label"),
+    [
+        ("mesrgan", "mesrgan", None, "mesrgan"),
+        ("mesrgan:gan", "mesrgan", "gan", "mesrgan-gan"),
+        ("a/b/4x-Thing.safetensors", "4x-Thing", None, "4x-Thing"),
+        ("runs/mine", "mine", None, "mine"),
+        ("runs/mine/", "mine", None, "mine"),
+        ("runs/mine:gan", "mine", "gan", "mine-gan"),
+        ("runs/a:b", "a:b", None, "a:b"),
+    ],
+)
+def test_specs(spec: str, name: str, stage: str | None, label: str) -> None:
+    parsed = weights.parse_spec(spec)
+    assert (parsed.name, parsed.stage, parsed.label) == (name, stage, label)
 
 
 _JSON = st.recursive(

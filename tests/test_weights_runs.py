@@ -53,7 +53,9 @@ def root(tmp_path: Path) -> Path:
     models_ = manifest.read_file(ROOT / "weights_manifest.json", ROOT / "sr_cli" / "bundled").models
     empty = {name: entry for name, entry in models_.items() if name == "remacri"}
     mesrgan = models_["mesrgan"]
-    empty["mesrgan"] = manifest.ModelEntry("mesrgan", "x", mesrgan.config, 4, None, {}, mesrgan.folder)
+    empty["mesrgan"] = manifest.ModelEntry(
+        name="mesrgan", summary="x", config=mesrgan.config, scale=4, stages={}, folder=mesrgan.folder
+    )
     (root / "weights_manifest.json").write_text(manifest.dump(empty), "utf-8")
     return root
 

@@ -7,7 +7,8 @@ are imported when a file is really opened or fetched.
 from sr_cli.weights.blend import load_blend
 from sr_cli.weights.loading import LoadedModel, load, load_as
 from sr_cli.weights.manifest import HubFile, Manifest, ModelEntry, Stage, TrainingSummary, read_manifest
-from sr_cli.weights.specs import INTERPOLATIONS, Spec, is_path
+from sr_cli.weights.specs import INTERPOLATIONS, Spec, is_path, styled
+from sr_cli.weights.specs import parse as parse_spec
 
 __all__ = [
     "INTERPOLATIONS",
@@ -22,5 +23,7 @@ __all__ = [
     "load",
     "load_as",
     "load_blend",
+    "parse_spec",
     "read_manifest",
+    "styled",
 ]

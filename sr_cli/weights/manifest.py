@@ -1,8 +1,8 @@
 """The weights manifest: which models exist, and for each stage its file, checksum, licence and scores.
 
 `weights_manifest.json` is the built-in one; the user's own is `manifest.json` in the data folder, put over it
-model by model. Both have the schema of the dataclasses below (docs/weights.md shows an example), and
-parsing is strict: an unknown, missing or ill-typed field is a `WeightsError` naming model and field.
+model by model. Both have the schema of the structs below (docs/weights.md shows an example), and reading is strict:
+an unknown, missing or ill-typed field is a `WeightsError` naming model and field.
 """
 
 from __future__ import annotations
@@ -10,109 +10,156 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from sr_cli.errors import WeightsError
 from sr_cli.storage import data_folder
-
-T = TypeVar("T")
+from sr_cli.weights.strict import convert
 
 SCHEMA = 1
 STAGES = ("pixel", "photo", "gan")
 """L1 on clean reductions; fine-tuned on damaged ones; fine-tuned against a discriminator."""
 DEFAULT_ORDER = ("photo", "pixel", "gan")
 """The bare name of a model that was trained or added here stands for the first of these that it has."""
+LOOKS = {
+    "pixel": "faithful: keeps to what is there; clean sources only",
+    "photo": "faithful: keeps to what is there; evens out JPEG and noise",
+    "gan": "crisp: invents plausible texture; clean sources only",
+}
+"""What a stage's results look like, in a photographer's words, where its entry says nothing else."""
 
 PACKAGE = Path(__file__).resolve().parent.parent
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_TEXT = re.compile(r"(?s).+")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_FILE = re.compile(r"\w[\w.+-]*\.safetensors")
-_REPO = re.compile(r"[\w.-]+/[\w.-]+")
+
+_Text = Annotated[str, Meta(min_length=1, description="text")]
+_Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z", description="64 hexadecimal digits")]
+_Commit = Annotated[str, Meta(pattern=r"^[0-9a-f]{40}\Z", description="a full commit of 40 hexadecimal digits")]
+_Repo = Annotated[str, Meta(pattern=r"^(?!\.+/)[\w.-]+/(?!\.+\Z)[\w.-]+\Z", description="user/name")]
+_File = Annotated[str, Meta(pattern=r"^\w[\w.+-]*\.safetensors\Z", description="the plain name of a .safetensors file")]
+_Count = Annotated[int, Meta(ge=0, description="a whole number from 0")]
+_Positive = Annotated[int, Meta(ge=1, description="a whole number from 1")]
+_Share = Annotated[float, Meta(ge=0, le=1, description="a number from 0 to 1")]
+_Score = Annotated[float, Meta(gt=-1e300, lt=1e300, description="a number")]
+_Style = Literal["natural", "crisp"]
 
 
-@dataclass(frozen=True)
-class HubFile:
+class HubFile(Struct, frozen=True, forbid_unknown_fields=True):
     """A file on the Hugging Face Hub, pinned to a commit."""
 
-    repo: str
+    repo: _Repo
     """`user/name`."""
-    revision: str
+    revision: _Commit
     """Full commit, 40 hexadecimal digits: a branch could change under us."""
-    file: str
+    file: _Text
     """Path in the repository."""
 
 
-@dataclass(frozen=True)
-class TrainingSummary:
+class TrainingSummary(Struct, frozen=True, forbid_unknown_fields=True):
     """How weights came about, as far as it is known."""
 
-    data: str
+    data: _Text
     """What they were trained on."""
-    recipe: str | None = None
+    recipe: _Text | None = None
     """Losses, optimiser, schedule, in words."""
-    steps: int | None = None
+    steps: _Count | None = None
     """Optimisation steps of this stage up to the chosen checkpoint."""
-    hours: float | None = None
+    hours: _Score | None = None
     """Wall time of the run."""
-    hardware: str | None = None
+    hardware: _Text | None = None
     """What it ran on."""
-    seed: int | None = None
+    seed: _Count | None = None
     """Seed of the run."""
-    commit: str | None = None
+    commit: _Text | None = None
     """Commit of this project that ran it."""
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One weights file of a model. It has a `file`, a `hub` location, or both."""
+class Teacher(Struct, frozen=True, forbid_unknown_fields=True):
+    """The network whose outputs a stage was trained on, where there was one."""
+
+    sha256: _Sha256
+    """Checksum of its weights file."""
+    owner: _Text
+    """Name, authors and licence: whose it is."""
+
+
+class StageRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One weights file of a model, as the manifest stores it. It has a `file`, a `hub` location, or both."""
+
+    file: _File | None = None
+    """File name in the folder that belongs to the manifest, None if it is only on the Hub."""
+    hub: HubFile | None = None
+    """Where to download it, None if it is only local."""
+    sha256: _Sha256
+    """Checksum of the file, 64 hexadecimal digits."""
+    size: _Positive
+    """Size of the file in bytes."""
+    look: _Text | None = None
+    """What its results look like, in a photographer's words; None for the words of its stage (`LOOKS`)."""
+    overlap: _Count | None = None
+    """Low-resolution pixels of overlap at which tiles do not show (at most 1 of 255 levels); None: not measured."""
+    bf16_share: _Share | None = None
+    """Share of output values that bf16 keeps within 1 of 255 levels of fp32 on photographs; None: not measured."""
+    parent_sha256: _Sha256 | None = None
+    """Checksum of the weights these were fine-tuned from; the two can be blended."""
+    teacher: Teacher | None = None
+    """Whose outputs it learned from, where it had a teacher."""
+    licence: _Text
+    """SPDX expression, or `unknown`."""
+    licence_source: _Text | None = None
+    """Where the licence was found, for weights of others."""
+    training: TrainingSummary | None = None
+    """How they came about."""
+    scores: dict[str, dict[str, _Score]] | None = {}  # msgspec copies it
+    """Measured scores: data set, then metric (names as in `srup eval --json`, standard protocol)."""
+
+
+class Stage(StageRecord, frozen=True, kw_only=True):
+    """One weights file of a model."""
 
     name: str
     """`pixel`, `photo` or `gan`."""
-    file: str | None
-    """File name in the folder that belongs to the manifest, None if it is only on the Hub."""
-    hub: HubFile | None
-    """Where to download it, None if it is only local."""
-    sha256: str
-    """Checksum of the file, 64 hexadecimal digits."""
-    size: int
-    """Size of the file in bytes."""
-    overlap: int | None
-    """Low-resolution pixels of overlap at which tiles do not show (at most 1 of 255 levels); None: not measured."""
-    parent_sha256: str | None
-    """Checksum of the weights these were fine-tuned from; the two can be blended."""
-    licence: str
-    """SPDX expression, or `unknown`."""
-    licence_source: str | None
-    """Where the licence was found, for weights of others."""
-    training: TrainingSummary | None
-    """How they came about."""
-    scores: Mapping[str, Mapping[str, float]]
-    """Measured scores: data set, then metric (names as in `srup eval --json`, standard protocol)."""
-    bf16_share: float | None = None
-    """Share of output values that bf16 keeps within 1 of 255 levels of fp32 on photographs; None: not measured."""
+    scores: dict[str, dict[str, _Score]]
+    """As in the record, never None."""
+
+    @property
+    def words(self) -> str:
+        """What its results look like, in a photographer's words."""
+        return self.look or LOOKS[self.name]
 
 
-@dataclass(frozen=True)
-class ModelEntry:
+class ModelRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A model that has a name, as the manifest stores it."""
+
+    summary: _Text
+    """One line for people."""
+    config: dict[str, Any]
+    """`GeneratorConfig.to_dict()` of the network."""
+    scale: _Positive
+    """Factor by which it enlarges."""
+    default_stage: _Text | None = None
+    """What the bare name stands for: the best stage for photographs. None while there are no stages."""
+    style: dict[_Style, Literal["pixel", "photo", "gan"]] | None = {}  # msgspec copies it
+    """Stage of each style that `--style` takes."""
+    stages: dict[str, Any]
+    """The weights there are, by stage: a `StageRecord` each."""
+
+
+class ModelEntry(ModelRecord, frozen=True, kw_only=True):
     """A model that has a name."""
 
     name: str
     """What `-m` takes."""
-    summary: str
-    """One line for people."""
-    config: Mapping[str, Any]
-    """`GeneratorConfig.to_dict()` of the network."""
-    scale: int
-    """Factor by which it enlarges."""
-    default_stage: str | None
-    """What the bare name stands for: the best stage for photographs. None while there are no stages."""
-    stages: Mapping[str, Stage]
+    stages: dict[str, Stage]
     """The weights there are, by stage."""
+    style: dict[_Style, Literal["pixel", "photo", "gan"]] = {}  # msgspec copies it
+    """As in the record, never None."""
     folder: Path
     """Where the stages' files lie."""
     origin: str = "built-in"
@@ -124,28 +171,12 @@ class ModelEntry:
 
     def to_dict(self) -> dict[str, Any]:
         """As the manifest file stores it."""
-        stages = {}
-        for name, stage in self.stages.items():
-            stages[name] = {
-                "file": stage.file,
-                "hub": None if stage.hub is None else vars(stage.hub),
-                "sha256": stage.sha256,
-                "size": stage.size,
-                "overlap": stage.overlap,
-                **({} if stage.bf16_share is None else {"bf16_share": stage.bf16_share}),
-                "parent_sha256": stage.parent_sha256,
-                "licence": stage.licence,
-                "licence_source": stage.licence_source,
-                "training": None if stage.training is None else vars(stage.training),
-                "scores": {data: dict(metrics) for data, metrics in stage.scores.items()},
-            }
-        return {
-            "summary": self.summary,
-            "config": dict(self.config),
-            "scale": self.scale,
-            "default_stage": self.default_stage,
-            "stages": stages,
-        }
+        record: dict[str, Any] = msgspec.to_builtins(self, enc_hook=str)
+        for key in ("name", "folder", "origin"):
+            del record[key]
+        for stage in record["stages"].values():
+            del stage["name"]
+        return record
 
 
 @dataclass(frozen=True)
@@ -207,7 +238,10 @@ def user_folder() -> Path:
 
 
 def read_manifest() -> Manifest:
-    """The built-in manifest with the user's own put over it. Raises WeightsError naming what is wrong in which."""
+    """Reads the built-in manifest and puts the user's own over it.
+
+    Raises WeightsError naming what is wrong in which.
+    """
     models = dict(read_file(builtin_path(), PACKAGE / "bundled", "built-in").models)
     if user_path().exists():
         models.update(read_file(user_path(), user_folder(), "user").models)
@@ -215,7 +249,7 @@ def read_manifest() -> Manifest:
 
 
 def read_file(path: Path, folder: Path, origin: str = "built-in") -> Manifest:
-    """One manifest file, whose stages' files lie in `folder`. Raises WeightsError."""
+    """Reads one manifest file, whose stages' files lie in `folder`. Raises WeightsError."""
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -223,17 +257,28 @@ def read_file(path: Path, folder: Path, origin: str = "built-in") -> Manifest:
     return parse(text, str(path), folder, origin)
 
 
+class _Version(Struct):
+    """The field that says which other fields there are."""
+
+    schema: _Count
+
+
+class _Document(Struct, forbid_unknown_fields=True):
+    """A whole manifest file."""
+
+    schema: _Count
+    models: dict[str, Any]
+
+
 def parse(text: str, where: str, folder: Path, origin: str = "built-in") -> Manifest:
     """A manifest from JSON; `where` is named in errors. Raises WeightsError."""
     try:
         document = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise WeightsError(f"{where}: not JSON ({error})") from None
-    top = _Fields(document, where)
-    if (schema := top.integer("schema")) != SCHEMA:
+    if (schema := convert(document, _Version, where).schema) != SCHEMA:
         raise WeightsError(f"{where}: schema {schema} is not the one this version reads ({SCHEMA}); upgrade srup")
-    models = top.mapping("models")
-    top.done()
+    models = convert(document, _Document, where).models
     return Manifest({name: _model(name, value, where, folder, origin) for name, value in models.items()})
 
 
@@ -243,138 +288,10 @@ def dump(models: Mapping[str, ModelEntry]) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-class _Fields:
-    """Takes typed fields out of a JSON object; every complaint names where it is."""
-
-    def __init__(self, value: Any, where: str) -> None:
-        if not isinstance(value, dict):
-            raise WeightsError(f"{where}: must be an object, not {value!r}")
-        self.left = dict(value)
-        self.where = where
-
-    def _take(self, key: str, expected: str, accept: Callable[[Any], bool]) -> Any:
-        if key not in self.left:
-            raise WeightsError(f"{self.where}: field {key!r} is missing")
-        value = self.left.pop(key)
-        if not accept(value):
-            raise WeightsError(f"{self.where}: field {key!r} must be {expected}, not {value!r}")
-        return value
-
-    def text(self, key: str) -> str:
-        return self.matching(key, _TEXT, "text")
-
-    def matching(self, key: str, pattern: re.Pattern[str], what: str) -> str:
-        value: str = self._take(key, what, lambda v: isinstance(v, str) and bool(pattern.fullmatch(v)))
-        return value
-
-    def sha256(self, key: str) -> str:
-        return self.matching(key, _SHA256, "64 hexadecimal digits")
-
-    def integer(self, key: str, least: int = 0) -> int:
-        value: int = self._take(key, f"a whole number from {least}", lambda v: type(v) is int and v >= least)
-        return value
-
-    def number(self, key: str) -> float:
-        return float(self._take(key, "a number", lambda v: type(v) in (int, float) and abs(v) < 1e300))
-
-    def mapping(self, key: str) -> dict[str, Any]:
-        value: dict[str, Any] = self._take(key, "an object", lambda v: isinstance(v, dict))
-        return value
-
-    def optional(self, key: str, take: Callable[[str], T]) -> T | None:
-        """What `take` makes of a field, or None where it is null or left out."""
-        if self.left.get(key) is None:
-            self.left.pop(key, None)
-            return None
-        return take(key)
-
-    def done(self) -> None:
-        if self.left:
-            raise WeightsError(f"{self.where}: unknown field {next(iter(self.left))!r}")
-
-
-def _model(name: str, value: Any, where: str, folder: Path, origin: str) -> ModelEntry:
-    where = f"{where}: model {name!r}"
-    if not NAME.fullmatch(name):
-        raise WeightsError(f"{where}: a name is lower-case letters, digits, '.', '_' and '-'")
-    fields = _Fields(value, where)
-    summary = fields.text("summary")
-    config = fields.mapping("config")
-    if not isinstance(config.get("family"), str):
-        raise WeightsError(f"{where}, config: field 'family' is missing")
-    scale = fields.integer("scale", 1)
-    default = fields.optional("default_stage", fields.text)
-    stages = {key: _stage(key, stage, f"{where}, stage {key!r}") for key, stage in fields.mapping("stages").items()}
-    fields.done()
-    if (default is None) != (not stages) or (default is not None and default not in stages):
-        raise WeightsError(f"{where}: field 'default_stage' must be one of its stages ({', '.join(stages) or 'null'})")
-    return ModelEntry(name, summary, config, scale, default, stages, folder, origin)
-
-
-def _stage(name: str, value: Any, where: str) -> Stage:
-    if name not in STAGES:
-        raise WeightsError(f"{where}: a stage is one of {', '.join(STAGES)}")
-    fields = _Fields(value, where)
-    stage = Stage(
-        name=name,
-        file=fields.optional("file", lambda key: fields.matching(key, _FILE, "the plain name of a .safetensors file")),
-        hub=fields.optional("hub", lambda key: _hub(fields.mapping(key), f"{where}, hub")),
-        sha256=fields.sha256("sha256"),
-        size=fields.integer("size", 1),
-        overlap=fields.optional("overlap", fields.integer),
-        parent_sha256=fields.optional("parent_sha256", fields.sha256),
-        licence=fields.text("licence"),
-        licence_source=fields.optional("licence_source", fields.text),
-        training=fields.optional("training", lambda key: _training(fields.mapping(key), f"{where}, training")),
-        scores=fields.optional("scores", lambda key: _scores(fields.mapping(key), f"{where}, scores")) or {},
-        bf16_share=fields.optional("bf16_share", fields.number),
-    )
-    fields.done()
-    if stage.file is None and stage.hub is None:
-        raise WeightsError(f"{where}: needs a 'file' or a 'hub' location")
-    return stage
-
-
-def _hub(value: dict[str, Any], where: str) -> HubFile:
-    fields = _Fields(value, where)
-    hub = HubFile(
-        repo=fields.matching("repo", _REPO, "user/name"),
-        revision=fields.matching("revision", _COMMIT, "a full commit of 40 hexadecimal digits"),
-        file=fields.text("file"),
-    )
-    fields.done()
-    if not is_inside(hub.file):
-        raise WeightsError(f"{where}: field 'file' must be a path inside the repository, not {hub.file!r}")
-    return hub
-
-
 def is_inside(path: str) -> bool:
     """Whether a path of the Hub stays inside its repository, whatever system it is read on."""
     parts = path.replace("\\", "/").split("/")
     return not {"", ".", ".."}.intersection(parts) and ":" not in parts[0]
-
-
-def _training(value: dict[str, Any], where: str) -> TrainingSummary:
-    fields = _Fields(value, where)
-    summary = TrainingSummary(
-        data=fields.text("data"),
-        recipe=fields.optional("recipe", fields.text),
-        steps=fields.optional("steps", fields.integer),
-        hours=fields.optional("hours", fields.number),
-        hardware=fields.optional("hardware", fields.text),
-        seed=fields.optional("seed", fields.integer),
-        commit=fields.optional("commit", fields.text),
-    )
-    fields.done()
-    return summary
-
-
-def _scores(value: dict[str, Any], where: str) -> dict[str, dict[str, float]]:
-    scores = {}
-    for data, metrics in value.items():
-        fields = _Fields(metrics, f"{where}, {data!r}")
-        scores[data] = {metric: fields.number(metric) for metric in list(fields.left)}
-    return scores
 
 
 def with_stage(entry: ModelEntry, stage: Stage, default: bool = False) -> ModelEntry:
@@ -382,3 +299,32 @@ def with_stage(entry: ModelEntry, stage: Stage, default: bool = False) -> ModelE
     stages = {name: stage if name == stage.name else entry.stages.get(name) for name in STAGES}
     kept = {name: value for name, value in stages.items() if value is not None}
     return replace(entry, stages=kept, default_stage=stage.name if default else entry.default_stage or stage.name)
+
+
+def _model(name: str, value: Any, where: str, folder: Path, origin: str) -> ModelEntry:
+    where = f"{where}: model {name!r}"
+    if not NAME.fullmatch(name):
+        raise WeightsError(f"{where}: a name is lower-case letters, digits, '.', '_' and '-'")
+    record = convert(value, ModelRecord, where)
+    if not isinstance(record.config.get("family"), str):
+        raise WeightsError(f"{where}, config: field 'family' is missing")
+    stages = {key: _stage(key, stage, f"{where}, stage {key!r}") for key, stage in record.stages.items()}
+    default = record.default_stage
+    if (default is None) != (not stages) or (default is not None and default not in stages):
+        raise WeightsError(f"{where}: field 'default_stage' must be one of its stages ({', '.join(stages) or 'null'})")
+    for style, stage in (record.style or {}).items():
+        if stage not in stages:
+            raise WeightsError(f"{where}, style: field {style!r} must be one of its stages ({', '.join(stages)})")
+    fields = {**msgspec.structs.asdict(record), "stages": stages, "style": record.style or {}}
+    return ModelEntry(name=name, folder=folder, origin=origin, **fields)
+
+
+def _stage(name: str, value: Any, where: str) -> Stage:
+    if name not in STAGES:
+        raise WeightsError(f"{where}: a stage is one of {', '.join(STAGES)}")
+    record = convert(value, StageRecord, where)
+    if record.file is None and record.hub is None:
+        raise WeightsError(f"{where}: needs a 'file' or a 'hub' location")
+    if record.hub is not None and not is_inside(record.hub.file):
+        raise WeightsError(f"{where}, hub: field 'file' must be a path inside the repository, not {record.hub.file!r}")
+    return Stage(name=name, **{**msgspec.structs.asdict(record), "scores": record.scores or {}})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec import structs
 
 from sr_cli.errors import UsageError, WeightsError
 from sr_cli.hub import is_offline
@@ -54,8 +56,8 @@ def _as_published(entry: ModelEntry) -> ModelEntry:
     """The entry as the repository's own manifest has it: every stage a file beside it."""
     stages: dict[str, Stage] = {}
     for stage in entry.stages.values():
-        stages[stage.name] = replace(stage, file=f"{entry.name}-{stage.name}.safetensors", hub=None)
-    return replace(entry, stages=stages)
+        stages[stage.name] = structs.replace(stage, file=f"{entry.name}-{stage.name}.safetensors", hub=None)
+    return structs.replace(entry, stages=stages)
 
 
 def model_card(entry: ModelEntry, repo: str) -> str:
@@ -93,7 +95,7 @@ def _card_section(entry: ModelEntry, stage: Stage, repo: str) -> list[str]:
     if stage.parent_sha256:
         lines.append(f"- fine-tuned from weights with sha256 `{stage.parent_sha256}`")
     if stage.training:
-        facts = [f"{key}: {value}" for key, value in vars(stage.training).items() if value is not None]
+        facts = [f"{key}: {value}" for key, value in structs.asdict(stage.training).items() if value is not None]
         lines.append(f"- training: {'; '.join(facts)}")
     for data, metrics in stage.scores.items():
         lines.append(f"- {data}: {', '.join(f'{metric} {value:g}' for metric, value in metrics.items())}")

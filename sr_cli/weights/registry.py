@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from sr_cli import hub, storage
 from sr_cli.errors import UsageError, WeightsError
@@ -166,7 +168,15 @@ def _check_name(name: str) -> None:
 
 
 def _new_entry(name: str, summary: str, config: Mapping[str, Any], scale: int) -> ModelEntry:
-    return ModelEntry(name, summary, config, scale, None, {}, manifest.user_folder(), "user")
+    return ModelEntry(
+        name=name,
+        summary=summary,
+        config=dict(config),
+        scale=scale,
+        stages={},
+        folder=manifest.user_folder(),
+        origin="user",
+    )
 
 
 _Source = tuple[Mapping[str, Any], int, Stage, bytes]

@@ -6,7 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from sr_cli.weights.manifest import STAGES
+from sr_cli.errors import UsageError
+from sr_cli.weights.manifest import STAGES, read_manifest
 
 INTERPOLATIONS = ("bicubic", "lanczos")
 """Model names that stand for plain interpolation, by Pillow; they have no weights."""
@@ -58,3 +59,19 @@ def parse(spec: str | Path) -> Spec:
 def is_path(spec: str | Path) -> bool:
     """Whether `-m` was given a file or a folder and not a name."""
     return parse(spec).path is not None
+
+
+def styled(spec: str, style: str) -> str:
+    """`NAME:STAGE` of a model in a style, `natural` or `crisp`; `spec` is what `-m` was given.
+
+    Raises UsageError where `spec` names a stage itself or something without stages (a file, an interpolation), and
+    for a style that the model does not have; WeightsError for an unknown model.
+    """
+    parsed = parse(spec)
+    if parsed.path is not None or parsed.stage is not None or parsed.is_interpolation:
+        raise UsageError(f"--style chooses the stage of a model, and -m {spec} leaves no choice; leave one of them out")
+    entry = read_manifest().model(parsed.name)
+    if style not in entry.style:
+        have = f"it has {', '.join(entry.style)}" if entry.style else "it has no styles"
+        raise UsageError(f"--style {style}: {spec} has no such style ({have}); choose a stage with -m {spec}:STAGE")
+    return f"{parsed.name}:{entry.style[style]}"
