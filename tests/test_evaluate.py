@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -16,9 +16,11 @@ from sr_cli import hub, models
 from sr_cli.__main__ import run
 from sr_cli.errors import InputError, UsageError, WeightsError
 from sr_cli.evaluate import job as evaluate
-from sr_cli.evaluate import poster, self_check
+from sr_cli.evaluate import self_check
 from sr_cli.evaluate.job import EvalEvent, EvalOptions
 from sr_cli.evaluate.journal import Journal
+from sr_cli.evaluate.options import ProtocolName, PublishedName
+from sr_cli.evaluate.protocols import PROTOCOLS
 from sr_cli.storage import cache_folder, sha256_of_file
 from tests.fake_hub import FakeHub
 from tests.test_datasets import png, serve, zipped
@@ -208,7 +210,7 @@ def test_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ({"datasets": ("set6",)}, "--dataset must be set5.* not 'set6'"),
         ({"protocol": "mine"}, "--protocol must be standard or poster, not 'mine'"),
         ({"against": "ntire"}, "--against must be poster, not 'ntire'"),
-        ({"against": "poster", "protocol": "standard"}, "other conventions"),
+        ({"against": "poster", "protocol": "standard"}, "without --protocol"),
         ({"data": ()}, "say what to measure on"),
     ],
 )
@@ -361,4 +363,11 @@ def test_self_check_fetches_its_images(shared: Path, tmp_path: Path, monkeypatch
 
 
 def test_the_posters_table() -> None:
-    assert poster.SCORES["MESRGAN"] == {"psnr_rgb": 24.39, "ssim_rgb": 0.95, "pi": 3.13, "rmse": 15.86}
+    table = PROTOCOLS["poster"].published
+    assert table is not None
+    assert table.scores["MESRGAN"] == {"psnr_rgb": 24.39, "ssim_rgb": 0.95, "pi": 3.13, "rmse": 15.86}
+
+
+def test_protocols_that_the_options_name_are_those_that_there_are() -> None:
+    assert get_args(ProtocolName) == tuple(PROTOCOLS)
+    assert get_args(PublishedName) == tuple(name for name, protocol in PROTOCOLS.items() if protocol.published)

@@ -21,11 +21,9 @@ from sr_cli.evaluate import learned
 from sr_cli.evaluate.learned import MetricFiles
 from sr_cli.evaluate.low_resolution import LowResolution
 from sr_cli.evaluate.options import EvalOptions
-from sr_cli.evaluate.scores import PROTOCOLS
+from sr_cli.evaluate.protocols import STANDARD
 from sr_cli.metrics import features, lpips_dists
 from tests.test_training_parts import picture, squeezenet_weights
-
-STANDARD = PROTOCOLS["standard"]
 
 
 def as_jpeg(rgb: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:

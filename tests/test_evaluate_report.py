@@ -176,14 +176,3 @@ def test_crops_of_small_images(size: tuple[int, int]) -> None:
     assert (crop.height, crop.width) == (min(size[0], 128), min(size[1], 128))
     assert crop.top + crop.height <= size[0]
     assert crop.left + crop.width <= size[1]
-
-
-def test_chart_scales() -> None:
-    for low, high in ((28.1, 28.1), (0.0, 0.0), (26.0, 31.9), (0.701, 0.702), (3.0, 400.0)):
-        ticks = report._ticks(low, high)
-        assert ticks[0] <= low
-        assert ticks[-1] >= high
-        assert 3 <= len(ticks) <= 9
-    placed = report._spread({"a": 100.0, "b": 101.0, "c": 102.0}, 0, 300)
-    assert placed["b"] - placed["a"] >= 15
-    assert placed["c"] - placed["b"] >= 15

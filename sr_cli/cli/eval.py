@@ -13,7 +13,7 @@ from sr_cli.evaluate.options import EvalOptions
 from sr_cli.options import Option
 
 if TYPE_CHECKING:
-    from sr_cli.evaluate.results import Evaluation, ModelScores
+    from sr_cli.evaluate.results import Evaluation
 
 
 def evaluate(
@@ -70,37 +70,30 @@ def evaluate(
 
 
 def _show(console: Console, evaluation: Evaluation) -> None:
-    from sr_cli.evaluate import poster
     from sr_cli.evaluate.scores import METRICS
 
     def cells(values: Mapping[str, float | None], digits: int | None = None) -> list[str]:
         found = [(METRICS[name].digits if digits is None else digits, values.get(name)) for name in evaluation.shown]
         return ["–" if value is None else f"{value:.{precision}f}" for precision, value in found]
 
-    titles = [METRICS[name].title.split(",")[0] for name in evaluation.shown]
+    titles = [METRICS[name].title for name in evaluation.shown]
     columns = ["model", "stage", *titles, "s/MP", "mult./px"]
     for dataset in dict.fromkeys(result.dataset for result in evaluation.results):
         results = [result for result in evaluation.results if result.dataset == dataset]
-        rows = [[result.model, result.stage or "–", *cells(result.metrics), *_costs(result)] for result in results]
+        rows = [[result.model, result.stage or "–", *cells(result.metrics), *result.costs] for result in results]
         console.table(columns, rows, title=f"{dataset}: {results[0].counted}, LR {results[0].lr}")
-    if evaluation.against:
-        rows = [[name, "gan", *cells(scores, poster.DIGITS), "", ""] for name, scores in poster.SCORES.items()]
-        console.table(columns, rows, title=f"{poster.DATASET}: the poster's Table 1")
+    if table := evaluation.against:
+        rows = [[name, "–", *cells(scores, table.digits), "–", "–"] for name, scores in table.scores.items()]
+        console.table(columns, rows, title=f"{table.dataset}: {table.title}")
     console.data(f"{evaluation.protocol.name} protocol: {evaluation.convention}")
     console.data(
         "s/MP: seconds per megapixel of output, median of the images; mult./px: multiplications per input pixel"
     )
     reasons = {(name, why) for result in evaluation.results for name, why in result.unavailable.items()}
     for name, why in sorted(reasons):
-        console.data(f"{METRICS[name].title.split(',')[0]}: {why}")
-    for line in poster.CAVEATS if evaluation.against else ():
+        console.data(f"{METRICS[name].title}: {why}")
+    for line in evaluation.against.caveats if evaluation.against else ():
         console.data(line)
-
-
-def _costs(result: ModelScores) -> list[str]:
-    """Seconds per megapixel and multiplications per pixel, as a table shows them."""
-    seconds, count = result.seconds_per_megapixel, result.multiplications
-    return ["–" if seconds is None else f"{seconds:.3g}", "–" if count is None else f"{count:,}"]
 
 
 def _self_check(console: Console, options: EvalOptions) -> int:

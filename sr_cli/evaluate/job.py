@@ -14,6 +14,7 @@ from sr_cli.evaluate.learned import LearnedMetrics
 from sr_cli.evaluate.methods import Method
 from sr_cli.evaluate.options import EvalOptions
 from sr_cli.evaluate.pipeline import Pipeline, Record
+from sr_cli.evaluate.protocols import PROTOCOLS
 from sr_cli.evaluate.results import Evaluation, ImageScores, ModelScores
 
 
@@ -90,7 +91,7 @@ def _sets(options: EvalOptions, on_event: OnEvent) -> list[datasets.Dataset]:
     for i, folder in enumerate(options.data):
         if names.count(names[i]) > 1:
             found[i] = replace(found[i], name=str(folder))
-    if not options.convention.uses_shipped_lr or options.low_resolution.degrade != "none":
+    if options.convention.fixed_input or options.low_resolution.degrade != "none":
         found = [_without_lr(dataset) for dataset in found]
     return found
 
@@ -168,7 +169,7 @@ def _evaluation(
         first.device_name,
         first.precision,
         tuple(results),
-        options.against,
+        PROTOCOLS[options.against].published if options.against else None,
         options.fidelity,
         options.ensemble,
         {key: record.crop for key, record in records.items() if record.crop},

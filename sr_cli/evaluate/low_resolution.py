@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sr_cli import degradation
-from sr_cli.evaluate.scores import Protocol, to_bytes
+from sr_cli.evaluate.protocols import Protocol
 from sr_cli.inference import Pixels
+from sr_cli.metrics.colour import to_bytes
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from sr_cli.options import Device, Ensemble, Fidelity, Offline, Option, Precisio
 if TYPE_CHECKING:
     from sr_cli.evaluate.learned import MetricFiles
     from sr_cli.evaluate.low_resolution import LowResolution
-    from sr_cli.evaluate.scores import Protocol
+    from sr_cli.evaluate.protocols import Protocol
 
 DatasetName = Literal["set5", "set14", "bsd100", "urban100", "div2k-val", "div2k-train"]
 """The sets of `datasets.NAMED`."""
@@ -22,6 +22,10 @@ MetricName = Literal[
 """The metrics of `scores.METRICS`."""
 METRIC_GROUPS = {"psnr": ("psnr_y", "psnr_rgb"), "ssim": ("ssim_y", "ssim_rgb")}
 """Names that stand for several metrics."""
+ProtocolName = Literal["standard", "poster"]
+"""The conventions of `protocols.PROTOCOLS`."""
+PublishedName = Literal["poster"]
+"""Those of them that have published results."""
 DEFAULT_METRICS: tuple[MetricName, ...] = ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb", "rmse", "niqe", "pi")
 
 
@@ -79,11 +83,11 @@ class EvalOptions:
         ),
     ] = DEFAULT_METRICS
     protocol: Annotated[
-        Literal["standard", "poster"] | None,
+        ProtocolName | None,
         Option("Convention of measurement.", group="Measure", default="standard"),
     ] = None
     against: Annotated[
-        Literal["poster"] | None,
+        PublishedName | None,
         Option("Show published results as well, measured by their convention.", group="Measure", default="none"),
     ] = None
     fidelity: Fidelity = None
@@ -125,12 +129,15 @@ class EvalOptions:
             known = ", ".join(get_args(DatasetName))
             raise UsageError(f"say what to measure on: --dataset NAME ({known}) or --data FOLDER")
         validate(self)
-        if self.against and self.protocol == "standard":
-            raise UsageError("the poster measured by other conventions: use --against poster with --protocol poster")
+        if self.against and self.protocol not in (None, self.against):
+            name = self.against
+            raise UsageError(f"{name}'s results have conventions of their own: use --against {name} without --protocol")
         names = [name for given in self.metrics for name in METRIC_GROUPS.get(given, (given,))]
         object.__setattr__(self, "metrics", tuple(dict.fromkeys(names)))
-        if (self.input_jpeg or self.degrade != "none") and (self.protocol or self.against) == "poster":
-            raise UsageError("--input-jpeg and --degrade change the input that the poster protocol prescribes")
+        if (self.input_jpeg or self.degrade != "none") and self.convention.fixed_input:
+            raise UsageError(
+                f"--input-jpeg and --degrade change the input that the {self.convention.name} protocol prescribes"
+            )
 
     @property
     def files(self) -> MetricFiles:
@@ -149,6 +156,6 @@ class EvalOptions:
     @property
     def convention(self) -> Protocol:
         """The protocol that these options ask for."""
-        from sr_cli.evaluate.scores import PROTOCOLS
+        from sr_cli.evaluate.protocols import PROTOCOLS
 
         return PROTOCOLS[self.protocol or self.against or "standard"]

@@ -20,8 +20,9 @@ from sr_cli.evaluate.learned import LearnedMetrics
 from sr_cli.evaluate.methods import Method
 from sr_cli.evaluate.options import EvalOptions
 from sr_cli.evaluate.results import ImageScores
-from sr_cli.evaluate.scores import score, to_bytes
+from sr_cli.evaluate.scores import score
 from sr_cli.inference import Pixels
+from sr_cli.metrics.colour import to_bytes
 
 _READ_AHEAD = 2
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sr_cli import __version__
-from sr_cli.evaluate import crops, poster
+from sr_cli.evaluate import crops
 from sr_cli.evaluate.low_resolution import LowResolution
-from sr_cli.evaluate.scores import Protocol
+from sr_cli.evaluate.protocols import Protocol, PublishedTable
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,12 @@ class ModelScores:
         return statistics.median(rates) if rates else None
 
     @property
+    def costs(self) -> tuple[str, str]:
+        """Seconds per megapixel and multiplications per pixel, as tables show them."""
+        seconds, count = self.seconds_per_megapixel, self.multiplications
+        return "–" if seconds is None else f"{seconds:.3g}", "–" if count is None else f"{count:,}"
+
+    @property
     def measured(self) -> int:
         """Images that could be measured."""
         return sum(image.error is None for image in self.images)
@@ -92,8 +98,8 @@ class Evaluation:
     """What they computed in."""
     results: tuple[ModelScores, ...]
     """Data set by data set, model by model."""
-    against: str | None = None
-    """What they are compared with."""
+    against: PublishedTable | None = None
+    """Published results to show as well."""
     fidelity: float | None = None
     """The blend of GAN and pixel weights, where one was asked for."""
     ensemble: bool = False
@@ -106,7 +112,7 @@ class Evaluation:
     @property
     def shown(self) -> tuple[str, ...]:
         """The metrics that tables show: those that have a value somewhere, or all if none has."""
-        rows = [result.metrics for result in self.results] + list(poster.SCORES.values() if self.against else ())
+        rows = [result.metrics for result in self.results] + list(self.against.scores.values() if self.against else ())
         found = tuple(name for name in self.metrics if any(row.get(name) is not None for row in rows))
         return found or self.metrics
 
@@ -130,7 +136,7 @@ class Evaluation:
             "results": [_model_dict(result) for result in self.results],
         }
         if self.against:
-            document["against"] = poster.to_dict()
+            document["against"] = self.against.to_dict()
         return document
 
 

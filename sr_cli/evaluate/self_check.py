@@ -15,7 +15,8 @@ from pathlib import Path
 from sr_cli import datasets, hub, storage
 from sr_cli.errors import InputError
 from sr_cli.evaluate import learned
-from sr_cli.evaluate.scores import PROTOCOLS, score
+from sr_cli.evaluate.protocols import STANDARD
+from sr_cli.evaluate.scores import score
 
 SOURCE = (
     "https://raw.githubusercontent.com/chaofengc/IQA-PyTorch/b9dc8b84174cff0bfe9aa4bfa09ab38748cfa9e8/"
@@ -89,7 +90,7 @@ def run(
         if not path.is_file() or storage.sha256_of_file(path) != sha256:
             raise InputError(f"{path} is not the calibration image of that name; it is at {SOURCE}/{name}")
         pixels = datasets.read_rgb(path)
-        values, reasons = score(pixels, pixels, PROTOCOLS["standard"], tuple(OFFICIAL), found)
+        values, reasons = score(pixels, pixels, STANDARD, tuple(OFFICIAL), found)
         for metric, official in OFFICIAL.items():
             tolerance = _WIDER.get((metric, name), TOLERANCE)
             checks.append(Check(name, metric, official[i], values[metric], reasons.get(metric), tolerance))

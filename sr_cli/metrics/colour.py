@@ -1,4 +1,4 @@
-"""Luma as the super-resolution literature measures it."""
+"""Luma as the super-resolution literature measures it, and what else is done to pixels before they are compared."""
 
 from __future__ import annotations
 
@@ -16,6 +16,13 @@ def luma(rgb: NDArray[Any]) -> NDArray[np.float64]:
     BT.601 studio range with the constants of MATLAB's rgb2ycbcr (ITU-R BT.601-5, section 3.5).
     """
     return rgb @ _BT601 + 16.0
+
+
+def to_bytes(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return pixels as uint8 (0..255), float ones (0..1) rounded."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    return np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
 
 
 def crop_border(image: NDArray[Any], border: int) -> NDArray[Any]:

@@ -17,8 +17,8 @@ def psnr(output: NDArray[Any], reference: NDArray[Any], peak: float = 255.0) -> 
     return 10 * math.log10(peak**2 / error) if error else math.inf
 
 
-def psnr_poster(output: NDArray[Any], reference: NDArray[Any], peak: float = 255.0) -> float:
-    """PSNR as the poster computed it: 1e-6 added to the error of values scaled to 0..1, so at most 60 dB.
+def psnr_damped(output: NDArray[Any], reference: NDArray[Any], peak: float = 255.0) -> float:
+    """Return PSNR with 1e-6 added to the error of values scaled to 0..1, so at most 60 dB.
 
     Eriksson and Löf, "Lightweight Super-Resolution": the code published with it.
     """

@@ -93,7 +93,7 @@ def contrast_structure(x: NDArray[Any], y: NDArray[Any], peak: float = 255.0) ->
 
 
 def ssim_global(output: NDArray[Any], reference: NDArray[Any], peak: float = 255.0) -> float:
-    """SSIM from the statistics of each whole channel of (H, W, C), as the poster computed it.
+    """Return SSIM from the statistics of each whole channel of (H, W, C), without a window.
 
     Not comparable with windowed SSIM: it is far closer to 1. Variances divide by n - 1 and the covariance
     by n, as in the code published with Eriksson and Löf, "Lightweight Super-Resolution".
