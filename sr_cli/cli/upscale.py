@@ -181,6 +181,8 @@ def _record(result: ImageResult) -> dict[str, Any]:
         "tiles": result.tiles,
         "seconds": round(result.seconds, 3),
     }
+    if result.computation is not None:
+        record.update(vars(result.computation))
     if result.losses:
         record["losses"] = list(result.losses)
     if result.status == "skipped":

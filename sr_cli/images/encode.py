@@ -60,18 +60,21 @@ def write_all(
     overwrite: bool = False,
     strip: bool = False,
     placing: Callable[[Path], None] | None = None,
+    wait_for_rows: Callable[[int], None] | None = None,
 ) -> None:
     """Writes the pages or frames of a sequence, with its durations; everything else as in `write`.
 
     frames: what to write in place of `sequence.frames`, as many, e.g. a generator of enlarged ones: PNG and
-    TIFF take and forget them one by one, so memory holds one frame only. Raises UsageError, too, if the
-    format holds only one picture, or pages where this is an animation.
+    TIFF take and forget them one by one, so memory holds one frame only.
+    wait_for_rows: only for a single picture as PNG, whose pixels are still being filled: called with how many rows
+    have to be final next, and returns once they are.
+    Raises UsageError, too, if the format holds only one picture, or pages where this is an animation.
     """
     if quality is not None and not 1 <= quality <= 100:
         raise UsageError(f"quality is 1 to 100, not {quality}")
     output = formats.for_target(target, format) if isinstance(target, Path) else formats.by_name(format or "png")
     formats.check_several(output, sequence.kind, len(sequence.frames))
-    encoder = _Encoder(sequence, output, quality, strip)
+    encoder = _Encoder(sequence, output, quality, strip, wait_for_rows)
     if not isinstance(target, Path):
         buffer = io.BytesIO()
         encoder.encode(frames or sequence.frames, buffer)
@@ -142,7 +145,15 @@ class _Unnamed(io.RawIOBase):
 class _Encoder:
     """One output: what is written, in which format and how."""
 
-    def __init__(self, sequence: PhotoSequence, output: OutputFormat, quality: int | None, strip: bool) -> None:
+    def __init__(
+        self,
+        sequence: PhotoSequence,
+        output: OutputFormat,
+        quality: int | None,
+        strip: bool,
+        wait_for_rows: Callable[[int], None] | None = None,
+    ) -> None:
+        self._wait_for_rows = wait_for_rows
         self._sequence, self._output, self._strip = sequence, output, strip
         self._quality = quality or {"JPEG": JPEG_QUALITY, "WEBP": WEBP_QUALITY}.get(output.name, 0)
 
@@ -183,7 +194,7 @@ class _Encoder:
             plays=self._sequence.plays,
         ) as writer:
             if count == 1:
-                for stripe in _stripes(first):
+                for stripe in _stripes(first, self._wait_for_rows):
                     writer.write(_samples(stripe))
                 return
             shown: Pixels | None = None
@@ -260,9 +271,11 @@ def on_white(pixels: Pixels, alpha: Pixels) -> Pixels:
     return result
 
 
-def _stripes(photo: Photo) -> Iterator[Photo]:
-    """The photo's rows in portions, so that no second copy of all of it is needed."""
+def _stripes(photo: Photo, wait_for_rows: Callable[[int], None] | None) -> Iterator[Photo]:
+    """The photo's rows in portions, so that no second copy of all of it is needed; each once it is final."""
     for top in range(0, photo.height, _STRIPE_ROWS):
+        if wait_for_rows is not None:
+            wait_for_rows(min(top + _STRIPE_ROWS, photo.height))
         alpha = None if photo.alpha is None else photo.alpha[top : top + _STRIPE_ROWS]
         yield Photo(photo.pixels[top : top + _STRIPE_ROWS], alpha)
 

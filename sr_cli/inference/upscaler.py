@@ -96,21 +96,30 @@ class Upscaler:
         """Input pixels that a tile sees beyond its core."""
         return self.setup.overlap
 
-    def upscale(self, pixels: Pixels, progress: Progress | None = None, on_rows: OnRows | None = None) -> EngineResult:
+    def upscale(
+        self,
+        pixels: Pixels,
+        progress: Progress | None = None,
+        on_rows: OnRows | None = None,
+        out: Pixels | None = None,
+    ) -> EngineResult:
         """Enlarges one picture by `self.scale`.
 
-        `on_rows` is called with rows of the result as soon as they are final. Raises ValueError for arrays of
-        another shape or type and for values that are not finite, OutOfMemory where even the smallest tile does not fit.
+        `on_rows` is called with rows of the result as soon as they are final; `out`, if given, is the array that the
+        result is written into. Raises ValueError for arrays of another shape or type and for values that are not
+        finite, OutOfMemory where even the smallest tile does not fit.
         """
         check_pixels(pixels)
         height, width, channels = pixels.shape
-        size = (height * self.scale, width * self.scale)
+        shape = (height * self.scale, width * self.scale, channels)
+        if out is not None and (out.shape != shape or out.dtype != pixels.dtype):
+            raise ValueError(f"out must be {shape} of {pixels.dtype}, not {out.shape} of {out.dtype}")
         try:
-            output = np.empty((*size, channels), pixels.dtype)
+            output = np.empty(shape, pixels.dtype) if out is None else out
             return self._enlarger.enlarge(pixels, output, progress, on_rows)
         except MemoryError:
             raise OutOfMemory(
-                f"the output of {size[1]}x{size[0]} pixels does not fit into memory; reduce the picture first"
+                f"the output of {shape[1]}x{shape[0]} pixels does not fit into memory; reduce the picture first"
             ) from None
 
     def __call__(self, picture: Picture, progress: Progress | None = None) -> Picture:

@@ -5,24 +5,24 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO
 
-from sr_cli import images, inference, storage
+from sr_cli import __version__, images, inference, storage
 from sr_cli.errors import INTERNAL_ERROR, InputError, OutOfMemory, OutputError, SrupError
 from sr_cli.inference import memory
 from sr_cli.upscale import inputs as planning
 from sr_cli.upscale.checks import Past, check_source, check_target, checked_size, output_format
-from sr_cli.upscale.enlarge import Counts, enlarge
-from sr_cli.upscale.events import ImageResult, Kind, Report, UpscaleEvent
+from sr_cli.upscale.enlarge import Begin, Counts, enlarge
+from sr_cli.upscale.events import Computation, ImageResult, Kind, Report, UpscaleEvent
 from sr_cli.upscale.inputs import Batch, Task
 from sr_cli.upscale.journal import Journals
 from sr_cli.upscale.naming import check_inside
 from sr_cli.upscale.options import UpscaleOptions
-from sr_cli.upscale.pipeline import Background, Prefetch
+from sr_cli.upscale.pipeline import Abandoned, Background, Prefetch, RowGate
 
 READ_AHEAD = 3
 """Photographs that are read before their turn."""
@@ -52,8 +52,8 @@ def run(
     return _Run(batch, options, report, journals, stdin, stdout).run()
 
 
-def make_upscaler(options: UpscaleOptions) -> inference.Upscaler:
-    """The engine as the options ask for it."""
+def make_upscaler(options: UpscaleOptions, pixels: int | None = None) -> inference.Upscaler:
+    """The model as the options ask for it; `pixels` of the input are to come, if that is known."""
     return inference.Upscaler(
         options.model,
         device=options.device,
@@ -61,6 +61,8 @@ def make_upscaler(options: UpscaleOptions) -> inference.Upscaler:
         backend=options.backend,
         tile=options.tile,
         overlap=options.overlap,
+        threads=options.threads,
+        pixels=pixels,
         fidelity=options.fidelity,
         ensemble=options.ensemble,
         offline=options.offline,
@@ -103,6 +105,7 @@ class _Run:
         self.results: dict[int, ImageResult] = {}
         self._report, self._lock = report, threading.RLock()
         self._upscaler: inference.Upscaler | None = None
+        self._pixels: int | None = None
         self._loading = threading.Lock()
         self._tidied: set[Path] = set()
         self._bytes_before = [0, *accumulate(_input_bytes(task) for task in batch.tasks)]
@@ -117,8 +120,9 @@ class _Run:
         try:
             limit = min(_WAITING_BYTES, memory.free_bytes() // 4)
             if not self.batch.several:
-                for job in self._jobs():
-                    self._process(job, None)
+                with Background(1, limit) as writers:
+                    for job in self._jobs():
+                        self._process(job, writers)
             else:
                 with Prefetch(self._jobs(), READ_AHEAD) as jobs, Background(WRITERS, limit) as writers:
                     for job in jobs:
@@ -129,13 +133,14 @@ class _Run:
         return [self.results[index] for index in range(len(self.batch.tasks))]
 
     def upscaler(self) -> inference.Upscaler:
-        """The engine, built when first needed: cheap refusals come before the model is loaded."""
+        """The model, built when first needed: cheap refusals come before it is loaded."""
         with self._loading:
             if self._upscaler is None:
-                self._upscaler = make_upscaler(self.options)
-                self._message(
-                    "detail", f"{self._upscaler.name} on {self._upscaler.device_name}, {self._upscaler.precision}"
-                )
+                self._upscaler = make_upscaler(self.options, self._pixels)
+                setup = self._upscaler.setup
+                self._message("detail", f"{self._upscaler.name} on {setup.label}")
+                for reason in setup.reasons:
+                    self._message("detail", reason)
             return self._upscaler
 
     # Reading, ahead of the network.
@@ -172,39 +177,51 @@ class _Run:
 
     # The network.
 
-    def _process(self, job: _Job, writers: Background | None) -> None:
-        """Enlarges a job's pictures and hands them to a writer, or writes them here if there are none."""
+    def _process(self, job: _Job, writers: Background) -> None:
+        """Enlarges a job's pictures and hands them to a writer; one that can follow row by row begins at once."""
         self._tell("started", job.index)
         if job.sequence is None:
             assert job.outcome is not None
             self._finish(job, job.outcome)
             return
+        if not self.batch.several:
+            # Of a batch they are not counted: the choice must stay when the batch is resumed or has grown.
+            self._pixels = _pixels_to_come(job)
         counts = Counts()
-        frames = self._enlarged(job, job.sequence, self.upscaler(), counts)
         if len(job.sizes) > 1:  # one after the other into the file: memory holds one frame
-            self._write(job, counts, frames)
+            self._write(job, counts, self._enlarged(job, job.sequence, counts))
             return
         pixels = job.sequence.frames[0].pixels
         amount = job.sizes[0][0] * job.sizes[0][1] * pixels.itemsize * (pixels.shape[2] + 1)
-        if writers is not None:
-            writers.reserve(amount)
+        writers.reserve(amount)
+        gate: RowGate | None = None
+
+        def begin(photo: images.Photo) -> Callable[[int], None]:
+            nonlocal gate
+            gate = following = RowGate()
+            writers.submit(lambda: self._write(job, counts, [photo], following), amount)
+            return gate.advance
+
+        follows = output_format(job.task, self.options).name == "PNG"
         started = time.monotonic()
         try:
-            photo = next(frames)
-        except Exception as error:
-            if writers is not None:
-                writers.release(amount)
+            photo = next(self._enlarged(job, job.sequence, counts, begin if follows else None))
+        except Abandoned:
+            return  # the writer has reported why
+        except BaseException as error:
+            writers.release(amount) if gate is None else gate.abandon()
+            if not isinstance(error, Exception):
+                raise
             self._finish(job, self._failure(job.task, error))
             return
-        job = replace(job, seconds=job.seconds + time.monotonic() - started)
-        if writers is None:
-            self._write(job, counts, [photo])
-        else:
-            writers.submit(lambda: self._write(job, counts, [photo]), amount)
+        if gate is None:
+            enlarged = replace(job, seconds=job.seconds + time.monotonic() - started)
+            writers.submit(lambda: self._write(enlarged, counts, [photo]), amount)
 
     def _enlarged(
-        self, job: _Job, sequence: images.PhotoSequence, upscaler: inference.Upscaler, counts: Counts
+        self, job: _Job, sequence: images.PhotoSequence, counts: Counts, begin: Begin | None = None
     ) -> Iterator[images.Photo]:
+        upscaler = self.upscaler()
         for index, (photo, size) in enumerate(zip(sequence.frames, job.sizes, strict=True)):
             before = counts.tiles
 
@@ -213,15 +230,20 @@ class _Run:
                 coming = (total - before) * (len(job.sizes) - index - 1)
                 self._tell("progress", job.index, done, total + coming)
 
-            yield enlarge(upscaler, photo, size, counts, progress)
+            yield enlarge(upscaler, photo, size, counts, progress, begin)
 
     # Writing, behind the network.
 
-    def _write(self, job: _Job, counts: Counts, frames: Iterable[images.Photo]) -> None:
+    def _write(self, job: _Job, counts: Counts, frames: Iterable[images.Photo], gate: RowGate | None = None) -> None:
+        """Writes a job's pictures and reports what became of it; with a gate, while they are being computed."""
         started = time.monotonic()
         try:
-            self._put(job, frames)
+            self._put(job, frames, None if gate is None else gate.wait_for)
+        except Abandoned:
+            return  # the network's failure is reported where it happened
         except Exception as error:
+            if gate is not None:
+                gate.abandon()
             outcome = self._failure(job.task, error)
         else:
             assert job.sequence is not None
@@ -233,16 +255,17 @@ class _Run:
                 tiles=counts.tiles,
                 redone=counts.redone,
                 seconds=job.seconds + time.monotonic() - started,
+                computation=_computation(self.upscaler()),
                 losses=tuple(images.losses(job.sequence.frames[0], output_format(job.task, self.options))),
             )
         self._finish(job, outcome)
 
-    def _put(self, job: _Job, frames: Iterable[images.Photo]) -> None:
+    def _put(self, job: _Job, frames: Iterable[images.Photo], wait_for_rows: Callable[[int], None] | None) -> None:
         """Writes enlarged pictures to their place. Raises SrupError."""
         assert job.sequence is not None
         task, options = job.task, self.options
         if task.target is None:
-            self._put_on_stdout(job.sequence, frames)
+            self._put_on_stdout(job.sequence, frames, wait_for_rows)
             return
         _make_folder(task.target.parent)
         if task.root is not None:
@@ -257,6 +280,7 @@ class _Run:
             overwrite=options.overwrite,
             strip=options.strip,
             placing=lambda finished: self._record(job, finished),
+            wait_for_rows=wait_for_rows,
         )
 
     def _tidy(self, folder: Path) -> None:
@@ -267,13 +291,24 @@ class _Run:
         if first:
             storage.remove_leftovers(folder)
 
-    def _put_on_stdout(self, sequence: images.PhotoSequence, frames: Iterable[images.Photo]) -> None:
+    def _put_on_stdout(
+        self,
+        sequence: images.PhotoSequence,
+        frames: Iterable[images.Photo],
+        wait_for_rows: Callable[[int], None] | None,
+    ) -> None:
         if self.stdout is None:
             raise OutputError("there is no standard output to write to")
         wish = self.options
         try:
             images.write_all(
-                sequence, self.stdout, frames=frames, format=wish.format, quality=wish.quality, strip=wish.strip
+                sequence,
+                self.stdout,
+                frames=frames,
+                format=wish.format,
+                quality=wish.quality,
+                strip=wish.strip,
+                wait_for_rows=wait_for_rows,
             )
             self.stdout.flush()
         except BrokenPipeError:
@@ -321,6 +356,29 @@ class _Run:
     def _message(self, kind: Kind, text: str) -> None:
         with self._lock:
             self._report(UpscaleEvent(kind, Path(), 0, len(self.batch.tasks), text=text))
+
+
+def _pixels_to_come(job: _Job) -> int:
+    """Input pixels of a job, at least. The last pass of a model of factor 4 sees a sixteenth of its output."""
+    assert job.sequence is not None
+    seen = sum(photo.width * photo.height for photo in job.sequence.frames)
+    return max(seen, sum(width * height for width, height in job.sizes) // 16)
+
+
+def _computation(upscaler: inference.Upscaler) -> Computation:
+    setup = upscaler.setup
+    return Computation(
+        model=upscaler.name,
+        stage=upscaler.stage,
+        weights_sha256=upscaler.weights_sha256,
+        fidelity=upscaler.fidelity,
+        ensemble=upscaler.ensemble,
+        device=setup.device,
+        precision=setup.precision,
+        backend=setup.backend,
+        tile=setup.tile,
+        version=__version__,
+    )
 
 
 def _exists(task: Task) -> bool:

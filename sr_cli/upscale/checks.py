@@ -111,4 +111,4 @@ class Past:
 
     def _key(self, content: str) -> str:
         upscaler = self._upscaler()
-        return key_of(content, upscaler.weights_sha256 or upscaler.name, self._options)
+        return key_of(content, upscaler.weights_sha256 or upscaler.name, upscaler.setup.key, self._options)

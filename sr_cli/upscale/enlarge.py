@@ -1,13 +1,18 @@
-"""One photograph through the engine, its transparency with it, to the size that was asked for."""
+"""One photo through the network, its transparency with it, to the size that was asked for."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from sr_cli import images, inference
 from sr_cli.upscale.resample import resample
+
+Begin: TypeAlias = Callable[[images.Photo], Callable[[int], None]]
+"""Takes an enlarged photo before its pixels are computed, and gives what is told how many rows are final."""
 
 
 @dataclass
@@ -34,40 +39,75 @@ def enlarge(
     size: tuple[int, int],
     counts: Counts,
     progress: inference.Progress | None = None,
+    begin: Begin | None = None,
 ) -> images.Photo:
     """`photo` as a picture of `size` (width, height); its tiles are added to `counts`.
 
     Colours hidden under transparency are first replaced by the visible ones around them, so that the
     network does not draw them into the edge as a halo; the transparency itself goes through the same
     network as a grey picture, so that both have the same edges. The model runs as often as it takes, and
-    what is too large then is reduced; a size up to the photograph's own takes no pass at all.
+    what is too large then is reduced; a size up to the photo's own takes no pass at all. Where nothing
+    has to be reduced, `begin` is called before the last pass.
     """
     pixels, alpha = images.bleed(photo.pixels, photo.alpha), photo.alpha
-    for _ in range(passes_for(upscaler.scale, photo.width, photo.height, size)):
-        pixels = _once(upscaler, pixels, counts, progress)
-        alpha = None if alpha is None else _alpha_once(upscaler, alpha, counts, progress)
+    passes = passes_for(upscaler.scale, photo.width, photo.height, size)
+    for index in range(passes):
+        once = _Pass(upscaler, counts, progress)
+        # First, so that whoever writes the colours row by row has it already.
+        alpha = None if alpha is None else once.alpha(alpha)
+        last = index == passes - 1 and size == (pixels.shape[1] * upscaler.scale, pixels.shape[0] * upscaler.scale)
+        if last and begin is not None:
+            return once.into(photo, pixels, alpha, begin)
+        pixels = once.pixels(pixels)
     pixels, alpha = resample(pixels, alpha, *size)
     return images.with_pixels(photo, pixels, alpha)
 
 
-def _once(
-    upscaler: inference.Upscaler, pixels: images.Pixels, counts: Counts, progress: inference.Progress | None
-) -> images.Pixels:
-    before = counts.tiles
+@dataclass(frozen=True)
+class _Pass:
+    """One run of the model over a photo."""
 
-    def onward(done: int, total: int) -> None:
-        if progress:
-            progress(before + done, before + total)
+    upscaler: inference.Upscaler
+    counts: Counts
+    progress: inference.Progress | None
 
-    result = upscaler.upscale(pixels, onward)
-    counts.tiles += result.tiles
-    counts.redone += result.redone
-    return result.pixels
+    def pixels(
+        self, pixels: images.Pixels, on_rows: inference.OnRows | None = None, out: images.Pixels | None = None
+    ) -> images.Pixels:
+        """(H, W, C), enlarged."""
+        before = self.counts.tiles
 
+        def onward(done: int, total: int) -> None:
+            if self.progress:
+                self.progress(before + done, before + total)
 
-def _alpha_once(
-    upscaler: inference.Upscaler, alpha: images.Pixels, counts: Counts, progress: inference.Progress | None
-) -> images.Pixels:
-    if bool((alpha == alpha.flat[0]).all()):
-        return np.full((alpha.shape[0] * upscaler.scale, alpha.shape[1] * upscaler.scale), alpha.flat[0])
-    return _once(upscaler, alpha[:, :, None], counts, progress)[:, :, 0]
+        result = self.upscaler.upscale(pixels, onward, on_rows, out)
+        self.counts.tiles += result.tiles
+        self.counts.redone += result.redone
+        return result.pixels
+
+    def alpha(self, alpha: images.Pixels) -> images.Pixels:
+        """(H, W), enlarged."""
+        if bool((alpha == alpha.flat[0]).all()):
+            scale = self.upscaler.scale
+            return np.full((alpha.shape[0] * scale, alpha.shape[1] * scale), alpha.flat[0])
+        return self.pixels(alpha[:, :, None])[:, :, 0]
+
+    def into(
+        self, photo: images.Photo, pixels: images.Pixels, alpha: images.Pixels | None, begin: Begin
+    ) -> images.Photo:
+        """The enlarged photo, which `begin` has had before."""
+        scale = self.upscaler.scale
+        height, width, channels = pixels.shape
+        out = np.empty((height * scale, width * scale, channels), pixels.dtype)
+        enlarged = images.with_pixels(photo, out, alpha)
+        tell = begin(enlarged)
+        rows = 0
+
+        def final(part: images.Pixels) -> None:
+            nonlocal rows
+            rows += len(part)
+            tell(rows)
+
+        self.pixels(pixels, final, out)
+        return enlarged

@@ -12,6 +12,32 @@ Kind = Literal["note", "detail", "started", "progress", "done", "skipped", "fail
 
 
 @dataclass(frozen=True)
+class Computation:
+    """What enlarged a photo, and how: all that its pixels depend on."""
+
+    model: str
+    """The model's name."""
+    stage: str | None
+    """`pixel`, `photo` or `gan`; None for interpolation and for weights that no manifest knows."""
+    weights_sha256: str | None
+    """Checksum of the weights; None for interpolation."""
+    fidelity: float | None
+    """As it was asked for."""
+    ensemble: bool
+    """Whether it is the mean of eight flips and rotations."""
+    device: str
+    """`cpu`, `cuda:0`, ..."""
+    precision: str
+    """`fp32`, `fp16` or `bf16`."""
+    backend: str
+    """What ran the network; `pillow` for interpolation."""
+    tile: int
+    """Side of the largest tile's core in input pixels; 0: no tiles."""
+    version: str
+    """Of srup."""
+
+
+@dataclass(frozen=True)
 class ImageResult:
     """What became of one input."""
 
@@ -31,6 +57,8 @@ class ImageResult:
     """Tiles computed again because half precision overflowed."""
     seconds: float = 0.0
     """Time spent on this input: reading, enlarging and writing it, without waiting for others."""
+    computation: Computation | None = None
+    """What made it; None where nothing was."""
     losses: tuple[str, ...] = ()
     """What the output's format could not hold, in words."""
     note: str | None = None

@@ -40,11 +40,12 @@ class _Entry:
         return file.st_size == self.size and abs(file.st_mtime_ns - self.mtime_ns) < _TIME_GRAIN_NS
 
 
-def key_of(content: str, weights: str, options: UpscaleOptions) -> str:
-    """A checksum of all that decides an output: the input's bytes, the weights, the options, our version."""
+def key_of(content: str, weights: str, setup: str, options: UpscaleOptions) -> str:
+    """A checksum of all that decides an output: the input's bytes, the weights, how they are run (`Setup.key`), the
+    options, our version."""
     decisive = (
         (options.size_label, options.format, options.quality, options.strip),
-        (options.fidelity, options.ensemble, options.precision, options.overlap),
+        (options.fidelity, options.ensemble, setup),
     )
     return sha256_of_bytes(repr((content, weights, decisive, __version__)).encode())
 

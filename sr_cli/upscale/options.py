@@ -94,6 +94,10 @@ class UpscaleOptions:
     backend: Backend = "auto"
     tile: Tile = "auto"
     overlap: Overlap = "auto"
+    threads: Annotated[
+        int | None,
+        Option("Threads of the processor to compute with.", group="Speed", default="one per core", minimum=1),
+    ] = None
     max_pixels: Annotated[
         int, Option("Refuse photos with more pixels.", group="Limits", default="250 million", minimum=1)
     ] = 250_000_000

@@ -1,4 +1,4 @@
-"""The two tools that let reading and writing overlap the network without piling up in memory."""
+"""The tools that let reading and writing overlap the network without piling up in memory."""
 
 from __future__ import annotations
 
@@ -118,3 +118,37 @@ class Background:
         self._running -= finished
         for future in finished:
             future.result()
+
+
+class Abandoned(Exception):
+    """The thread at the other end of a `RowGate` has failed; it has said so itself."""
+
+
+class RowGate:
+    """Lets a writer follow a picture that is still being computed, row by row, in another thread."""
+
+    def __init__(self) -> None:
+        self._final = 0
+        self._abandoned = False
+        self._changed = threading.Condition()
+
+    def wait_for(self, rows: int) -> None:
+        """Waits until the first `rows` rows are final. Raises Abandoned if they never will be."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._abandoned or self._final >= rows)
+            if self._abandoned:
+                raise Abandoned
+
+    def advance(self, rows: int) -> None:
+        """Says that the first `rows` rows are final. Raises Abandoned if nobody writes them any more."""
+        with self._changed:
+            self._final = rows
+            self._changed.notify_all()
+            if self._abandoned:
+                raise Abandoned
+
+    def abandon(self) -> None:
+        """Says that this end has failed."""
+        with self._changed:
+            self._abandoned = True
+            self._changed.notify_all()
