@@ -1,6 +1,6 @@
 """Headless Chromium for tests of our HTML pages, spoken to in the DevTools protocol over a pipe.
 
-Needs nothing but the browser itself (Debian: `apt-get install chromium`); tests skip without it.
+Needs nothing but the browser itself (Debian: `apt-get install chromium`); without it these tests are left out.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _FLAGS = (
@@ -237,14 +235,18 @@ class Page:
         self._browser.send("Target.closeTarget", targetId=self._target)
 
 
+def executable() -> str | None:
+    """The browser's path; None where there is none."""
+    return next((found for name in _NAMES if (found := shutil.which(name))), None)
+
+
 @contextmanager
 def running() -> Iterator[Browser]:
-    """A browser with a new, empty profile. Skips the test where none is installed."""
-    executable = next((found for name in _NAMES if (found := shutil.which(name))), None)
-    if executable is None:
-        pytest.skip("no Chromium here; on Debian: apt-get install chromium")
+    """A browser with a new, empty profile."""
+    found = executable()
+    assert found is not None, "no Chromium here; on Debian: apt-get install chromium"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        browser = Browser(executable, Path(profile))
+        browser = Browser(found, Path(profile))
         try:
             yield browser
         finally:

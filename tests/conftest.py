@@ -11,8 +11,38 @@ from pathlib import Path
 import pytest
 
 from tests.fake_hub import FakeHub
+from tests.needs import FIXTURES, NEEDS, SHARED, there
 
-_SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require",
+        default="",
+        metavar="KIND,KIND",
+        help="kinds of needs (interop, browser, gpu, reference, system) that must be there: a missing one is an error",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark each test by what it needs, and leave out those whose needs are not there."""
+    required = set(filter(None, config.getoption("--require").split(",")))
+    kept, left_out, lacking = [], [], set()
+    for item in items:
+        needs = {name for mark in item.iter_markers("needs") for name in mark.args}
+        needs |= {FIXTURES[name] for name in getattr(item, "fixturenames", ()) if name in FIXTURES}
+        for kind in {NEEDS[name].kind for name in needs}:
+            item.add_marker(kind)
+        if not needs:
+            item.add_marker("cli" if item.path.name.startswith("test_cli") else "unit")
+        missing = {name for name in needs if not there(name)}
+        lacking |= {name for name in missing if NEEDS[name].kind in required}
+        (left_out if missing else kept).append(item)
+    if lacking:
+        raise pytest.UsageError("; ".join(f"{name} is missing: {NEEDS[name].remedy}" for name in sorted(lacking)))
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept
 
 
 @pytest.fixture(autouse=True)
@@ -30,10 +60,7 @@ def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of photographs, test sets and reference values that is not part of the repository."""
-    folder = Path(os.environ.get("SRUP_SHARED", _SHARED))
-    if not folder.is_dir():
-        pytest.skip(f"the shared test data is not at {folder}; set SRUP_SHARED to its place")
-    return folder
+    return SHARED
 
 
 @pytest.fixture

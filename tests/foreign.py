@@ -1,9 +1,10 @@
-"""Other people's programs that tests compare with, where they are installed."""
+"""Other people's programs and files that tests compare with, where they are installed."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+from pathlib import Path
 
 
 def imagemagick(*names: str) -> str | None:
@@ -12,6 +13,15 @@ def imagemagick(*names: str) -> str | None:
         path = shutil.which(name)
         if path and b"ImageMagick" in subprocess.run([path, "-version"], capture_output=True).stdout:
             return path
+    return None
+
+
+def icc_profile(space: bytes) -> bytes | None:
+    """A colour profile of this machine for `b"CMYK"` or `b"GRAY"`; None where there is none."""
+    for folder in ("/usr/share/color/icc", "/usr/share/ghostscript", "/usr/share/libgs"):
+        for path in sorted(Path(folder).rglob("*.icc")):
+            if (data := path.read_bytes())[16:20] == space:
+                return data
     return None
 
 

@@ -38,21 +38,18 @@ def small_mesrgan() -> Generator:
     return with_biases(create(MesrganConfig(blocks=2, features=16, growth=8)))
 
 
-def needs(name: str) -> None:
-    if (reason := backends.get(name).missing("cpu")) is not None:
-        pytest.skip(reason)
-
-
 def loaded(generator: Generator) -> LoadedModel:
     return LoadedModel("test", None, generator, None, "", Path("test.safetensors"), None)
 
 
-_SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("onnxruntime", "compiled")]
+_SLOW = [
+    pytest.param("onnxruntime", marks=pytest.mark.slow),
+    pytest.param("compiled", marks=[pytest.mark.slow, pytest.mark.needs("c++")]),
+]
 
 
 @pytest.mark.parametrize("name", ["openvino", *_SLOW])
 def test_backends_agree_with_eager(name: str) -> None:
-    needs(name)
     folded = small_mesrgan().fold()
     network = backends.prepare(folded, torch.float32, name)
     for shape in ((1, 3, 24, 32), (2, 3, 17, 21)):
@@ -73,7 +70,6 @@ def test_buffered_dense_blocks_agree_with_concatenated_ones(name: str) -> None:
 
 
 def test_results_stay_when_the_network_runs_again() -> None:
-    needs("openvino")
     network = backends.prepare(small_mesrgan().fold(), torch.float32, "openvino")
     first = network(torch.zeros(1, 3, 16, 16))
     kept = first.clone()
@@ -89,7 +85,6 @@ def _batches(count: int) -> list[torch.Tensor]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("backend", ["eager", "openvino"])
 def test_a_stream_gives_what_single_batches_give_in_their_order(backend: str, dtype: torch.dtype) -> None:
-    needs(backend)
     network = backends.prepare(small_mesrgan().fold(), dtype, backend)
     batches = _batches(4 * 8 + 3)
     with torch.inference_mode():
@@ -107,7 +102,6 @@ def test_a_stream_gives_what_single_batches_give_in_their_order(backend: str, dt
 def test_a_stream_is_never_computed_by_a_reference_implementation(
     wish: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    needs("openvino")
     from sr_cli.inference.backends import openvino
 
     monkeypatch.setattr(openvino, "_BLOCKED", wish or openvino._BLOCKED)
@@ -122,11 +116,9 @@ def test_a_stream_is_never_computed_by_a_reference_implementation(
         assert kinds == {"jit_avx512_1x1_f32", "jit_avx512_dw_f32", "jit_avx512_f32"}
 
 
+@pytest.mark.needs("two threads")
 def test_several_batches_are_on_their_way_at_once_but_only_one_more_than_lanes() -> None:
-    needs("openvino")
     network = backends.prepare(small_mesrgan().fold(), torch.float32, "openvino")
-    if backends.get("openvino").lanes(torch.get_num_threads()) == 1:
-        pytest.skip("one thread, one lane")
     asked = 0
 
     def batches() -> Iterator[torch.Tensor]:
@@ -141,7 +133,6 @@ def test_several_batches_are_on_their_way_at_once_but_only_one_more_than_lanes()
 
 
 def test_a_stream_may_be_left_and_may_fail_in_the_middle() -> None:
-    needs("openvino")
     network = backends.prepare(small_mesrgan().fold(), torch.float32, "openvino")
     expected = network(_batches(1)[0])
     threads = torch.get_num_threads()
@@ -164,7 +155,6 @@ def test_a_stream_may_be_left_and_may_fail_in_the_middle() -> None:
 @pytest.mark.parametrize("backend", ["eager", "openvino"])
 @pytest.mark.parametrize("name", ["srgan", "esrgan", "mesrgan"])
 def test_bf16_keeps_the_picture_that_detail_is_added_to(name: str, backend: str) -> None:
-    needs(backend)
     model = create(PRESETS[name])
     model.reset_parameters(torch.Generator().manual_seed(0))
     folded = model.eval().fold()
@@ -187,7 +177,6 @@ def test_auto_is_openvino_where_it_is_installed_and_has_the_precision() -> None:
 
 
 def test_auto_is_not_openvino_where_so_few_pixels_come_that_a_conversion_does_not_repay() -> None:
-    needs("openvino")
     network = small_mesrgan()
     assert backends.choose("auto", "cpu", "fp32", network, backends.REPAYS_AFTER - 1) == "eager"
     assert backends.choose("auto", "cpu", "fp32", network, backends.REPAYS_AFTER) == "openvino"
@@ -208,7 +197,6 @@ def test_errors_name_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_precision_that_a_backend_lacks_is_refused() -> None:
-    needs("openvino")
     with pytest.raises(UsageError, match="openvino does not compute in fp16"):
         backends.choose("openvino", "cpu", "fp16", small_mesrgan())
 
@@ -230,7 +218,6 @@ def test_every_backend_declares_what_it_is() -> None:
 
 @pytest.mark.parametrize("backend", ["eager", "openvino"])
 def test_four_threads_share_one_upscaler_and_get_the_same_bytes(backend: str) -> None:
-    needs(backend)
     # Tiles enough for OpenVINO's faster form, and pictures of several sizes.
     pictures = [
         np.random.default_rng(side).integers(0, 256, (side, 2 * side, 3)).astype(np.uint8) for side in (24, 40, 64)

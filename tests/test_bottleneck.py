@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -88,9 +87,8 @@ def in_the_interpreter() -> None:
         print(folded.config, "agrees")
 
 
+@pytest.mark.needs("triton")
 def test_kernels_agree_with_float64_in_the_interpreter() -> None:
-    if find_spec("triton") is None:
-        pytest.skip("this build of torch brings no Triton")
     # In a process of its own, because Triton decides on its interpreter when a kernel is defined.
     root = Path(__file__).resolve().parents[1]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(root)}
@@ -101,7 +99,7 @@ def test_kernels_agree_with_float64_in_the_interpreter() -> None:
     assert run.stdout.count("agrees") == len(CASES) + 2 + len(UPSAMPLERS)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")
+@pytest.mark.needs("cuda")
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
 @pytest.mark.parametrize("case", CASES)
 def test_kernels_and_products_agree_with_float64_on_a_gpu(case: tuple[int, ...], dtype: torch.dtype) -> None:
@@ -111,8 +109,8 @@ def test_kernels_and_products_agree_with_float64_on_a_gpu(case: tuple[int, ...],
     assert worst_error(bottleneck_gpu.Products, case, dtype, "cuda") < TOLERANCE[dtype]
 
 
+@pytest.mark.needs("triton")
 def test_a_buffer_that_a_kernel_would_write_beyond_is_refused() -> None:
-    pytest.importorskip("triton")
     from sr_cli.inference.backends.bottleneck_kernels import Kernels
 
     layer = Kernels(BottleneckWeights.of(Bottleneck(64, 32, 1), torch.float32))

@@ -323,9 +323,11 @@ def test_a_summary_lists_the_failures(photo: Path, tmp_path: Path, capsys: pytes
         assert text.count(name) == 1
 
 
+@pytest.mark.needs("posix")
 @pytest.mark.parametrize("no_colour", ["1", ""])
 def test_a_terminal_gets_a_bar_and_colours_only_if_wanted(no_colour: str, photo: Path, tmp_path: Path) -> None:
-    pty = pytest.importorskip("pty")
+    import pty
+
     ours, theirs = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1]), "TERM": "xterm-256color"}
     environment.pop("NO_COLOR", None)

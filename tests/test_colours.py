@@ -14,7 +14,6 @@ from PIL import Image
 from test_inference import upscaler
 
 from sr_cli import inference
-from sr_cli.errors import WeightsError
 from sr_cli.inference import colours
 from sr_cli.inference.colours import REACH, keep_colours
 
@@ -108,10 +107,7 @@ def photograph(shared: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("model", _models())
 def test_bundled_weights_keep_colours(model: str, photograph: np.ndarray) -> None:
-    try:
-        upscale = inference.Upscaler(model, device="cpu", offline=True)
-    except WeightsError as error:
-        pytest.skip(str(error))
+    upscale = inference.Upscaler(model, device="cpu", offline=True)
     white = np.full((16, 16, 3), 255, np.uint8)
     white[:, :, 2] = np.arange(0, 256, 16, dtype=np.uint8)[:, None] // 16 * 17  # and fifteen more colours
     for row in (0, 5, 10, 15):
@@ -124,11 +120,8 @@ def test_bundled_weights_keep_colours(model: str, photograph: np.ndarray) -> Non
 
 @pytest.mark.parametrize("model", _models())
 def test_tiles_of_bundled_weights_still_agree(model: str, photograph: np.ndarray) -> None:
-    try:
-        whole = inference.Upscaler(model, device="cpu", tile=0, overlap="full", offline=True)
-        tiled = inference.Upscaler(model, device="cpu", tile=40, offline=True)
-    except WeightsError as error:
-        pytest.skip(str(error))
+    whole = inference.Upscaler(model, device="cpu", tile=0, overlap="full", offline=True)
+    tiled = inference.Upscaler(model, device="cpu", tile=40, offline=True)
     difference = whole.upscale(photograph).pixels.astype(int) - tiled.upscale(photograph).pixels
     assert np.abs(difference).max() <= 1
 

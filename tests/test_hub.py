@@ -260,9 +260,7 @@ exec {python} -c '{code}'
 def in_mount_namespace(
     server: FakeHub, cache: Path, size: str, prepare: str, code: str
 ) -> subprocess.CompletedProcess[str]:
-    """Runs Python code where `cache` is a small file system of its own; skips where that is not permitted."""
-    if shutil.which("unshare") is None or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
-        pytest.skip("needs permission for a mount namespace")
+    """Runs Python code where `cache` is a small file system of its own."""
     cache.mkdir(exist_ok=True)
     script = _IN_NAMESPACE.format(size=size, cache=cache, prepare=prepare, python=sys.executable, code=code)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1]), "HF_HOME": str(cache)}
@@ -286,6 +284,7 @@ print(sorted(p.name for p in Path(os.environ["HF_HOME"]).rglob("*") if p.is_file
 """
 
 
+@pytest.mark.needs("mounts")
 def test_a_cache_that_cannot_be_written(server: FakeHub, tmp_path: Path) -> None:
     code = _FETCH.replace("EXTRA", "")
     result = in_mount_namespace(server, tmp_path / "ro", "16m", f"mount -o remount,ro {tmp_path / 'ro'}", code)
@@ -296,6 +295,7 @@ def test_a_cache_that_cannot_be_written(server: FakeHub, tmp_path: Path) -> None
     assert files == "[]"
 
 
+@pytest.mark.needs("mounts")
 @pytest.mark.parametrize("checked", [True, False])
 def test_a_full_disk(server: FakeHub, tmp_path: Path, checked: bool) -> None:
     """Seen beforehand, or met while writing because another program was faster."""

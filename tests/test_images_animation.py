@@ -19,7 +19,7 @@ from tests.foreign import EXIFTOOL, FFMPEG
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 WIDE = SRGB.replace("sRGB".encode("utf-16-be"), "wide".encode("utf-16-be"))
-needs_ffmpeg = pytest.mark.skipif(FFMPEG is None, reason="ffmpeg is not installed")
+needs_ffmpeg = pytest.mark.needs("ffmpeg")
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -131,7 +131,7 @@ def moving(path: Path, **options: object) -> None:
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=100, **options)
 
 
-@pytest.mark.skipif(EXIFTOOL is None, reason="exiftool is not installed")
+@pytest.mark.needs("exiftool")
 @pytest.mark.parametrize("orientation", range(2, 9))
 @pytest.mark.parametrize("suffix", ["webp", "png"])
 def test_every_frame_is_turned(tmp_path: Path, suffix: str, orientation: int) -> None:
@@ -151,7 +151,7 @@ def test_every_frame_is_turned(tmp_path: Path, suffix: str, orientation: int) ->
         assert frame.exif is None or n == 0
 
 
-@pytest.mark.skipif(EXIFTOOL is None, reason="exiftool is not installed")
+@pytest.mark.needs("exiftool")
 @pytest.mark.parametrize("target", ["webp", "png"])
 @pytest.mark.parametrize("source", ["webp", "png", "avif"])
 def test_the_profile_of_an_animation_is_kept(tmp_path: Path, source: str, target: str) -> None:

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, features
+from PIL import Image
 
 from sr_cli.errors import InputError
 from sr_cli.images import Limits, probe, read, read_all
 
-needs_avif = pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
-needs_fifo = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+needs_avif = pytest.mark.needs("avif")
+needs_fifo = pytest.mark.needs("posix")
 
 
 def picture() -> Image.Image:

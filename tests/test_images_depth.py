@@ -19,7 +19,7 @@ from sr_cli.images.png import metadata_chunks
 from tests.foreign import MAGICK
 
 Samples = np.ndarray[Any, Any]
-needs_magick = pytest.mark.skipif(MAGICK is None, reason="ImageMagick is not installed")
+needs_magick = pytest.mark.needs("imagemagick")
 
 
 def deep(channels: int, height: int = 43, width: int = 57, seed: int = 1) -> Samples:
@@ -121,7 +121,8 @@ def test_foreign_tiff_is_read_bit_by_bit(tmp_path: Path, compression: str, layou
 def test_tifffiles_files_are_read_bit_by_bit(
     tmp_path: Path, tile: tuple[int, int] | None, predictor: bool, planar: str, big: bool, order: str
 ) -> None:
-    tifffile = pytest.importorskip("tifffile")
+    import tifffile
+
     samples = deep(3)
     data = samples.transpose(2, 0, 1) if planar == "separate" else samples
     options = {"tile": tile, "compression": "zlib", "predictor": predictor, "planarconfig": planar}
@@ -130,14 +131,17 @@ def test_tifffiles_files_are_read_bit_by_bit(
 
 
 def test_tifffile_reads_ours(tmp_path: Path) -> None:
-    tifffile = pytest.importorskip("tifffile")
+    import tifffile
+
     samples = deep(4, 300, 900)
     write(Photo(samples[..., :3], samples[..., 3]), tmp_path / "a.tif")
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), samples)
 
 
+@pytest.mark.needs("opencv")
 def test_opencv_agrees(tmp_path: Path) -> None:
-    cv2 = pytest.importorskip("cv2")
+    import cv2
+
     samples = deep(4)
     write(Photo(samples[..., :3], samples[..., 3]), tmp_path / "ours.png")
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / "ours.png"), -1)[..., [2, 1, 0, 3]], samples)
@@ -146,7 +150,8 @@ def test_opencv_agrees(tmp_path: Path) -> None:
 
 
 def test_associated_alpha_of_tiff_is_divided_out(tmp_path: Path) -> None:
-    tifffile = pytest.importorskip("tifffile")
+    import tifffile
+
     samples = deep(4)
     alpha = np.maximum(samples[..., 3], 20000)
     stored = np.dstack([np.rint(samples[..., :3] * (alpha / 65535)[..., None]).astype(np.uint16), alpha])
@@ -176,7 +181,8 @@ def test_16_bits_become_8_by_rounding_for_formats_without(tmp_path: Path) -> Non
 
 
 def test_twelve_bits_are_spread_over_sixteen(tmp_path: Path) -> None:
-    tifffile = pytest.importorskip("tifffile")
+    import tifffile
+
     tags = {256: (3, 2), 257: (3, 1), 258: (3, 12), 259: (3, 1), 262: (3, 1), 273: (4, 8), 277: (3, 1)}
     tags |= {278: (3, 1), 279: (4, 3)}
     entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, (kind, value) in tags.items())

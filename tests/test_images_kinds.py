@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, features
+from PIL import Image, ImageCms
 
 from sr_cli.errors import InputError, UsageError
 from sr_cli.images import (
@@ -25,10 +25,10 @@ from sr_cli.images import (
     write,
     write_all,
 )
-from tests.foreign import EXIFTOOL, MAGICK
+from tests.foreign import EXIFTOOL, MAGICK, icc_profile
 
 Samples = np.ndarray[Any, Any]
-needs_magick = pytest.mark.skipif(MAGICK is None, reason="ImageMagick is not installed")
+needs_magick = pytest.mark.needs("imagemagick")
 
 
 def magick(*arguments: object) -> bytes:
@@ -92,16 +92,6 @@ def test_a_transparent_colour_of_8_bits_becomes_alpha(tmp_path: Path) -> None:
     np.testing.assert_array_equal(photo.alpha, np.where((samples == samples[0, 0]).all(axis=2), 0, 255))
 
 
-def cmyk_profile() -> bytes:
-    """An ink profile: a device link or printer profile found on this machine, else none."""
-    for folder in ("/usr/share/color/icc", "/usr/share/ghostscript", "/usr/share/libgs"):
-        for path in sorted(Path(folder).rglob("*.icc")):
-            data = path.read_bytes()
-            if data[16:20] == b"CMYK":
-                return data
-    pytest.skip("no CMYK profile on this machine")
-
-
 @pytest.mark.parametrize("suffix", ["jpg", "tif"])
 def test_ink_without_a_profile_is_subtracted(tmp_path: Path, suffix: str) -> None:
     ink = Image.fromarray(colours()).convert("CMYK")
@@ -112,8 +102,9 @@ def test_ink_without_a_profile_is_subtracted(tmp_path: Path, suffix: str) -> Non
     assert np.abs(photo.pixels.astype(int) - colours()).mean() < 8
 
 
+@pytest.mark.needs("ink profile")
 def test_ink_is_converted_through_its_profile(tmp_path: Path) -> None:
-    profile = cmyk_profile()
+    profile = icc_profile(b"CMYK")
     ink = Image.fromarray(np.full((16, 16, 4), (0, 0, 0, 200), np.uint8), "CMYK")
     ink.save(tmp_path / "a.tif", icc_profile=profile)
     photo = read(tmp_path / "a.tif")
@@ -185,7 +176,8 @@ def test_pages_may_differ_in_depth(tmp_path: Path) -> None:
 
 
 def test_reduced_copies_are_no_pages(tmp_path: Path) -> None:
-    tifffile = pytest.importorskip("tifffile")
+    import tifffile
+
     with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
         writer.write(colours(), photometric="rgb")
         writer.write(colours()[::2, ::2], photometric="rgb", subfiletype=1)
@@ -341,7 +333,7 @@ def test_a_picture_with_others_behind_it_gives_the_first(tmp_path: Path) -> None
         assert np.abs(photo.pixels.astype(int) - colours(seed=0)).mean() < 25
 
 
-@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+@pytest.mark.needs("avif")
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_avif(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
@@ -356,13 +348,10 @@ def test_avif(tmp_path: Path, orientation: int) -> None:
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
 
 
-@needs_magick
+@pytest.mark.needs("imagemagick", "heic encoder")
 def test_heic(tmp_path: Path) -> None:
     Image.fromarray(np.kron(colours(), np.ones((4, 4, 1))).astype(np.uint8)).save(tmp_path / "a.png")
-    try:
-        magick(tmp_path / "a.png", "-quality", 95, tmp_path / "a.heic")
-    except subprocess.CalledProcessError:
-        pytest.skip("this ImageMagick writes no HEIC")
+    magick(tmp_path / "a.png", "-quality", 95, tmp_path / "a.heic")
     photo = read(tmp_path / "a.heic")
     assert photo.source_format == "HEIF"
     assert np.abs(photo.pixels.astype(int) - read(tmp_path / "a.png").pixels).mean() < 10
@@ -415,17 +404,10 @@ def test_iptc_survives(tmp_path: Path, source: str, suffix: str) -> None:
         assert [line.split(b": ")[1] for line in shown.splitlines()] == [b"Hello", b"key"]
 
 
+@pytest.mark.needs("gray profile")
 def test_gray_with_a_gray_profile_becomes_srgb_where_there_is_no_gray(tmp_path: Path) -> None:
-    profile = next(
-        (
-            path.read_bytes()
-            for path in sorted(Path("/usr/share/color/icc").rglob("*.icc"))
-            if path.read_bytes()[16:20] == b"GRAY"
-        ),
-        None,
-    )
-    if profile is None:
-        pytest.skip("no grayscale profile on this machine")
+    profile = icc_profile(b"GRAY")
+    assert profile is not None
     write(Photo(colours()[..., :1], icc_profile=profile), tmp_path / "a.webp", quality=100)
     back = read(tmp_path / "a.webp")
     assert back.icc_profile is not None

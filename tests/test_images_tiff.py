@@ -182,7 +182,7 @@ def test_the_older_tag_for_reduced_copies(tmp_path: Path) -> None:
     assert len(read_all(io.BytesIO(data)).frames) == 1
 
 
-@pytest.mark.skipif(VIPS is None, reason="libvips is not installed")
+@pytest.mark.needs("vips")
 @pytest.mark.parametrize("option", ["pyramid", "pyramid,subifd", "pyramid,tile,bigtiff"])
 def test_a_pyramid_is_its_largest_level(tmp_path: Path, option: str) -> None:
     Image.fromarray(scene(300, 400)).save(tmp_path / "a.png")
@@ -235,8 +235,8 @@ def test_ink_of_16_bits_is_a_named_loss(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.needs("imagecodecs")
 def test_depths_between_8_and_16_are_spread_over_16(tmp_path: Path, bits: int) -> None:
-    pytest.importorskip("imagecodecs")
     samples = (scene(bits=16) >> (16 - bits)).astype(np.uint16)
     tifffile.imwrite(tmp_path / "a.tif", samples, photometric="rgb", bitspersample=bits)
     expected = samples.astype(np.uint32) * 65535 // ((1 << bits) - 1)
@@ -264,9 +264,9 @@ for path in sorted(Path().glob("*.tif")):
 
 
 @pytest.mark.parametrize("predictor", [False, True])
+@pytest.mark.needs("imagecodecs")
 def test_16_bits_need_no_extra(tmp_path: Path, predictor: bool) -> None:
     """Without imagecodecs the usual compressions keep all bits; a rare one becomes 8 bits and is named."""
-    pytest.importorskip("imagecodecs")
     samples = scene(200, 300, 16)
     samples[100:] = np.random.default_rng(1).integers(0, 65536, (100, 300, 3))
     np.save(tmp_path / "a.npy", samples)

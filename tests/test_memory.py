@@ -22,7 +22,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.skipif(not memory.keep_freed_memory(), reason="not glibc")
+@pytest.mark.needs("linux")
 def test_freed_memory_is_reused_without_page_faults() -> None:
     code = _FAULTS.format(keep=True)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

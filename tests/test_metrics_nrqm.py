@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -380,8 +379,7 @@ def test_perceptual_index(shared: Path) -> None:
     assert perceptual.perceptual_index(rgb, parameters, model) != pytest.approx(own, abs=1e-6)
 
 
+@pytest.mark.needs("nrqm model")
 def test_official_scores_where_the_model_is_at_hand(shared: Path) -> None:
-    if not os.environ.get("SRUP_NRQM_MODEL"):
-        pytest.skip("NRQM's trained model is not here; set SRUP_NRQM_MODEL to NRQM_model.mat")
     checks = self_check.run(shared / "reference/calibration", shared / "reference/niqe_modelparameters.mat")
     assert [check for check in checks if not check.agrees] == []

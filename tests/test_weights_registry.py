@@ -218,7 +218,6 @@ def test_publishing_needs_weights_a_login_and_a_repository(
 
 
 def test_spandrel_opens_other_architectures(tmp_path: Path) -> None:
-    pytest.importorskip("spandrel")
     import torch
     from spandrel.architectures.Compact.__arch.SRVGG import SRVGGNetCompact
 
