@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from sr_cli.errors import INTERNAL_ERROR, INTERRUPTED, TERMINATED, Interrupted, SrupError, Terminated
+from sr_cli.storage import provide_home
 
 
 def _raise_terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise Terminated
 
 
+def prepare_streams() -> None:
+    """Make the three standard streams usable, whatever the caller left of them.
+
+    A stream that was closed becomes the null device, under its own descriptor: else the first file that is opened gets
+    that number, and what some library prints to it lands in a picture. A character that a stream's encoding lacks is
+    written as an escape.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in the order of their descriptors
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _abandon(stream: TextIO) -> None:
+    """Send what a stream still holds nowhere: nobody reads it, and Python must not try again at exit."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
+
+
 def run(arguments: Sequence[str]) -> int:
-    """Runs one command line and returns its exit code."""
+    """Run one command line and return its exit code."""
     from typer.exceptions import Abort, TyperException
 
     from sr_cli.cli import app
@@ -53,8 +77,7 @@ def run(arguments: Sequence[str]) -> int:
         fail("terminated", "srup: ")
         return TERMINATED
     except BrokenPipeError:
-        # The reader of our output has gone: nothing left to say, and Python must not try again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon(sys.stdout)  # the reader of our output has gone: nothing left to say
         return 1
     except Exception as error:
         if show_traceback:
@@ -68,6 +91,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> NoReturn:
     """The `srup` script."""
+    prepare_streams()
+    provide_home()
     signal.signal(signal.SIGTERM, _raise_terminated)
     # Torch reads this when it first allocates: large pages cost a twentieth less time (docs/speed.md).
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -77,6 +102,11 @@ def main() -> NoReturn:
         code = INTERRUPTED
     except Terminated:
         code = TERMINATED
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            _abandon(stream)
     for late in (signal.SIGINT, signal.SIGTERM):
         signal.signal(late, signal.SIG_IGN)  # all is done: what is left of the interpreter ends by itself
     sys.exit(code)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import stat
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -13,13 +14,26 @@ from typing import Any
 
 import numpy as np
 
-from sr_cli import inference, storage, weights
+from sr_cli import hub, inference, storage, weights
 from sr_cli.errors import SrupError, WeightsError
 from sr_cli.inference import InferenceOptions, Setup, backends, choose_setup, memory, this_processor
 from sr_cli.weights import registry
 from sr_cli.weights.registry import Verification
 
-REQUIRED = ("torch", "torchvision", "typer", "rich", "pillow", "numpy", "huggingface-hub", "safetensors")
+REQUIRED = (
+    "torch",
+    "torchvision",
+    "typer",
+    "rich",
+    "pillow",
+    "numpy",
+    "huggingface-hub",
+    "safetensors",
+    "platformdirs",
+    "filelock",
+)
+LITTLE_FREE = 50 * 10**6
+"""Bytes free on a disk below which nothing of ours has room."""
 TOLERANCE = 4
 """Levels of 255 by which the self-test may differ from fp32 on the CPU: fp16 and bf16 round."""
 
@@ -109,6 +123,7 @@ def examine() -> Diagnosis:
         problems.append(f"torch cannot be imported: {error}")
         devices = ()
     verified = _weights(problems)
+    places = _places(problems)
     label, model = _model(verified) if devices else ("bicubic", None)
     choice = None if model is None else choose_setup(InferenceOptions(), model)
     usable = {} if choice is None else _missing(choice.device)
@@ -116,7 +131,7 @@ def examine() -> Diagnosis:
     test = _self_test(label, model, choice)
     if not test.ok:
         problems.append(f"self-test: {test.detail}")
-    return Diagnosis(installed, missing, devices, choice, usable, _places(), verified, test, tuple(problems))
+    return Diagnosis(installed, missing, devices, choice, usable, places, verified, test, tuple(problems))
 
 
 def _versions() -> tuple[dict[str, str], dict[str, str]]:
@@ -178,30 +193,48 @@ def _missing(device: str) -> dict[str, str | None]:
     return {name: backend.missing(kind) for name, backend in backends.BACKENDS.items()}
 
 
-def _places() -> tuple[Place, ...]:
-    from huggingface_hub import constants
-
-    places = [
+def _places(problems: list[str]) -> tuple[Place, ...]:
+    """Return the folders; one that cannot be written to, or whose disk is full, is a problem."""
+    contents = [
         ("your manifest and weights", storage.data_folder()),
         ("journals of batches", storage.state_folder()),
         ("data sets and decoded images", storage.cache_folder()),
-        ("downloads, shared with other programs of the Hub", Path(constants.HF_HUB_CACHE)),
+        ("downloads, shared with other programs of the Hub", hub.cache_folder()),
     ]
-    return tuple(Place(what, path, _size(path), shutil.disk_usage(_existing(path)).free) for what, path in places)
+    found = []
+    for path in dict.fromkeys(path for _, path in contents):  # with SRUP_HOME three are one
+        what = "; ".join(what for what, place in contents if place == path)
+        existing = _existing(path)
+        free = _free(existing)
+        found.append(Place(what, path, _size(path), free))
+        if not os.path.isdir(existing) or not os.access(existing, os.W_OK | os.X_OK):
+            advice = "HF_HOME" if path == hub.cache_folder() else "SRUP_HOME"
+            problems.append(f"{path} cannot be written to; set {advice} to a folder that can")
+        elif free < LITTLE_FREE:
+            problems.append(f"the disk of {path} is full: {storage.format_bytes(free)} are free")
+    return tuple(found)
 
 
 def _size(folder: Path) -> int:
-    """Bytes of the files in a folder; links are not followed, so nothing counts twice."""
-    return sum(path.lstat().st_size for path in _files(folder))
-
-
-def _files(folder: Path) -> Iterator[Path]:
+    """Return the bytes of the files in a folder; links are not followed, so nothing counts twice."""
+    total = 0
     for root, _, names in os.walk(folder):
-        yield from (path for name in names if not (path := Path(root, name)).is_symlink())
+        for name in names:
+            with contextlib.suppress(OSError):  # gone meanwhile
+                status = os.lstat(os.path.join(root, name))
+                total += status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return total
+
+
+def _free(folder: Path) -> int:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return 0
 
 
 def _existing(path: Path) -> Path:
-    return next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    return next((parent for parent in (path, *path.absolute().parents) if os.path.lexists(parent)), path)
 
 
 def _weights(problems: list[str]) -> tuple[Verification, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import random
 import re
 import shutil
@@ -87,7 +88,7 @@ def is_offline() -> bool:
 def cached(repo: str, revision: str, file: str, *, repo_type: str = "model") -> Path | None:
     """The file in the cache, not verified, or None. `revision` is a full commit."""
     path = _target(Source(repo, revision, file, repo_type))
-    return path if path.is_file() else None
+    return path if os.path.isfile(path) else None
 
 
 def discard(path: Path) -> None:
@@ -156,10 +157,15 @@ def _target(source: Source) -> Path:
     return _repo_folder(source) / "snapshots" / source.revision / source.file
 
 
-def _repo_folder(source: Source) -> Path:
+def cache_folder() -> Path:
+    """Return the Hub library's cache (`HF_HOME`)."""
     from huggingface_hub import constants
 
-    return Path(constants.HF_HUB_CACHE) / "--".join([f"{source.repo_type}s", *source.repo.split("/")])
+    return Path(constants.HF_HUB_CACHE)
+
+
+def _repo_folder(source: Source) -> Path:
+    return cache_folder() / "--".join([f"{source.repo_type}s", *source.repo.split("/")])
 
 
 class _Download:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import numpy as np
 import pytest
@@ -172,7 +173,42 @@ def test_json_lines_tell_the_whole_story(photo: Path, tmp_path: Path, capsys: py
     code = run(["upscale", str(photo), "-m", str(tmp_path / "w.safetensors"), "--tile", "8", "--json-lines"])
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert code == 0
-    assert [event["event"] for event in events] == ["started"] + ["progress"] * 6 + ["done"]
+    assert [event["event"] for event in events] == ["started"] + ["progress"] * 6 + ["done", "summary"]
+
+
+@pytest.mark.parametrize("mode", ["--json", "--json-lines"])
+def test_an_interrupted_job_still_tells_what_it_did(
+    mode: str, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sr_cli import inference
+
+    shutil.copy(photo, tmp_path / "b.png")
+    really, calls = inference.Upscaler.upscale, 0
+
+    def interrupted(self: inference.Upscaler, *arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        return really(self, *arguments)
+
+    monkeypatch.setattr(inference.Upscaler, "upscale", interrupted)
+    assert run(["upscale", str(photo), str(tmp_path / "b.png"), "-m", "bicubic", mode, "-o", f"{tmp_path}/out/"]) == 130
+    out = capsys.readouterr().out
+    if mode == "--json":
+        document = json.loads(out)
+        assert document["ending"] == "interrupted" and [result["status"] for result in document["results"]] == ["done"]
+    else:
+        events = [json.loads(line) for line in out.splitlines()]
+        assert sorted(event["event"] for event in events if event.get("index") == 1) == ["interrupted", "started"]
+        assert events[-1] == {
+            "event": "summary",
+            "ending": "interrupted",
+            "count": 2,
+            "done": 1,
+            "skipped": 0,
+            "failed": 0,
+        }
 
 
 def test_control_characters_in_names_are_not_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -268,6 +304,7 @@ SCHEMA = {
     "done": {**_COMMON, **_RESULT},
     "skipped": {**_COMMON, **_RESULT, "reason": str},
     "failed": {**_COMMON, **_RESULT, "error": str, "exit_code": int},
+    "summary": {"event": str, "ending": str, "count": int, "done": int, "skipped": int, "failed": int},
 }
 """As docs/upscale.md has it; `losses`, a list of str, may be there as well."""
 
@@ -287,12 +324,13 @@ def test_json_lines_follow_the_documented_schema(
         for event in events:
             shape = {key: type(value) for key, value in event.items() if key != "losses"}
             assert shape == SCHEMA[event["event"]], event
-            assert event["count"] == 3 and 0 <= event["index"] < 3
+            assert event["count"] == 3 and 0 <= event.get("index", 0) < 3
             seen.add(event["event"])
         for index in range(3):
-            kinds = [event["event"] for event in events if event["index"] == index]
+            kinds = [event["event"] for event in events if event.get("index") == index]
             assert kinds[0] == "started" and kinds[-1] in ("done", "skipped", "failed")
             assert set(kinds[1:-1]) <= {"progress"}
+        assert events[-1]["event"] == "summary"
     assert seen == set(SCHEMA)
 
 

@@ -6,14 +6,16 @@ Data goes to standard output; progress, notes and warnings go to standard error.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Protocol, TextIO
 
+from sr_cli.errors import OutputError
 from sr_cli.options import Option
 
 if TYPE_CHECKING:
@@ -33,7 +35,23 @@ def say(text: str, stream: TextIO) -> None:
             textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
             for line in text.split("\n")
         )
-    print(text, file=stream, flush=True)
+    if stream is sys.stderr:
+        with suppress(OSError):  # messages that nobody can read end no work
+            print(text, file=stream, flush=True)
+    else:
+        with _writing():
+            print(text, file=stream, flush=True)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Turn what the system says against standard output into an OutputError; a reader that has gone is none."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"standard output cannot be written: {error.strerror or error}") from error
 
 
 class Progress(Protocol):
@@ -131,24 +149,24 @@ class Console:
         return self.json or self.json_lines
 
     def document(self, value: dict[str, Any]) -> None:
-        """The single JSON document of `--json`. Numbers that are not finite become null."""
-        print(_json(value, indent=2), flush=True)
+        """Print the single JSON document of `--json`. Numbers that are not finite become null."""
+        _print(_json(value, indent=2))
 
     def event(self, value: dict[str, Any]) -> None:
-        """One line of `--json-lines`."""
-        print(_json(value), flush=True)
+        """Print one line of `--json-lines`."""
+        _print(_json(value))
 
     def data(self, text: str) -> None:
         """A line of result on standard output, for people."""
         say(printable(text), sys.stdout)
 
     def note(self, text: str) -> None:
-        """A line on standard error, left out when quiet."""
+        """Print a line on standard error, left out when quiet."""
         if not self.quiet:
             say(printable(text), sys.stderr)
 
     def detail(self, text: str) -> None:
-        """A line on standard error for the curious: only when verbose."""
+        """Print a line on standard error for the curious: only when verbose."""
         if self.verbose:
             say(printable(text), sys.stderr)
 
@@ -170,7 +188,8 @@ class Console:
             table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
         for row in rows:
             table.add_row(*(Text(printable(cell)) for cell in row))
-        rich_console(sys.stdout).print(table)
+        with _writing():
+            rich_console(sys.stdout).print(table)
 
     @contextmanager
     def progress(self, description: str) -> Iterator[Progress]:
@@ -181,6 +200,21 @@ class Console:
         bar = _Bar(description)
         with bar.bars:
             yield bar
+
+
+def _print(text: str) -> None:
+    with _writing():
+        print(text, flush=True)
+
+
+def binary_input() -> BinaryIO | None:
+    """Return standard input, or None where it was closed by whoever started the program."""
+    return None if getattr(sys.stdin, "name", "") == os.devnull else sys.stdin.buffer
+
+
+def binary_output() -> BinaryIO | None:
+    """Return standard output, or None where it was closed by whoever started the program."""
+    return None if getattr(sys.stdout, "name", "") == os.devnull else sys.stdout.buffer
 
 
 def rich_console(stream: Any) -> RichConsole:
@@ -195,9 +229,18 @@ def rich_console(stream: Any) -> RichConsole:
 def _json(value: dict[str, Any], indent: int | None = None) -> str:
     """JSON that can be shown anywhere: readable where it is printable, escaped where a file name is not."""
     text = json.dumps(_finite(value), ensure_ascii=False, indent=indent, allow_nan=False)
-    if all(line.isprintable() for line in text.split("\n")):
+    if all(line.isprintable() for line in text.split("\n")) and _encodable(text):
         return text
     return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _encodable(text: str) -> bool:
+    """Return whether standard output has all characters of `text`."""
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _finite(value: Any) -> Any:

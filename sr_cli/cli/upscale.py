@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sr_cli.cli.console import Console, EventPrinting, Progress, Verbose
+from sr_cli.cli.console import Console, EventPrinting, Progress, Verbose, binary_input, binary_output
 from sr_cli.errors import INTERRUPTED, TERMINATED, Interrupted, Terminated, UsageError
 from sr_cli.options import Option
 from sr_cli.storage import format_bytes
@@ -17,7 +17,7 @@ from sr_cli.upscale.options import UpscaleOptions
 
 if TYPE_CHECKING:
     from sr_cli.upscale.estimate import Estimate, FileEstimate
-    from sr_cli.upscale.events import ImageResult, UpscaleEvent
+    from sr_cli.upscale.events import ImageResult, Summary, UpscaleEvent
 
 
 EXAMPLES = {
@@ -70,19 +70,17 @@ def upscale(
         raise UsageError("-o - would write a photo to the terminal; redirect it: > FILE")
     console = Console(**vars(printing))
     if dry_run:
-        return _show(console, estimate(inputs, output, options, stdin=sys.stdin.buffer))
+        return _show(console, estimate(inputs, output, options, stdin=binary_input()))
     with console.progress("starting") as bar:
         view = _View(console, bar)
         try:
-            results = run(inputs, output, options, view.show, stdin=sys.stdin.buffer, stdout=sys.stdout.buffer)
+            results = run(inputs, output, options, view.show, stdin=binary_input(), stdout=binary_output())
         except (KeyboardInterrupt, Terminated) as stop:
             if view.count < 2:
                 raise
             code = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
             text = f"stopped: {view.done} of {view.count} done; run the same command again to resume"
             raise Interrupted(text, code) from None
-    if printing.json:
-        console.document({"results": [_record(result) for result in results]})
     _summarise(console, results)
     return exit_code(results)
 
@@ -105,6 +103,9 @@ class _View:
         if event.kind == "detail":
             self.console.detail(event.text)
             return
+        if event.summary is not None:
+            _end(self.console, event.summary)
+            return
         self.count = event.count
         self.done += event.kind in ("done", "skipped")
         name = event.input.name if event.kind == "started" else None
@@ -113,6 +114,18 @@ class _View:
             self.console.event(_event(event))
         elif event.result is not None:
             _tell(self.console, event.result)
+
+
+def _end(console: Console, summary: Summary) -> None:
+    """The last of the output for scripts, also of a job that was interrupted."""
+    if console.json_lines:
+        counts = {s: sum(result.status == s for result in summary.results) for s in ("done", "skipped", "failed")}
+        console.event({"event": "summary", "ending": summary.ending, "count": summary.count, **counts})
+    elif console.json and (summary.results or summary.ending != "error"):
+        document: dict[str, Any] = {"results": [_record(result) for result in summary.results]}
+        if summary.ending != "complete":
+            document["ending"] = summary.ending
+        console.document(document)
 
 
 def _show(console: Console, estimate: Estimate) -> int:
@@ -132,6 +145,7 @@ def _show(console: Console, estimate: Estimate) -> int:
     elif console.json_lines:
         for record in records:
             console.event({"event": record["status"], **record})
+        console.event({"event": "summary", "ending": "complete", "count": len(records), **total})
     else:
         columns = ("output", "from", "to", "tiles", "memory", "disk", "time")
         console.table(columns, [_row(file) for file in estimate.planned])

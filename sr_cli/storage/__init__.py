@@ -15,7 +15,7 @@ from sr_cli.storage.atomic import (
 from sr_cli.storage.checksums import sha256_of_bytes, sha256_of_file
 from sr_cli.storage.json_lines import JsonLines
 from sr_cli.storage.locks import Claims, locked
-from sr_cli.storage.places import cache_folder, data_folder, state_folder
+from sr_cli.storage.places import cache_folder, data_folder, provide_home, state_folder
 from sr_cli.storage.sizes import format_bytes
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "format_bytes",
     "is_temporary",
     "locked",
+    "provide_home",
     "remove_leftovers",
     "sha256_of_bytes",
     "sha256_of_file",

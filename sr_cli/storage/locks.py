@@ -8,10 +8,12 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING
 
 from sr_cli.storage.places import state_folder
+
+if TYPE_CHECKING:
+    from filelock import FileLock  # imported where it is used: it costs start-up a tenth of a second
 
 
 @contextlib.contextmanager
@@ -21,6 +23,8 @@ def locked(path: Path, *, timeout_s: float = -1) -> Iterator[None]:
     `timeout_s` is how long to wait for another process, without end by default. Raises TimeoutError, and OSError
     where the file cannot be made.
     """
+    from filelock import FileLock, Timeout
+
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, timeout=timeout_s)
     try:
@@ -48,6 +52,8 @@ class Claims:
 
     def take(self, target: Path) -> bool:
         """Return whether `target` is ours to write now; False while another process has it, and after `close`."""
+        from filelock import FileLock, Timeout
+
         place = os.path.join(os.path.realpath(target.parent), target.name)
         path = self._folder / f"{hashlib.sha256(os.fsencode(place)).hexdigest()[:32]}.lock"
         with self._guard:

@@ -11,7 +11,6 @@ import os
 import shutil
 import stat
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -36,6 +35,20 @@ def cache_folder() -> Path:
     return _override() or _standard("cache")
 
 
+def provide_home() -> None:
+    """Give this process a home if it has none (a container's user without an entry): libraries of others need one."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = str(_homeless())
+    import getpass
+
+    try:
+        getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        os.environ["USER"] = "nobody"
+
+
 def _override() -> Path | None:
     folder = os.environ.get("SRUP_HOME")
     if not folder:
@@ -58,6 +71,8 @@ def _standard(kind: Literal["data", "state", "cache"]) -> Path:
 
 def _homeless() -> Path:
     """Return the folder of a user without a home: one below the temporary folder that nobody else can write to."""
+    import tempfile
+
     owner = os.getuid() if sys.platform != "win32" else 0
     folder = Path(tempfile.gettempdir()) / f"{_APP}-{owner}"
     try:
@@ -79,15 +94,15 @@ def _moved(folder: Path, *names: str) -> Path:
         return folder
     for name in names:
         source = old / name
-        files = [path for path in source.rglob("*") if path.is_file()] if source.is_dir() else [source]
+        files = [Path(root, file) for root, _, found in os.walk(source) for file in found] or [source]
         for path in files:
             target = folder / path.relative_to(old)
-            if not path.is_file() or target.exists():
+            if not os.path.isfile(path) or os.path.exists(target):
                 continue
             try:
                 _move(path, target)
             except OSError:
-                if not target.exists():  # else another process was faster
+                if not os.path.exists(target):  # else another process was faster
                     return old
     return folder
 

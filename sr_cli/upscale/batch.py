@@ -17,7 +17,7 @@ from sr_cli.inference import memory
 from sr_cli.upscale import inputs as planning
 from sr_cli.upscale.checks import Past, check_source, check_target, checked_size, output_format
 from sr_cli.upscale.enlarge import Begin, Counts, enlarge
-from sr_cli.upscale.events import Computation, ImageResult, Kind, Report, UpscaleEvent
+from sr_cli.upscale.events import Computation, Ending, ImageResult, Kind, Report, Summary, UpscaleEvent
 from sr_cli.upscale.inputs import Batch, Task
 from sr_cli.upscale.journal import Journals
 from sr_cli.upscale.naming import check_inside
@@ -103,6 +103,7 @@ class _Run:
         self.stdin, self.stdout = stdin, stdout
         self.claims = storage.Claims() if batch.several else None
         self.results: dict[int, ImageResult] = {}
+        self._started: set[int] = set()
         self._report, self._lock = report, threading.RLock()
         self._upscaler: inference.Upscaler | None = None
         self._pixels: int | None = None
@@ -112,6 +113,24 @@ class _Run:
         self._share = 0.0
 
     def run(self) -> list[ImageResult]:
+        try:
+            self._work()
+        except BaseException as error:
+            self._end("error" if isinstance(error, Exception) else "interrupted")
+            raise
+        self._end("complete")
+        return [self.results[index] for index in range(len(self.batch.tasks))]
+
+    def _end(self, ending: Ending) -> None:
+        """Give every input that was begun its last event, and the job its summary."""
+        for index in sorted(self._started - self.results.keys()):
+            self._tell("interrupted", index)
+        results = tuple(self.results[index] for index in sorted(self.results))
+        summary = Summary(ending, len(self.batch.tasks), results)
+        with self._lock:
+            self._report(UpscaleEvent("summary", Path(), 0, summary.count, batch=self._share, summary=summary))
+
+    def _work(self) -> None:
         if self.batch.left_out:
             count = len(self.batch.left_out)
             self._message(
@@ -130,7 +149,6 @@ class _Run:
         finally:
             if self.claims is not None:
                 self.claims.close()
-        return [self.results[index] for index in range(len(self.batch.tasks))]
 
     def upscaler(self) -> inference.Upscaler:
         """The model, built when first needed: cheap refusals come before it is loaded."""
@@ -179,6 +197,7 @@ class _Run:
 
     def _process(self, job: _Job, writers: Background) -> None:
         """Enlarges a job's pictures and hands them to a writer; one that can follow row by row begins at once."""
+        self._started.add(job.index)
         self._tell("started", job.index)
         if job.sequence is None:
             assert job.outcome is not None
@@ -317,7 +336,7 @@ class _Run:
             raise OutputError(f"standard output cannot be written: {error.strerror or error}") from error
 
     def _record(self, job: _Job, finished: Path) -> None:
-        if job.content is None or job.task.target is None:
+        if job.task.target is None:
             return
         try:
             self.past.record(job.task.target, job.content, finished)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sr_cli import images, inference
 from sr_cli.errors import InputError, OutputError
-from sr_cli.storage import sha256_of_file
+from sr_cli.storage import check_name, sha256_of_file
 from sr_cli.upscale.inputs import Batch, Task
 from sr_cli.upscale.journal import Journals, key_of
 from sr_cli.upscale.naming import check_inside
@@ -20,8 +20,9 @@ def check_source(task: Task) -> None:
     """Raises the problem found while planning, or InputError for a missing file."""
     if task.problem is not None:
         raise task.problem
-    if task.source is not None and not os.path.lexists(task.source):
-        raise InputError(f"{task.source} does not exist; check the name")
+    if task.source is not None and not os.path.exists(task.source):
+        broken = os.path.islink(task.source)
+        raise InputError(f"{task.source} {'is a link to nothing' if broken else 'does not exist'}; check the name")
 
 
 def check_target(task: Task, options: UpscaleOptions) -> None:
@@ -29,8 +30,11 @@ def check_target(task: Task, options: UpscaleOptions) -> None:
     target = task.target
     if target is None:
         return
+    check_name(target)
     if os.path.lexists(target) and not options.overwrite:
         raise OutputError(f"{target}: already exists; use --overwrite to replace it or --skip-existing to keep it")
+    if os.path.isdir(target):
+        raise OutputError(f"{target}: is a folder, not a file to write")
     if task.root is not None:
         check_inside(target, task.root)
     folder = existing_folder(target)
@@ -44,10 +48,10 @@ def check_target(task: Task, options: UpscaleOptions) -> None:
 def existing_folder(target: Path) -> Path:
     """The folder of an output, or the closest one above that is there already. Raises OutputError for a file."""
     folder = target.parent
-    while not folder.is_dir():
+    while not os.path.isdir(folder):
         if not os.path.lexists(folder):
             folder = folder.parent
-        elif not folder.is_dir():  # asked again: a writer may have made it between the two questions
+        elif not os.path.isdir(folder):  # asked again: a writer may have made it between the two questions
             raise OutputError(f"{target}: {folder} is not a folder")
     return folder
 
@@ -97,17 +101,18 @@ class Past:
         return None
 
     def content(self, task: Task) -> str | None:
-        """The input's checksum where there is a journal for it, else None. Raises InputError."""
-        if not self._several or task.source is None or task.target is None or not task.source.is_file():
-            return None
+        """The input's checksum where there is one and a journal for it, else None. Raises InputError."""
+        if task.source is None or task.target is None or not os.path.isfile(task.source):
+            return None  # a pipe can be read only once
         try:
             return sha256_of_file(task.source)
         except OSError as error:
             raise InputError(f"{task.source}: cannot be read: {error.strerror or error}") from error
 
-    def record(self, target: Path, content: str, finished: Path) -> None:
-        """Notes that `finished` is about to be given the name `target`. Raises OSError."""
-        self._journals.record(target, self._key(content), finished)
+    def record(self, target: Path, content: str | None, finished: Path) -> None:
+        """Note that `finished` is about to be given the name `target`. Raises OSError."""
+        # What was made from a pipe is known as an output as well, though never as done before.
+        self._journals.record(target, self._key(content) if content else "", finished)
 
     def _key(self, content: str) -> str:
         upscaler = self._upscaler()

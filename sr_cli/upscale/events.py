@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 Status = Literal["done", "skipped", "failed"]
-Kind = Literal["note", "detail", "started", "progress", "done", "skipped", "failed"]
+Kind = Literal["note", "detail", "started", "progress", "done", "skipped", "failed", "interrupted", "summary"]
+Ending = Literal["complete", "interrupted", "error"]
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,23 @@ class ImageResult:
 
 
 @dataclass(frozen=True)
-class UpscaleEvent:
-    """Something happened to an input: `started`, `progress`, `done`, `skipped` or `failed`.
+class Summary:
+    """What a job has done when it ends, however it ends."""
 
-    Or something that is not about one input: `note`, worth knowing for everybody, or `detail`, for the curious.
+    ending: Ending
+    """`complete`: every input has a result; `interrupted`: by the user; `error`: by one that ends the whole job."""
+    count: int
+    """How many inputs there were."""
+    results: tuple[ImageResult, ...]
+    """The results so far, in the order of the inputs."""
+
+
+@dataclass(frozen=True)
+class UpscaleEvent:
+    """Something happened to an input: `started`, `progress`, and one of `done`, `skipped`, `failed`, `interrupted`.
+
+    Or something that is not about one input: `note`, worth knowing for everybody, `detail`, for the curious, and
+    `summary`, which is the last event.
     """
 
     kind: Kind
@@ -94,6 +108,8 @@ class UpscaleEvent:
     """The outcome (`done`, `skipped`, `failed`)."""
     text: str = ""
     """What is worth knowing (`note`, `detail`)."""
+    summary: Summary | None = None
+    """How it ended (`summary`)."""
 
 
 Report = Callable[[UpscaleEvent], None]

@@ -8,11 +8,11 @@ import os
 import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sr_cli import images
-from sr_cli.errors import InputError, SrupError, UsageError
+from sr_cli.errors import InputError, OutputError, SrupError, UsageError
 from sr_cli.upscale.journal import Journals
 from sr_cli.upscale.naming import Namer
 from sr_cli.upscale.options import UpscaleOptions
@@ -52,7 +52,7 @@ class Batch:
     tasks: tuple[Task, ...]
     """In the order of the command line, folders in the order of their names."""
     several: bool
-    """Whether the user asked for more than one file: only then is there a journal."""
+    """Whether the user asked for more than one file: only then is what was done before skipped."""
     left_out: tuple[Path, ...] = ()
     """Pictures in folders that are outputs of this or an earlier batch, and so no inputs."""
 
@@ -81,7 +81,7 @@ def plan(inputs: Sequence[str], output: str | None, options: UpscaleOptions, jou
     several = len(found) != 1 or found[0].listed
     if several and output is not None:
         _check_output(output, len(found))
-    to_folder = folder is not None and (several or folder.is_dir() or _ends_in_separator(output))
+    to_folder = folder is not None and (several or os.path.isdir(folder) or _ends_in_separator(output))
     namer = Namer(options)
     items = [(_task(item, folder, output == PIPE, to_folder, namer), item.listed) for item in found]
     return _settled(items, several, options, journals)
@@ -96,8 +96,8 @@ def _check_output(output: str, count: int) -> None:
     path = Path(output)
     if output == PIPE:
         raise UsageError(f"{count} inputs cannot go to standard output; give a folder with -o")
-    if (path.exists() and not path.is_dir()) or (
-        images.by_suffix(path) and not path.exists() and not _ends_in_separator(output)
+    if (os.path.lexists(path) and not os.path.isdir(path)) or (
+        images.by_suffix(path) and not os.path.lexists(path) and not _ends_in_separator(output)
     ):
         raise UsageError(f"{count} inputs cannot go into one file {path}; give a folder with -o (end it with /)")
 
@@ -109,8 +109,11 @@ def _task(item: _Found, folder: Path | None, to_pipe: bool, to_folder: bool, nam
         return Task(item.source, folder, problem=item.problem)
     if item.source is None and item.problem is None and folder is None:
         raise UsageError("standard input needs an output: -o FILE, or -o - for standard output")
-    name = namer(item.source)
     root = item.source.parent if folder is None and item.source is not None else folder or Path()
+    try:
+        name = namer(item.source)
+    except OutputError as problem:
+        return Task(item.source, root, root, item.problem or problem)
     below = item.below if folder is not None else Path()
     return Task(item.source, root / below / name, root, item.problem)
 
@@ -119,7 +122,7 @@ def _find(name: str, recursive: bool, output: Path | None) -> Iterator[_Found]:
     path = Path(name)
     if name == PIPE:
         yield _Found(None)
-    elif path.is_dir():
+    elif os.path.isdir(path):
         yield from _in_folder(path, recursive, output)
     elif not os.path.lexists(path) and glob.has_magic(name):
         yield from _by_pattern(name)
@@ -132,8 +135,9 @@ def _in_folder(folder: Path, recursive: bool, output: Path | None) -> Iterator[_
 
     A folder that cannot be listed is a failure of its own.
     """
-    skipped = output is not None and os.path.lexists(output) and not output.samefile(folder)
-    seen = {_identity(output)} if skipped and output is not None else set()
+    seen: set[tuple[int, int]] = set()
+    if output is not None and os.path.isdir(output) and not output.samefile(folder):
+        seen.add(_identity(output))  # outputs are no inputs
     count, inner = 0, False
     unreadable: list[OSError] = []
     for root, folders, files in os.walk(folder, followlinks=True, onerror=unreadable.append):
@@ -186,10 +190,16 @@ def _settled(items: list[tuple[Task, bool]], several: bool, options: UpscaleOpti
             # By its own name and by what that may be a link to: both must stay as they are.
             inputs[_place(task.source)] = inputs[os.path.realpath(task.source)] = task
     targets: dict[str, Task] = {}
-    for task in tasks:
+    for index, task in enumerate(tasks):
         if task.target is None or task.problem is not None:
             continue
-        images.for_target(task.target, options.format)
+        try:
+            images.for_target(task.target, options.format)
+        except UsageError as problem:
+            if not several:
+                raise
+            tasks[index] = replace(task, problem=problem)
+            continue
         place = _place(task.target)
         if place in inputs:
             which = "the input itself" if inputs[place] is task else "also an input"

@@ -45,10 +45,13 @@ class Namer:
                 raise UsageError("--name: {scale} is not known with --width, --height or --max-side; use {size}")
         if any(ord(character) < 32 for character in self.template):
             raise UsageError("--name: a template must not hold control characters")
-        _check_relative(self.template, f"--name {self.template!r}")
+        _check_template_path(self.template)
 
     def __call__(self, source: Path | None) -> Path:
-        """The output's path relative to its folder. Raises UsageError if it would leave that folder."""
+        """Return the output's path relative to its folder.
+
+        Raises OutputError where this input's own name would lead out of it (`...png`, whose stem is `..`).
+        """
         stem = STDIN_STEM if source is None else source.stem
         name = STDIN_STEM if source is None else source.name
         values = {
@@ -60,9 +63,13 @@ class Namer:
             "scale": self.options.size_label.removeprefix("x"),
             "ext": self._suffix(source),
         }
-        text = self.template.format(**values)
-        _check_relative(text, f"--name {self.template!r} makes {text!r} of {name!r}, which")
-        return Path(text)
+        path = Path(self.template.format(**values))
+        # By the rules of this system alone: elsewhere a backslash or a colon may be a part of a name.
+        if path.is_absolute() or path.drive or ".." in path.parts or not path.name:
+            raise OutputError(
+                f"{name}: its output would be {str(path)!r}, outside the output folder; use another --name"
+            )
+        return path
 
     def _suffix(self, source: Path | None) -> str:
         if self.options.format is not None:
@@ -77,7 +84,7 @@ def _kind(source: Path) -> str:
 
     A pipe or a device can be read only once and is not asked.
     """
-    if not source.is_file():
+    if not os.path.isfile(source):
         return "still"
     try:
         return images.probe(source).kind
@@ -85,11 +92,11 @@ def _kind(source: Path) -> str:
         return "still"  # reading it will say what is wrong
 
 
-def _check_relative(text: str, what: str) -> None:
-    """Refuses absolute paths, drives and `..` in the notation of any system."""
-    parts = PurePosixPath(text).parts + PureWindowsPath(text).parts
-    if text.startswith(("/", "\\")) or PureWindowsPath(text).drive or ".." in parts or not parts:
-        raise UsageError(f"{what}: must be a name below the output folder, without '..' and not absolute")
+def _check_template_path(template: str) -> None:
+    """Raise UsageError for absolute paths, drives and `..` in the notation of any system."""
+    parts = PurePosixPath(template).parts + PureWindowsPath(template).parts
+    if template.startswith(("/", "\\")) or PureWindowsPath(template).drive or ".." in parts or not parts:
+        raise UsageError(f"--name {template!r}: must be a name below the output folder, without '..' and not absolute")
 
 
 def check_inside(target: Path, root: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -243,7 +244,7 @@ def read_manifest() -> Manifest:
     Raises WeightsError naming what is wrong in which.
     """
     models = dict(read_file(builtin_path(), PACKAGE / "bundled", "built-in").models)
-    if user_path().exists():
+    if os.path.exists(user_path()):
         models.update(read_file(user_path(), user_folder(), "user").models)
     return Manifest(models)
 

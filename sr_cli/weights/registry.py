@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -141,7 +142,7 @@ def cached(stage: Stage) -> Path | None:
 def user_models() -> Mapping[str, ModelEntry]:
     """The user's own models. Raises WeightsError if their manifest is broken."""
     path = manifest.user_path()
-    return manifest.read_file(path, manifest.user_folder(), "user").models if path.exists() else {}
+    return manifest.read_file(path, manifest.user_folder(), "user").models if os.path.exists(path) else {}
 
 
 def describe(generator: Generator) -> dict[str, Any]:
