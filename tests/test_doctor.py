@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -106,3 +108,30 @@ def test_command_line(srup_here: Any, mine: Path) -> None:
     assert "mine:pixel" in done.stderr and "mine:pixel: damaged" in done.stdout
     assert "Self-test\n  ok" in done.stdout and "All is well" not in done.stdout
     assert sys.version.split()[0] in done.stdout
+
+
+@pytest.mark.usefixtures("mine")
+def test_a_full_disk_is_not_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 0))
+    found = doctor.examine()
+    assert found.exit_code == 1 and "full: 0 B are free" in found.problems[0]
+
+
+def test_a_home_that_cannot_be_written_is_not_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SRUP_HOME", str(tmp_path / "file/home"))
+    found = doctor.examine()
+    assert found.exit_code == 1
+    assert any("cannot be written to; set SRUP_HOME" in problem for problem in found.problems)
+    assert len(found.places) == 2
+
+
+def test_a_file_that_vanishes_while_it_looks(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.walk
+
+    def walk(folder: Path) -> Any:
+        for root, folders, files in real(folder):
+            yield root, folders, [*files, "gone.safetensors"]
+
+    monkeypatch.setattr(os, "walk", walk)
+    assert doctor.examine().problems == ()
