@@ -1,13 +1,13 @@
-"""The discriminator of the GAN stage (Ledig et al. 2017, fig. 4): VGG-style, strided, BatchNorm.
-
-The features are pooled to one vector before the linear layers, so that any patch does.
-"""
+"""The discriminators of the GAN stage: VGG-style with one answer a patch, and a U-Net with one a pixel."""
 
 from __future__ import annotations
+
+import itertools
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from sr_cli.models.base import LEAKY_SLOPE, Normalise, init_he
 
@@ -18,9 +18,9 @@ STRIDE = 16
 
 
 class Discriminator(nn.Module):
-    """Tells photographs from generated pictures.
+    """Tells photos from generated pictures: VGG-style, strided, BatchNorm (Ledig et al. 2017, fig. 4).
 
-    `forward` takes RGB in 0..1, (N, 3, H, W) with H and W multiples of 16, and gives logits (N, 1):
+    The features are pooled to one vector before the linear layers, so that any patch does. `forward` takes RGB in 0..1, (N, 3, H, W) with H and W multiples of 16, and gives logits (N, 1):
     the sigmoid that ends SRGAN's discriminator is part of the loss.
     """
 
@@ -58,3 +58,76 @@ class Discriminator(nn.Module):
                 with torch.no_grad():
                     module.weight.normal_(0.0, module.in_features**-0.5, generator=generator)
                     module.bias.zero_()
+
+
+class UnetDiscriminator(nn.Module):
+    """Tells photos from generated pictures pixel by pixel: a U-Net with spectral normalisation.
+
+    Wang et al. 2021 (Real-ESRGAN), section 3.4; three halvings, bilinear doublings, skip connections by addition.
+    `forward` takes RGB in 0..1, (N, 3, H, W) with H and W multiples of 8, and gives logits (N, 1, H, W).
+    """
+
+    def __init__(self, features: int = 64) -> None:
+        super().__init__()
+        self.normalise = Normalise()
+        self.head = nn.Conv2d(3, features, 3, padding=1)
+        widths = [features, 2 * features, 4 * features, 8 * features]
+        pairs = list(itertools.pairwise(widths))
+        self.down = nn.ModuleList([_normalised(a, b, 4, stride=2) for a, b in pairs])
+        self.up = nn.ModuleList([_normalised(b, a, 3) for a, b in reversed(pairs)])
+        self.last = nn.ModuleList([_normalised(features, features, 3) for _ in range(2)])
+        self.logit = nn.Conv2d(features, 1, 3, padding=1)
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        x = F.leaky_relu(self.head(self.normalise(rgb)), LEAKY_SLOPE)
+        skipped = []
+        for conv in self.down:
+            skipped.append(x)
+            x = F.leaky_relu(conv(x), LEAKY_SLOPE)
+        for conv in self.up:
+            x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+            x = F.leaky_relu(conv(x), LEAKY_SLOPE) + skipped.pop()
+        for conv in self.last:
+            x = F.leaky_relu(conv(x), LEAKY_SLOPE)
+        logits: Tensor = self.logit(x)
+        return logits
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draws fresh weights; with a `generator` the draw is reproducible."""
+        for module in self.modules():
+            if not isinstance(module, nn.Conv2d):
+                continue
+            normalised = hasattr(module, "parametrizations")
+            weight = module.parametrizations.weight.original if normalised else module.weight  # type: ignore[union-attr]
+            with torch.no_grad():
+                weight.normal_(0.0, weight[0].numel() ** -0.5, generator=generator)  # type: ignore[operator,index]
+                if module.bias is not None:
+                    module.bias.zero_()
+            if normalised:
+                _restart_power_iteration(module, generator)
+
+
+def _normalised(channels: int, out_channels: int, side: int, stride: int = 1) -> nn.Module:
+    """A convolution without bias whose largest singular value is held at 1 (Miyato et al. 2018)."""
+    conv = nn.Conv2d(channels, out_channels, side, stride=stride, padding=1, bias=False)
+    return spectral_norm(conv)
+
+
+@torch.no_grad()
+def _restart_power_iteration(conv: nn.Conv2d, generator: torch.Generator | None) -> None:
+    """Draws the vectors of the power iteration, which come from torch's global generator otherwise."""
+    norm = conv.parametrizations.weight[0]  # type: ignore[union-attr,index]
+    original = conv.parametrizations.weight.original.flatten(1)  # type: ignore[union-attr,operator]
+    left = F.normalize(torch.randn(original.shape[0], generator=generator), dim=0)
+    right = left
+    for _ in range(15):
+        right = F.normalize(original.t() @ left, dim=0)
+        left = F.normalize(original @ right, dim=0)
+    norm._u.copy_(left)  # type: ignore[union-attr,operator]
+    norm._v.copy_(right)  # type: ignore[union-attr,operator]
+
+
+DISCRIMINATORS: dict[str, type[Discriminator] | type[UnetDiscriminator]] = {
+    "vgg": Discriminator,
+    "unet": UnetDiscriminator,
+}

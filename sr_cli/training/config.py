@@ -47,12 +47,15 @@ class PixelConfig:
     """Steps of the whole stage."""
     loss: str = "l1"
     """`l1`, `l2` or `charbonnier`."""
+    spectral_weight: float = 0.0
+    """Weight of the loss on local amplitude spectra."""
     generator: OptimiserConfig = field(default_factory=OptimiserConfig)
     """The generator's optimiser."""
 
     def __post_init__(self) -> None:
         _require(self.steps >= 1, f"pixel.steps must be at least 1, not {self.steps}")
         _require(self.loss in ("l1", "l2", "charbonnier"), f"unknown loss {self.loss!r}")
+        _require(self.spectral_weight >= 0, f"pixel.spectral_weight must not be negative, not {self.spectral_weight}")
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,8 @@ class GanConfig:
     """Weight of the loss against patterns on the upsampler's grid."""
     flat_weight: float = 10.0
     """Weight of the content loss of flat places, which keeps them flat."""
+    spectral_weight: float = 0.0
+    """Weight of the loss on local amplitude spectra."""
     feature_weight: float = 0.05
     """Weight of the feature loss. With these three weights, and relative features of SqueezeNet, the gradients
     that reach a pixel-stage generator's output have norms of about 1 (content) : 4 : 0.5 (adversarial)."""
@@ -81,8 +86,15 @@ class GanConfig:
     """`vgg19` (conv5_4 before activation), `squeezenet1_1`, or `none` for no feature loss."""
     adversarial_weight: float = 2.5e-3
     """Weight of the generator's adversarial loss."""
+    adversarial_start: int = 0
+    """Step from which the adversarial loss counts; the discriminator learns from the first."""
     adversarial: str = "auto"
-    """`vanilla`, `relativistic` or `auto`: vanilla for SRGAN, relativistic average for the others."""
+    """`vanilla`, `relativistic` or `auto`: relativistic average with the VGG-style discriminator except for SRGAN,
+    else vanilla."""
+    real: str = "originals"
+    """What the discriminator takes for real: `originals`, `teacher`, or `both` by turns."""
+    discriminator_kind: str = "vgg"
+    """`vgg` (Ledig et al. 2017) or `unet` with spectral normalisation (Wang et al. 2021)."""
     discriminator_features: int = 64
     """Channels of the discriminator's first layer."""
     discriminator_shift: bool = True
@@ -97,8 +109,11 @@ class GanConfig:
     def __post_init__(self) -> None:
         _require(self.steps >= 1, f"gan.steps must be at least 1, not {self.steps}")
         _require(self.content in ("l1", "l2", "charbonnier"), f"unknown content loss {self.content!r}")
-        for name in ("content_weight", "grid_weight", "flat_weight", "feature_weight", "adversarial_weight"):
+        for name in ("content_weight", "grid_weight", "flat_weight", "spectral_weight", "feature_weight", "adversarial_weight"):
             _require(getattr(self, name) >= 0, f"gan.{name} must not be negative, not {getattr(self, name)}")
+        _require(self.adversarial_start >= 0, "gan.adversarial_start must not be negative")
+        _require(self.real in ("originals", "teacher", "both"), f"gan.real: unknown {self.real!r}")
+        _require(self.discriminator_kind in ("vgg", "unet"), f"unknown discriminator {self.discriminator_kind!r}")
         _require(self.discriminator_features >= 1, "gan.discriminator_features must be at least 1")
         _require(self.feature_loss in ("l1", "l2"), f"unknown feature loss {self.feature_loss!r}")
         _require(self.feature_net in ("vgg19", "squeezenet1_1", "none"), f"unknown feature net {self.feature_net!r}")
@@ -124,6 +139,10 @@ class TrainConfig:
     """Side of a high-resolution patch, in pixels; a multiple of 16."""
     degrade: str = "none"
     """`none`: bicubic reduction; `photo`: blur, noise and JPEG as well."""
+    sizes: tuple[float, ...] = (1.0,)
+    """Sizes at which each photo is used, as shares of its sides; photos at full size are soft at the pixel."""
+    teacher_weight: float = 1.0
+    """Share of the teacher's picture in the target, where there is a teacher; the rest is the original."""
     min_detail: float = 0.0
     """Patches whose luma deviates less than this (0..255) are drawn again, at most four times."""
     precision: str = "auto"
@@ -149,6 +168,8 @@ class TrainConfig:
             self.patch >= 16 and self.patch % 16 == 0, f"patch must be a positive multiple of 16, not {self.patch}"
         )
         _require(self.degrade in ("none", "photo"), f"degrade must be none or photo, not {self.degrade!r}")
+        _require(len(self.sizes) > 0 and all(0 < size <= 1 for size in self.sizes), f"sizes must be in (0, 1], not {self.sizes}")
+        _require(0 <= self.teacher_weight <= 1, f"teacher_weight must be in [0, 1], not {self.teacher_weight}")
         _require(0 <= self.ema_decay < 1, f"ema_decay must be in [0, 1), not {self.ema_decay}")
         _require(self.validate_every >= 1, f"validate_every must be at least 1, not {self.validate_every}")
         _require(self.sample_every >= 1, f"sample_every must be at least 1, not {self.sample_every}")

@@ -91,8 +91,8 @@ def train(
     stopping = False
     while state["step"] < steps and not stopping:
         with clock.waiting():
-            lr, hr = (_to_device(batch, stage.device) for batch in next(batches))
-        losses.add(stage.step(state["step"], lr, hr))
+            patches = data.Patches(*(_to_device(part, stage.device) for part in next(batches) if part is not None))
+        losses.add(stage.step(state["step"], patches))
         state["step"] = done = state["step"] + 1
 
         stopping = parallel.agree(should_stop, done)

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from sr_cli import degradation, storage
@@ -37,6 +39,8 @@ class CachedImage:
     """(H, W, 3) uint8, .npy."""
     lr_path: Path
     """(H/4, W/4, 3) uint8, .npy."""
+    taught_path: Path | None = None
+    """What a teacher makes of `lr`, (H, W, 3) uint8, .npy; None without a teacher."""
 
     @cached_property
     def hr(self) -> NDArray[np.uint8]:
@@ -50,9 +54,20 @@ class CachedImage:
         pixels: NDArray[np.uint8] = np.load(self.lr_path, mmap_mode="r")
         return pixels
 
-    def __reduce__(self) -> tuple[type[CachedImage], tuple[str, Path, Path]]:
+    @cached_property
+    def taught(self) -> NDArray[np.uint8]:
+        """(H, W, 3)."""
+        assert self.taught_path is not None
+        pixels: NDArray[np.uint8] = np.load(self.taught_path, mmap_mode="r")
+        return pixels
+
+    def planes(self) -> list[NDArray[np.uint8]]:
+        """Gives LR, HR and, with a teacher, its picture."""
+        return [self.lr, self.hr, *([self.taught] if self.taught_path else [])]
+
+    def __reduce__(self) -> tuple[type[CachedImage], tuple[str, Path, Path, Path | None]]:
         """Worker processes open the files themselves: an array would be copied to each of them."""
-        return CachedImage, (self.name, self.hr_path, self.lr_path)
+        return CachedImage, (self.name, self.hr_path, self.lr_path, self.taught_path)
 
 
 def find_images(roots: Sequence[Path]) -> list[Path]:
@@ -85,49 +100,61 @@ def hold_out(paths: Sequence[Path], most: int = 8) -> tuple[list[Path], list[Pat
     return [p for i, p in enumerate(paths) if i not in chosen], [p for i, p in enumerate(paths) if i in chosen]
 
 
-def _save_array(path: Path, array: NDArray[np.uint8]) -> None:
+def save_array(path: Path, array: NDArray[np.uint8]) -> None:
+    """Writes an array so that it is there whole or not at all. Raises OutputError."""
     with storage.atomic_output(path, overwrite=True) as file:
         np.save(file, array)
 
 
-def cache_image(path: Path, cache: Path) -> CachedImage:
-    """The memory-mapped form of an image file, made at first use, keyed by the file's content.
+def cache_image(path: Path, cache: Path, size: float = 1.0) -> CachedImage:
+    """Gives the memory-mapped form of an image file reduced to `size`, made at first use, keyed by the file's content.
 
     Raises InputError when it is not a readable image, OSError when the file cannot be read, OutputError
     when the cache cannot be written.
     """
-    key = storage.sha256_of_file(path)[:32]
+    key = storage.sha256_of_file(path)[:32] + ("" if size == 1.0 else f"-{size:g}")
     hr_path, lr_path = cache / f"{key}.hr.npy", cache / f"{key}.lr.npy"
     if not (hr_path.exists() and lr_path.exists()):
-        rgb = crop_to_scale(read_rgb(path))
+        rgb = crop_to_scale(_reduced(read_rgb(path), size))
         lr = reduce_image(rgb)
         cache.mkdir(parents=True, exist_ok=True)
-        _save_array(lr_path, lr)
-        _save_array(hr_path, rgb)
+        save_array(lr_path, lr)
+        save_array(hr_path, rgb)
     return CachedImage(path.name, hr_path, lr_path)
 
 
-def load_images(
-    paths: Sequence[Path], cache: Path, patch: int, report: Callable[[str], None]
-) -> tuple[list[CachedImage], int]:
-    """All images that can be read and hold a patch, and the number of those left out, each reported.
+def _reduced(rgb: NDArray[np.uint8], size: float) -> NDArray[np.uint8]:
+    """(H, W, 3) to (size H, size W, 3) by the antialiased bicubic filter."""
+    if size == 1.0:
+        return rgb
+    height, width = (max(1, round(size * side)) for side in rgb.shape[:2])
+    return np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BICUBIC))
 
-    Raises InputError when nothing is left.
+
+def load_images(
+    paths: Sequence[Path], cache: Path, patch: int, report: Callable[[str], None], sizes: Sequence[float] = (1.0,)
+) -> tuple[list[CachedImage], int]:
+    """Loads all images that can be read and hold a patch, at each of `sizes`.
+
+    Also gives the number of files left out, each reported. Raises InputError when nothing is left.
     """
-    images = []
+    images: list[CachedImage] = []
+    skipped = 0
     for path in paths:
         try:
-            image = cache_image(path, cache)
+            found = [cache_image(path, cache, size) for size in sizes]
         except (InputError, OSError, ValueError) as error:
             report(f"skipped {error}" if isinstance(error, InputError) else f"skipped {path}: {error}")
+            skipped += 1
             continue
-        if min(image.hr.shape[:2]) < patch:
+        large = [image for image in found if min(image.hr.shape[:2]) >= patch]
+        if not large:
             report(f"skipped {path}: smaller than a patch of {patch} pixels")
-            continue
-        images.append(image)
+            skipped += 1
+        images += large
     if not images:
         raise InputError(f"no usable image among {len(paths)} files of at least {patch} pixels a side")
-    return images, len(paths) - len(images)
+    return images, skipped
 
 
 @dataclass(frozen=True)
@@ -146,8 +173,19 @@ class Place:
     """Whether it is mirrored before turning."""
 
 
-class PatchDataset(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
-    """Batches by step number: (LR, HR) as uint8 (batch, 3, patch/4, patch/4) and (batch, 3, patch, patch).
+class Patches(NamedTuple):
+    """A batch of patches, channels first; uint8 as they are drawn, float in 0..1 as a stage takes them."""
+
+    lr: Tensor
+    """(batch, 3, patch/4, patch/4)."""
+    hr: Tensor
+    """(batch, 3, patch, patch): the photos themselves."""
+    taught: Tensor | None = None
+    """(batch, 3, patch, patch): what the teacher makes of the clean reduction; None without a teacher."""
+
+
+class PatchDataset(torch.utils.data.Dataset[Patches]):
+    """Batches of uint8 patches by step number.
 
     `rank` and `world` select this process's share of each batch.
     """
@@ -171,12 +209,9 @@ class PatchDataset(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         self.min_detail = min_detail
         self.degrade = degrade
 
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        pairs = [self._draw(np.random.default_rng([self.seed, step, i])) for i in self.positions]
-        return (
-            torch.from_numpy(np.stack([lr for lr, _ in pairs])),
-            torch.from_numpy(np.stack([hr for _, hr in pairs])),
-        )
+    def __getitem__(self, step: int) -> Patches:
+        drawn = [self._draw(np.random.default_rng([self.seed, step, i])) for i in self.positions]
+        return Patches(*(torch.from_numpy(np.stack(patches)) for patches in zip(*drawn, strict=True)))
 
     def place(self, rng: np.random.Generator) -> Place:
         """Where a patch lies; it takes the same numbers from `rng` for every way of cutting it out."""
@@ -190,15 +225,19 @@ class PatchDataset(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
                 break
         return Place(index, top, left, turns=int(rng.integers(4)), flip=bool(rng.integers(2)))
 
-    def _draw(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def _draw(self, rng: np.random.Generator) -> list[NDArray[np.uint8]]:
+        """One patch: LR, HR and, with a teacher, what it makes of it."""
         place = self.place(rng)
         image, top, left, side = self.images[place.image], place.top, place.left, self.side
-        hr = image.hr[SCALE * top : SCALE * (top + side), SCALE * left : SCALE * (left + side)]
+        large = slice(SCALE * top, SCALE * (top + side)), slice(SCALE * left, SCALE * (left + side))
         if self.degrade == "photo":
             lr = self._degraded(image.hr, top, left, rng)
         else:
             lr = image.lr[top : top + side, left : left + side]
-        return _augment(lr, place), _augment(hr, place)
+        patches = [lr, image.hr[large]]
+        if image.taught_path:
+            patches.append(image.taught[large])
+        return [_augment(patch, place) for patch in patches]
 
     def _degraded(self, hr: NDArray[np.uint8], top: int, left: int, rng: np.random.Generator) -> NDArray[np.uint8]:
         """The patch (side, side, 3) at LR position (top, left), degraded together with what surrounds it."""
@@ -227,18 +266,19 @@ class ResidentPatches:
         assert dataset.degrade == "none"
         self.dataset = dataset
         self.images = [
-            tuple(torch.from_numpy(pixels.transpose(2, 0, 1).copy()).to(device) for pixels in (image.lr, image.hr))
+            tuple(torch.from_numpy(pixels.transpose(2, 0, 1).copy()).to(device) for pixels in image.planes())
             for image in dataset.images
         ]
 
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, step: int) -> Patches:
         seed, side = self.dataset.seed, self.dataset.side
         places = [self.dataset.place(np.random.default_rng([seed, step, i])) for i in self.dataset.positions]
-        lr, hr = (
-            torch.stack([self._cut(self.images[place.image][which], place, scale, side) for place in places])
-            for which, scale in enumerate((1, SCALE))
+        return Patches(
+            *(
+                torch.stack([self._cut(self.images[place.image][which], place, scale, side) for place in places])
+                for which, scale in zip(range(len(self.images[0])), (1, SCALE, SCALE), strict=False)
+            )
         )
-        return lr, hr
 
     @staticmethod
     def _cut(pixels: Tensor, place: Place, scale: int, side: int) -> Tensor:
@@ -251,7 +291,7 @@ def fits_on(device: torch.device, dataset: PatchDataset) -> bool:
     """Whether all images may lie on a GPU: without degradation, in at most half of its free memory."""
     if device.type != "cuda" or dataset.degrade != "none":
         return False
-    needed = sum(image.lr.nbytes + image.hr.nbytes for image in dataset.images)
+    needed = sum(pixels.nbytes for image in dataset.images for pixels in image.planes())
     return needed <= torch.cuda.mem_get_info(device)[0] // 2
 
 
@@ -263,7 +303,7 @@ def _ignore_interrupts(_worker: int) -> None:
 
 def batches(
     dataset: PatchDataset, start: int, stop: int, workers: int, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[Patches]:
     """The batches of steps `start` to `stop` - 1, drawn ahead by worker processes, 0 of which draw them here;
     or cut out on a GPU that holds all images."""
     if fits_on(device, dataset):

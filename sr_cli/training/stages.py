@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from sr_cli import models
 from sr_cli.metrics.features import FeatureLoss
-from sr_cli.models.discriminator import STRIDE, Discriminator
+from sr_cli.models.discriminator import DISCRIMINATORS, STRIDE
 from sr_cli.training import checkpoint, losses, parallel
 from sr_cli.training.config import OptimiserConfig, TrainConfig
+from sr_cli.training.data import Patches
 
 NEVER = 2**30
 """Steps after which a gradient scaler that need not scale may grow."""
@@ -56,8 +57,8 @@ class Stage(Protocol):
     device: torch.device
     ema: Ema
 
-    def step(self, step: int, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
-        """One optimisation step on float batches in 0..1.
+    def step(self, step: int, patches: Patches) -> dict[str, Tensor]:
+        """Takes one optimisation step on float patches in 0..1.
 
         Returns scalars that are still on the device: the losses by name, and `bad`, which is 1 where
         the step was left out because a loss or gradient was not finite.
@@ -146,12 +147,19 @@ class _GeneratorTraining:
         self, config: TrainConfig, model: models.Generator, device: torch.device, optimiser: OptimiserConfig, steps: int
     ) -> None:
         self.device = device
+        self.teacher_weight = config.teacher_weight
         self.dtype = autocast_dtype(config.precision, device)
         self.model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.ema = Ema(self.model, config.ema_decay)
         self.optimisation = Optimisation(optimiser, steps, self.model.parameters(), self.dtype)
         compiled = torch.compile(self.model) if config.compile else self.model
         self.forward = parallel.wrap(compiled, device)
+
+    def target(self, patches: Patches) -> Tensor:
+        """What the generator should make of the patches: the originals, mixed with the teacher's picture."""
+        if patches.taught is None:
+            return patches.hr
+        return torch.lerp(patches.hr, patches.taught, self.teacher_weight)
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
@@ -176,10 +184,13 @@ class PixelStage(_GeneratorTraining):
         self.config = config.pixel
         super().__init__(config, model, device, self.config.generator, self.config.steps)
 
-    def step(self, step: int, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
+    def step(self, step: int, patches: Patches) -> dict[str, Tensor]:
         with self.autocast():
-            output = self.forward(lr)
-        loss = losses.content(self.config.loss, output.float(), hr)
+            output = self.forward(patches.lr).float()
+        target = self.target(patches)
+        loss = losses.content(self.config.loss, output, target)
+        if self.config.spectral_weight:
+            loss = loss + self.config.spectral_weight * losses.spectral(output, target)
         bad = self.optimisation.step(step, loss)
         self.ema.update(self.model, step, bad)
         return {"loss": loss.detach(), "bad": bad}
@@ -195,9 +206,10 @@ class GanStage(_GeneratorTraining):
         super().__init__(config, model, device, self.config.generator, self.config.steps)
         self.kind = self.config.adversarial
         if self.kind == "auto":
-            self.kind = "vanilla" if model.config.family == "srgan" else "relativistic"
+            plain = model.config.family == "srgan" or self.config.discriminator_kind != "vgg"
+            self.kind = "vanilla" if plain else "relativistic"
         self.features = features and features.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        discriminator = Discriminator(self.config.discriminator_features)
+        discriminator = DISCRIMINATORS[self.config.discriminator_kind](self.config.discriminator_features)
         discriminator.reset_parameters(torch.Generator().manual_seed(config.seed))
         self.discriminator = discriminator.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.discriminator_optimisation = Optimisation(
@@ -214,43 +226,61 @@ class GanStage(_GeneratorTraining):
         top, left = place.randrange(STRIDE), place.randrange(STRIDE)
         return rgb[:, :, top : top + height, left : left + width]
 
-    def step(self, step: int, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
-        fake, parts, bad = self._generator_step(step, lr, hr)
-        loss, bad_discriminator = self._discriminator_step(step, fake, hr)
+    def step(self, step: int, patches: Patches) -> dict[str, Tensor]:
+        fake, parts, bad = self._generator_step(step, patches)
+        loss, bad_discriminator = self._discriminator_step(step, fake, self._real(patches))
         return {**parts, "discriminator": loss, "bad": bad | bad_discriminator}
 
-    def _generator_step(self, step: int, lr: Tensor, hr: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        config = self.config
-        # The unwrapped discriminator: its weights get no gradient here, there is nothing to average.
-        self.discriminator.requires_grad_(False)
+    def _real(self, patches: Patches) -> Tensor:
+        """What the discriminator takes for real, (N, 3, H, W): `both` takes every other patch of the teacher's."""
+        if self.config.real == "originals" or patches.taught is None:
+            return patches.hr
+        if self.config.real == "teacher":
+            return patches.taught
+        odd = torch.arange(len(patches.hr), device=patches.hr.device) % 2 == 1
+        return torch.where(odd.view(-1, 1, 1, 1), patches.taught, patches.hr)
+
+    def _generator_step(self, step: int, patches: Patches) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         with self.autocast():
-            fake = self.forward(lr).float()
-            fake_logits = self.discriminator(self._shown(fake, step)).float()
-            with torch.no_grad():
-                real_logits = self.discriminator(self._shown(hr, step)).float()
-            feature = self.features(fake, hr, step) if self.features else fake.new_zeros(())
-        self.discriminator.requires_grad_(True)
-        parts = {
-            "content": losses.content(config.content, fake, hr),
-            "grid": losses.grid(fake, hr, self.model.scale),
-            "flat": losses.flat(fake, hr),
-            "feature": feature,
-            "adversarial": losses.adversarial(self.kind, real_logits, fake_logits),
-        }
-        loss = (
-            config.content_weight * parts["content"]
-            + config.grid_weight * parts["grid"]
-            + config.flat_weight * parts["flat"]
-            + config.feature_weight * parts["feature"]
-            + config.adversarial_weight * parts["adversarial"]
-        )
+            fake = self.forward(patches.lr).float()
+        parts = self._parts(step, fake, patches)
+        loss = torch.stack([getattr(self.config, f"{name}_weight") * part for name, part in parts.items()]).sum()
         bad = self.optimisation.step(step, loss)
         self.ema.update(self.model, step, bad)
         return fake.detach(), {"loss": loss.detach(), **{k: v.detach() for k, v in parts.items()}}, bad
 
-    def _discriminator_step(self, step: int, fake: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
+    def _parts(self, step: int, fake: Tensor, patches: Patches) -> dict[str, Tensor]:
+        """The generator's losses by name: those that have a weight at this step."""
+        config, target = self.config, self.target(patches)
+        parts = {"content": losses.content(config.content, fake, target)}
+        if config.grid_weight:
+            parts["grid"] = losses.grid(fake, target, self.model.scale)
+        if config.flat_weight:
+            parts["flat"] = losses.flat(fake, target)
+        if config.spectral_weight:
+            parts["spectral"] = losses.spectral(fake, target)
+        if self.features:
+            with self.autocast():
+                parts["feature"] = self.features(fake, target, step)
+        if step >= config.adversarial_start:
+            parts["adversarial"] = self._adversarial(step, fake, self._real(patches))
+        return parts
+
+    def _adversarial(self, step: int, fake: Tensor, real: Tensor) -> Tensor:
+        # The unwrapped discriminator: its weights get no gradient here, there is nothing to average.
+        self.discriminator.requires_grad_(False)
         with self.autocast():
-            real_logits = self.discriminate(self._shown(hr, step)).float()
+            fake_logits = self.discriminator(self._shown(fake, step)).float()
+            real_logits = fake_logits.detach()
+            if self.kind == "relativistic":
+                with torch.no_grad():
+                    real_logits = self.discriminator(self._shown(real, step)).float()
+        self.discriminator.requires_grad_(True)
+        return losses.adversarial(self.kind, real_logits, fake_logits)
+
+    def _discriminator_step(self, step: int, fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+        with self.autocast():
+            real_logits = self.discriminate(self._shown(real, step)).float()
             fake_logits = self.discriminate(self._shown(fake, step)).float()
         loss = losses.discriminator(self.kind, real_logits, fake_logits)
         return loss.detach(), self.discriminator_optimisation.step(step, loss)

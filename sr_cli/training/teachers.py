@@ -1,0 +1,60 @@
+"""Teachers: what a strong network makes of the training photos, computed once and kept beside them.
+
+A photo shows details that nobody can know from its reduction; what a teacher makes of the reduction does not, and it
+is the same at every step. The enlargements are keyed by the photo's content, its size and the teacher's weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sr_cli.datasets import SCALE
+from sr_cli.inference import Upscaler
+from sr_cli.errors import UsageError
+from sr_cli.training.data import CachedImage, save_array
+
+Done = Callable[[int, int], None]
+"""Called with the photos that are taught and their total."""
+
+
+def load_teacher(spec: str, device: str = "auto", offline: bool = False) -> Upscaler:
+    """Opens a network to learn from: anything that `-m` opens.
+
+    Raises WeightsError where it cannot be had, UsageError where it does not enlarge by 4 or has no weights.
+    """
+    teacher = Upscaler(spec, device=device, offline=offline)
+    if teacher.weights_sha256 is None:
+        raise UsageError(f"--teacher {spec} is plain interpolation; name weights to learn from")
+    if teacher.scale != SCALE:
+        raise UsageError(f"--teacher {spec} enlarges by {teacher.scale}, training is for {SCALE}")
+    return teacher
+
+
+def taught_path(image: CachedImage, sha256: str) -> Path:
+    """Names the file of what the teacher with these weights makes of an image."""
+    stem = image.lr_path.name.removesuffix(".lr.npy")
+    return image.lr_path.with_name(f"{stem}.taught-{sha256[:16]}.npy")
+
+
+def teach(
+    images: Sequence[CachedImage], teacher: Upscaler, progress: Done, should_stop: Callable[[], bool] = lambda: False
+) -> list[CachedImage] | None:
+    """Enlarges the clean reduction of each image once, and gives the images with their enlargements.
+
+    What a run that was killed or stopped has made is kept. None if `should_stop` said so. Raises OutputError when
+    the cache cannot be written.
+    """
+    assert teacher.weights_sha256 is not None
+    taught = []
+    for done, image in enumerate(images):
+        progress(done, len(images))
+        path = taught_path(image, teacher.weights_sha256)
+        if not path.exists():
+            if should_stop():
+                return None
+            save_array(path, teacher.upscale(image.lr).pixels)
+        taught.append(dataclasses.replace(image, taught_path=path))
+    progress(len(images), len(images))
+    return taught
