@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sr_cli import models, weights
@@ -184,6 +184,95 @@ def test_it_learns(material: Path) -> None:
     log = Run(result.run).records()
     assert log[-1]["val_psnr_y"] > log[0]["val_psnr_y"] + 0.1
     assert result.stages[0].val_psnr_y == max(line["val_psnr_y"] for line in log)
+
+
+# --- teachers and the photo stage
+
+
+@pytest.fixture
+def teacher(material: Path) -> str:
+    """Weights of a small network with something to teach."""
+    generator = models.create(models.mesrgan.MesrganConfig(blocks=1, features=8, growth=4))
+    generator.reset_parameters(torch.Generator().manual_seed(3))
+    save_file(generator.state_dict(), material / "teacher.safetensors")
+    return str(material / "teacher.safetensors")
+
+
+TEACHING = "teacher_weight = 0.5\nsizes = [1.0, 0.5]\n" + SMALL + "real = 'both'\ndiscriminator_kind = 'unet'\n"
+
+
+@pytest.mark.parametrize("stage", ["pixel", "gan"])
+def test_a_run_with_a_teacher_resumes_bit_for_bit(material: Path, teacher: str, stage: str) -> None:
+    (material / "teaching.toml").write_text(TEACHING)
+    settings: dict[str, Any] = {"stage": stage, "teacher": teacher, "config": material / "teaching.toml"}
+    fresh = models.create(models.PRESETS["mesrgan"])
+    fresh.reset_parameters(torch.Generator().manual_seed(5))
+    save_file(fresh.state_dict(), material / "start.safetensors")
+    train(material, "whole", init=material / "start.safetensors", **settings)
+    made = {path: path.stat().st_mtime_ns for path in (material / "cache").glob("*taught*")}
+    assert len(made) == 6  # three photos at two sizes, one is held out
+
+    class Killed(Exception):
+        pass
+
+    def die(event: Event) -> None:
+        if isinstance(event, Progress) and event.step >= 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(material, "parts", die, init=material / "start.safetensors", **settings)
+    # The teacher is remembered with the other sources.
+    train(material, "parts", resume=True, stage=None, config=None)
+    for kind in ("last", "best"):
+        assert_equal_files(*(material / out / f"{stage}.{kind}.safetensors" for out in ("whole", "parts")))
+    assert {path: path.stat().st_mtime_ns for path in (material / "cache").glob("*taught*")} == made
+    info = checkpoint.load_state(material / "parts" / f"{stage}.best.safetensors")[1]
+    assert info["teacher"] == "teacher"
+    assert info["teacher_sha256"] == weights.load(teacher).sha256
+
+
+def test_a_killed_teacher_goes_on_where_it_was(material: Path, teacher: str) -> None:
+    process = start(command(material, "run", "--steps", 1, "--teacher", teacher, "--json-lines"))
+    cache = material / "cache"
+    assert process.stdout is not None
+    lines = (json.loads(line) for line in process.stdout)
+    assert next(event for event in lines if event["event"] == "teaching" and event["done"] >= 1)
+    process.kill()
+    process.communicate()
+    before = {path: path.stat().st_mtime_ns for path in cache.rglob("*taught*.npy")}
+    done = start(command(material, "run", "--steps", 1, "--teacher", teacher, "--resume"))
+    errors = done.communicate()[1]
+    assert done.returncode == 0, errors
+    after = {path: path.stat().st_mtime_ns for path in cache.rglob("*taught*.npy")}
+    assert len(after) == 3 and before.items() <= after.items()
+
+
+def test_a_teacher_must_enlarge_by_four_and_have_weights(material: Path) -> None:
+    with pytest.raises(UsageError, match="bicubic is plain interpolation"):
+        train(material, "run", teacher="bicubic")
+    with pytest.raises(WeightsError, match=r"nothing\.safetensors"):
+        train(material, "run", teacher=str(material / "nothing.safetensors"))
+    assert not (material / "run").exists()
+
+
+def test_the_photo_stage_starts_from_pixel_weights_and_degrades(material: Path) -> None:
+    train(material, "run", steps=1)
+    train(material, "run", stage="photo", steps=1, lr=1e-9)
+    info = checkpoint.load_state(material / "run" / "photo.best.safetensors")[1]
+    assert info["stage"] == "photo" and info["config"]["degrade"] == "photo"
+    assert info["parent_sha256"] == weights.load(material / "run" / "pixel.best.safetensors").sha256
+    # Without a run's own, the bundled pixel weights.
+    train(material, "other", stage="photo", steps=1, lr=1e-9)
+    info = checkpoint.load_state(material / "other" / "photo.best.safetensors")[1]
+    assert info["parent_sha256"] == weights.load("mesrgan:pixel").sha256
+    with pytest.raises(UsageError, match="--stage photo"):
+        train(material, "third", stage="photo", degrade="none")
+
+
+def test_a_gan_stage_without_a_teacher_cannot_take_it_for_real(material: Path) -> None:
+    (material / "teaching.toml").write_text(TEACHING)
+    with pytest.raises(UsageError, match="--teacher"):
+        train(material, "run", stage="gan", config=material / "teaching.toml")
 
 
 # --- resuming

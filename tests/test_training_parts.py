@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,8 +19,8 @@ from torch import Tensor, nn
 from sr_cli import datasets, degradation, models
 from sr_cli.errors import InputError, UsageError, WeightsError
 from sr_cli.metrics import features
-from sr_cli.models.discriminator import Discriminator
-from sr_cli.training import checkpoint, config, data, losses, plot, stages
+from sr_cli.models.discriminator import Discriminator, UnetDiscriminator
+from sr_cli.training import checkpoint, config, data, losses, plot, stages, teachers
 
 
 def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -60,7 +61,7 @@ def test_patches_depend_on_seed_step_and_position_alone(images: list[data.Cached
 
 
 def test_a_patch_and_its_reduction_show_the_same(images: list[data.CachedImage]) -> None:
-    lr, hr = data.PatchDataset(images, 0, 16, 64)[0]
+    lr, hr, _ = data.PatchDataset(images, 0, 16, 64)[0]
     assert lr.shape == (16, 3, 16, 16)
     assert hr.shape == (16, 3, 64, 64)
     for low, high in zip(lr, hr, strict=True):
@@ -76,14 +77,14 @@ def test_batches_from_the_device_are_those_from_the_workers(images: list[data.Ca
     dataset = data.PatchDataset(images, 3, 8, 32, min_detail=2.0)
     resident = data.ResidentPatches(dataset, torch.device("cpu"))
     for step in range(5):
-        for mine, theirs in zip(resident[step], dataset[step], strict=True):
+        for mine, theirs in zip(resident[step][:2], dataset[step][:2], strict=True):
             assert torch.equal(mine, theirs)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_give_the_steps_in_order(images: list[data.CachedImage], workers: int) -> None:
     dataset = data.PatchDataset(images, 3, 2, 32, degrade="photo")
-    for step, (lr, hr) in enumerate(data.batches(dataset, 4, 9, workers, torch.device("cpu")), 4):
+    for step, (lr, hr, _) in enumerate(data.batches(dataset, 4, 9, workers, torch.device("cpu")), 4):
         assert torch.equal(lr, dataset[step][0])
         assert torch.equal(hr, dataset[step][1])
     assert step == 8
@@ -96,6 +97,87 @@ def test_degraded_patches_stay_in_place(images: list[data.CachedImage]) -> None:
     shuffled = (clean[0][0].float() - damaged[0][0].roll(1, 0).float()).abs().mean((1, 2, 3))
     assert (error < shuffled).all()
     assert 0.05 < (error == 0).float().mean() < 0.5  # some patches are clean
+
+
+def test_a_photo_is_used_at_several_sizes(tmp_path: Path) -> None:
+    Image.fromarray(picture(160, 200)).save(tmp_path / "a.png")
+    Image.fromarray(picture(100, 72)).save(tmp_path / "b.png")
+    notes: list[str] = []
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    found, skipped = data.load_images(paths, tmp_path / "cache", 64, notes.append, sizes=(1.0, 0.5))
+    assert [image.hr.shape for image in found] == [(160, 200, 3), (80, 100, 3), (100, 72, 3)]
+    assert skipped == 0 and not notes  # half of b.png is too small, b.png itself is not
+    small = Image.open(tmp_path / "a.png").resize((100, 80), Image.Resampling.BICUBIC)
+    assert np.array_equal(found[1].hr, np.asarray(small))
+    assert np.array_equal(found[1].lr, datasets.reduce_image(np.asarray(small)))
+
+
+# --- teachers
+
+
+class FakeTeacher:
+    """Enlarges by repetition, and counts."""
+
+    weights_sha256 = "5" * 64
+
+    def __init__(self) -> None:
+        self.enlarged = 0
+
+    def upscale(self, lr: np.ndarray) -> SimpleNamespace:
+        self.enlarged += 1
+        return SimpleNamespace(pixels=lr.repeat(4, 0).repeat(4, 1))
+
+
+def test_a_teacher_enlarges_each_photo_once(images: list[data.CachedImage]) -> None:
+    first, second = FakeTeacher(), FakeTeacher()
+    counted: list[tuple[int, int]] = []
+    taught = teachers.teach(images, first, lambda *n: counted.append(n))
+    assert taught is not None and first.enlarged == len(images)
+    assert counted == [(n, len(images)) for n in range(len(images) + 1)]
+    assert all(np.array_equal(image.taught, image.lr.repeat(4, 0).repeat(4, 1)) for image in taught)
+    assert teachers.teach(images, second, lambda *_: None) == taught and second.enlarged == 0
+    other = FakeTeacher()
+    other.weights_sha256 = "6" * 64
+    teachers.teach(images, other, lambda *_: None)
+    assert other.enlarged == len(images)
+
+
+def test_a_stopped_teacher_keeps_what_it_made(images: list[data.CachedImage]) -> None:
+    first, second = FakeTeacher(), FakeTeacher()
+    assert teachers.teach(images, first, lambda *_: None, lambda: first.enlarged == 1) is None
+    assert teachers.teach(images, second, lambda *_: None) is not None
+    assert (first.enlarged, second.enlarged) == (1, len(images) - 1)
+
+
+def test_patches_of_the_teachers_picture_lie_on_those_of_the_photo(images: list[data.CachedImage]) -> None:
+    taught = teachers.teach(images, FakeTeacher(), lambda *_: None)
+    dataset = data.PatchDataset(images, 3, 8, 32).with_images(taught)
+    lr, hr, pictures = dataset[2]
+    assert torch.equal(hr, data.PatchDataset(images, 3, 8, 32)[2].hr)
+    assert torch.equal(pictures, lr.repeat_interleave(4, 2).repeat_interleave(4, 3))
+    resident = data.ResidentPatches(dataset, torch.device("cpu"))[2]
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(resident, dataset[2], strict=True))
+
+
+@pytest.mark.parametrize(("weight", "expected"), [(0.0, 0.2), (0.75, 0.5), (1.0, 0.6)])
+def test_the_target_mixes_original_and_teacher(weight: float, expected: float) -> None:
+    recipe = config.override(config.TrainConfig(), {"teacher_weight": weight})
+    stage = stages.PixelStage(recipe, models.create(models.PRESETS["mesrgan"]), torch.device("cpu"))
+    full = torch.ones(1, 3, 16, 16)
+    patches = data.Patches(torch.ones(1, 3, 4, 4), 0.2 * full, 0.6 * full)
+    assert torch.allclose(stage.target(patches), expected * full)
+    assert torch.equal(stage.target(patches._replace(taught=None)), patches.hr)
+
+
+def test_the_discriminator_takes_for_real_what_the_configuration_says() -> None:
+    lr, hr, taught = torch.ones(3, 3, 16, 16), torch.zeros(3, 3, 64, 64), torch.ones(3, 3, 64, 64)
+    for real, expected in (("originals", [0, 0, 0]), ("teacher", [1, 1, 1]), ("both", [0, 1, 0])):
+        recipe = config.override(
+            config.TrainConfig(), {"gan": {"real": real, "discriminator_features": 1, "feature_net": "none"}}
+        )
+        stage = stages.GanStage(recipe, models.create(models.PRESETS["mesrgan"]), torch.device("cpu"), None)
+        assert stage.real(data.Patches(lr, hr, taught)).mean((1, 2, 3)).tolist() == expected
+        assert torch.equal(stage.real(data.Patches(lr, hr)), hr)
 
 
 def test_worker_processes_get_paths_instead_of_pixels(images: list[data.CachedImage]) -> None:
@@ -391,6 +473,42 @@ def test_the_flat_loss_counts_only_what_flat_places_get() -> None:
     assert losses.flat(leaves, target) < 0.01 * losses.flat(sky, target)
 
 
+def test_spectral_loss_sees_strength_and_not_place() -> None:
+    torch.manual_seed(0)
+    flat = torch.full((1, 3, 64, 64), 0.5)
+    noise = 0.1 * torch.randn(1, 1, 64, 64)
+    texture, moved, stronger = flat + noise, flat + noise.roll((5, 3), (2, 3)), flat + 2 * noise
+    assert losses.spectral(texture, texture) == 0
+    # Independent noise of equal strength differs by chance; smoothing or doubling it by much more.
+    assert losses.spectral(moved, texture) < 0.6 * losses.spectral(flat, texture)
+    assert losses.spectral(texture.mean((2, 3), keepdim=True).expand_as(flat), texture) > 0.5
+    screen = flat.clone()
+    screen[..., ::4, ::4] += 0.02
+    assert losses.spectral(screen, flat) > 10 * losses.content("l1", screen, flat)
+    assert losses.spectral(stronger, texture) > 0.3
+
+
+def test_spectral_loss_has_a_gradient_where_nothing_varies() -> None:
+    flat = torch.zeros(1, 3, 32, 32, requires_grad=True)
+    losses.spectral(flat, torch.rand(1, 3, 32, 32)).backward()
+    assert flat.grad is not None and flat.grad.isfinite().all()
+
+
+def test_the_unet_discriminator_answers_for_each_pixel_and_is_normalised() -> None:
+    net = UnetDiscriminator(4)
+    states = []
+    for seed in (1, 1, 2):
+        net.reset_parameters(torch.Generator().manual_seed(seed))
+        states.append({name: value.clone() for name, value in net.state_dict().items()})
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert not torch.equal(states[0]["head.weight"], states[2]["head.weight"])
+    assert net(torch.rand(2, 3, 32, 48)).shape == (2, 1, 32, 48)
+    for _ in range(50):
+        net(torch.rand(1, 3, 16, 16))
+    largest = torch.linalg.matrix_norm(net.down[1].weight.flatten(1), 2)
+    assert largest.item() == pytest.approx(1.0, abs=0.05)
+
+
 @pytest.mark.parametrize(("shift", "patch", "side"), [(True, 64, 48), (True, 32, 16), (True, 16, 16), (False, 64, 64)])
 def test_the_discriminator_looks_through_a_moving_window(shift: bool, patch: int, side: int) -> None:
     """The same one for photographs and generated pictures, at every offset to its strides in turn."""
@@ -410,7 +528,8 @@ def test_the_discriminator_looks_through_a_moving_window(shift: bool, patch: int
         assert torch.equal(window, places[:, :, top : top + side, left : left + side])
         offsets.add((top, left))
     assert len(offsets) == (256 if side < patch else 1)
-    stage.step(5, torch.rand(2, 3, patch // 4, patch // 4), places.expand(2, -1, -1, -1) / patch**2)
+    rgb = places.expand(2, -1, -1, -1) / patch**2
+    stage.step(5, data.Patches(torch.rand(2, 3, patch // 4, patch // 4), rgb))
     assert len(seen) == 4 and {rgb.shape[2:] for rgb in seen} == {(side, side)}
     assert torch.equal(seen[1], stage._shown(places.expand(2, -1, -1, -1) / patch**2, 5))
 

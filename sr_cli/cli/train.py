@@ -80,7 +80,7 @@ def _finish(console: Console, result: TrainResult) -> int:
 
 def _report(console: Console, bar: Bar) -> Report:
     """What shows a run while it lasts: JSON lines, a live line on a terminal, or plain lines."""
-    from sr_cli.training.events import Download, Notice
+    from sr_cli.training.events import Download, Notice, Teaching
 
     if console.machine:
         return lambda event: console.event(event.to_dict())
@@ -95,6 +95,9 @@ def _report(console: Console, bar: Bar) -> Report:
             return
         if isinstance(event, Download):
             bar.update(event.done, event.total or 0, f"downloading {event.what}")
+            return
+        if isinstance(event, Teaching):
+            bar.update(event.done, event.total, f"{event.teacher} enlarges the training photos")
             return
         psnr = psnr if event.val_psnr_y is None else event.val_psnr_y
         bar.update(event.step, event.steps, _short(event, psnr), f"{event.step}/{event.steps}")

@@ -20,7 +20,9 @@ STRIDE = 16
 class Discriminator(nn.Module):
     """Tells photos from generated pictures: VGG-style, strided, BatchNorm (Ledig et al. 2017, fig. 4).
 
-    The features are pooled to one vector before the linear layers, so that any patch does. `forward` takes RGB in 0..1, (N, 3, H, W) with H and W multiples of 16, and gives logits (N, 1):
+    The features are pooled to one vector before the linear layers, so that any patch does.
+
+    `forward` takes RGB in 0..1, (N, 3, H, W) with H and W multiples of 16, and gives logits (N, 1):
     the sigmoid that ends SRGAN's discriminator is part of the loss.
     """
 
@@ -123,8 +125,8 @@ def _restart_power_iteration(conv: nn.Conv2d, generator: torch.Generator | None)
     for _ in range(15):
         right = F.normalize(original.t() @ left, dim=0)
         left = F.normalize(original @ right, dim=0)
-    norm._u.copy_(left)  # type: ignore[union-attr,operator]
-    norm._v.copy_(right)  # type: ignore[union-attr,operator]
+    norm._u.copy_(left)  # type: ignore[union-attr]
+    norm._v.copy_(right)  # type: ignore[union-attr]
 
 
 DISCRIMINATORS: dict[str, type[Discriminator] | type[UnetDiscriminator]] = {

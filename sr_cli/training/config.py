@@ -109,7 +109,14 @@ class GanConfig:
     def __post_init__(self) -> None:
         _require(self.steps >= 1, f"gan.steps must be at least 1, not {self.steps}")
         _require(self.content in ("l1", "l2", "charbonnier"), f"unknown content loss {self.content!r}")
-        for name in ("content_weight", "grid_weight", "flat_weight", "spectral_weight", "feature_weight", "adversarial_weight"):
+        for name in (
+            "content_weight",
+            "grid_weight",
+            "flat_weight",
+            "spectral_weight",
+            "feature_weight",
+            "adversarial_weight",
+        ):
             _require(getattr(self, name) >= 0, f"gan.{name} must not be negative, not {getattr(self, name)}")
         _require(self.adversarial_start >= 0, "gan.adversarial_start must not be negative")
         _require(self.real in ("originals", "teacher", "both"), f"gan.real: unknown {self.real!r}")
@@ -168,7 +175,10 @@ class TrainConfig:
             self.patch >= 16 and self.patch % 16 == 0, f"patch must be a positive multiple of 16, not {self.patch}"
         )
         _require(self.degrade in ("none", "photo"), f"degrade must be none or photo, not {self.degrade!r}")
-        _require(len(self.sizes) > 0 and all(0 < size <= 1 for size in self.sizes), f"sizes must be in (0, 1], not {self.sizes}")
+        _require(
+            len(self.sizes) > 0 and all(0 < size <= 1 for size in self.sizes),
+            f"sizes must be in (0, 1], not {self.sizes}",
+        )
         _require(0 <= self.teacher_weight <= 1, f"teacher_weight must be in [0, 1], not {self.teacher_weight}")
         _require(0 <= self.ema_decay < 1, f"ema_decay must be in [0, 1), not {self.ema_decay}")
         _require(self.validate_every >= 1, f"validate_every must be at least 1, not {self.validate_every}")

@@ -6,6 +6,7 @@ several processes, sees the same patches as one that ran through.
 
 from __future__ import annotations
 
+import copy
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -209,6 +210,12 @@ class PatchDataset(torch.utils.data.Dataset[Patches]):
         self.min_detail = min_detail
         self.degrade = degrade
 
+    def with_images(self, images: Sequence[CachedImage]) -> PatchDataset:
+        """The same patches of other forms of the same images."""
+        other = copy.copy(self)
+        other.images = images
+        return other
+
     def __getitem__(self, step: int) -> Patches:
         drawn = [self._draw(np.random.default_rng([self.seed, step, i])) for i in self.positions]
         return Patches(*(torch.from_numpy(np.stack(patches)) for patches in zip(*drawn, strict=True)))
@@ -301,9 +308,7 @@ def _ignore_interrupts(_worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def batches(
-    dataset: PatchDataset, start: int, stop: int, workers: int, device: torch.device
-) -> Iterator[Patches]:
+def batches(dataset: PatchDataset, start: int, stop: int, workers: int, device: torch.device) -> Iterator[Patches]:
     """The batches of steps `start` to `stop` - 1, drawn ahead by worker processes, 0 of which draw them here;
     or cut out on a GPU that holds all images."""
     if fits_on(device, dataset):

@@ -33,7 +33,7 @@ class Progress:
     """Where a stage stands."""
 
     stage: str
-    """`pixel` or `gan`."""
+    """`pixel`, `photo` or `gan`."""
     step: int
     """Steps done."""
     steps: int
@@ -78,7 +78,24 @@ class Download:
         return plain
 
 
-Event = Notice | Progress | Download
+@dataclass(frozen=True)
+class Teaching:
+    """How many training photos a teacher has enlarged."""
+
+    teacher: str
+    """Its name."""
+    done: int
+    """Photos whose enlargement is kept."""
+    total: int
+    """Photos in all, each at each size."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        plain: dict[str, Any] = _plain({"event": "teaching", **dataclasses.asdict(self)})
+        return plain
+
+
+Event = Notice | Progress | Download | Teaching
 Report = Callable[[Event], None]
 
 
@@ -87,7 +104,7 @@ class StageResult:
     """How a stage ended."""
 
     stage: str
-    """`pixel` or `gan`."""
+    """`pixel`, `photo` or `gan`."""
     step: int
     """Steps done."""
     steps: int

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,15 +21,17 @@ from torch import Tensor
 import sr_cli
 from sr_cli import models, storage, weights
 from sr_cli.errors import InputError, OutputError, UsageError, WeightsError
-from sr_cli.inference import choose_device, memory
+from sr_cli.inference import Upscaler, choose_device, memory
 from sr_cli.metrics.features import FeatureLoss, feature_net
-from sr_cli.training import checkpoint, core, data, parallel, sources, stages, validation
+from sr_cli.training import checkpoint, core, data, parallel, sources, stages, teachers, validation
 from sr_cli.training.config import RECIPES, TrainConfig, override, read_toml
-from sr_cli.training.events import Notice, Report, StageResult, TrainResult
+from sr_cli.training.events import Notice, Report, StageResult, Teaching, TrainResult
 from sr_cli.training.options import TrainOptions
 from sr_cli.training.run import Run
 
-STAGES = {"pixel": ["pixel"], "gan": ["gan"], "both": ["pixel", "gan"]}
+STAGES = {"pixel": ["pixel"], "photo": ["photo"], "gan": ["gan"], "both": ["pixel", "gan"]}
+PARENTS = {"photo": ("pixel",), "gan": ("photo", "pixel")}
+"""Stages of the same run whose best weights a stage starts from, the first that is there; else `NAME:pixel`."""
 SMALLEST_CROP = 64
 """Validation images of fewer pixels a side are left out."""
 
@@ -51,7 +54,7 @@ def resolve_config(options: TrainOptions, resumed: Path | None = None) -> TrainC
     config = override(RECIPES[options.recipe], read_toml(resumed)) if resumed else RECIPES[options.recipe]
     if options.config:
         config = override(config, read_toml(options.config))
-    names = ("model", "batch", "patch", "degrade", "seed", "precision")
+    names = ("model", "batch", "patch", "degrade", "teacher_weight", "seed", "precision")
     flags: dict[str, Any] = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     pixel: dict[str, Any] = {}
     gan: dict[str, Any] = {}
@@ -63,13 +66,17 @@ def resolve_config(options: TrainOptions, resumed: Path | None = None) -> TrainC
         gan["discriminator"] = {"lr": options.lr * ratio}
     if options.feature_net is not None:
         gan["feature_net"] = options.feature_net
+    if options.stage == "photo":
+        if options.degrade == "none":
+            raise UsageError("--stage photo trains on degraded inputs; leave out --degrade, or use --stage pixel")
+        flags["degrade"] = "photo"
     config = override(config, {**flags, "pixel": pixel, "gan": gan})
     if config.model not in models.PRESETS:
         raise UsageError(f"unknown model {config.model!r}; known: {', '.join(models.PRESETS)}")
     return config
 
 
-_WORDS, _PATHS = ("stage", "dataset"), ("val", "init", "feature_weights")
+_WORDS, _PATHS = ("stage", "dataset", "teacher"), ("val", "init", "feature_weights")
 
 
 def _recall_sources(options: TrainOptions, run: Run) -> TrainOptions:
@@ -100,13 +107,13 @@ def run_training(options: TrainOptions, report: Report) -> TrainResult:
     so. Raises a SrupError for unusable options, data, weights or disks, and DivergedError.
     """
     if options.stage not in (None, *STAGES):
-        raise UsageError(f"--stage must be pixel, gan or both, not {options.stage!r}")
+        raise UsageError(f"--stage must be pixel, photo, gan or both, not {options.stage!r}")
     stopper = _Stopper(options.max_minutes)
     run = Run(resolve_folder(options))
     resumed = run.config if options.resume and run.config.exists() else None
-    config = resolve_config(options, resumed)
     if options.resume:
         options = _recall_sources(options, run)
+    config = resolve_config(options, resumed)
     names = STAGES[options.stage or "both"]
     _check_folder(run, names, options.resume)
     device = _device(options.device)
@@ -115,7 +122,7 @@ def run_training(options: TrainOptions, report: Report) -> TrainResult:
     if options.threads:
         torch.set_num_threads(options.threads)
     results: list[StageResult] = []
-    with parallel.group(device), contextlib.ExitStack() as held:
+    with stopper, parallel.group(device), contextlib.ExitStack() as held:
         # What can fail at once does so before anything is downloaded or decoded.
         if config.batch % parallel.world():
             raise UsageError(f"--batch {config.batch} cannot be shared equally by {parallel.world()} processes")
@@ -127,26 +134,33 @@ def run_training(options: TrainOptions, report: Report) -> TrainResult:
             options.confirm,
         )
         features = _features(config, options) if "gan" in names else None
-        if names[0] == "gan":
-            _start(config, "gan", options, run)
+        teacher = teachers.load_teacher(options.teacher, options.device, options.offline) if options.teacher else None
+        if teacher is None and config.gan.real != "originals" and "gan" in names:
+            raise UsageError(f"gan.real = {config.gan.real!r} needs --teacher WEIGHTS")
+        if names[0] != "pixel":
+            _start(config, names[0], options, run)
         paths = _image_paths(options, report)
         material, skipped = _material(config, options, paths, report)
-        run.about = _about(paths)
+        run.about = _about(paths, teacher)
         if parallel.rank() == 0:
             held.enter_context(run.held())
             run.write_config(config)
             _record_sources(options, run)
+        if teacher:
+            patches = _teach(material.patches, teacher, report, stopper)
+            if patches is None:
+                return TrainResult(run.folder, [], skipped, parallel.from_first(stopper.reason))
+            material = dataclasses.replace(material, patches=patches)
         parallel.from_first(None)
-        with stopper:
-            for name in names:
-                generator, parent, where = _start(config, name, options, run)
-                if parallel.rank() == 0:
-                    report(Notice(f"{name} stage: {where}"))
-                stage, steps = _stage(config, name, generator, device, features)
-                results.append(core.train(name, stage, config, steps, material, run, report, stopper, parent))
-                parallel.from_first(None)  # the next stage starts from what process 0 has written
-                if not results[-1].complete:
-                    break
+        for name in names:
+            generator, parent, where = _start(config, name, options, run)
+            if parallel.rank() == 0:
+                report(Notice(f"{name} stage: {where}"))
+            stage, steps = _stage(config, name, generator, device, features)
+            results.append(core.train(name, stage, config, steps, material, run, report, stopper, parent))
+            parallel.from_first(None)  # the next stage starts from what process 0 has written
+            if not results[-1].complete:
+                break
         reason = parallel.from_first(stopper.reason) if not results[-1].complete else None
     return TrainResult(run.folder, results, skipped, reason)
 
@@ -234,7 +248,7 @@ def _material(
     # One process decodes, the others find its files.
     for turn in (True, False):
         if (rank == 0) == turn:
-            images, skipped = data.load_images(paths[0], cache, config.patch, notice)
+            images, skipped = data.load_images(paths[0], cache, config.patch, notice, config.sizes)
             held_out, skipped_val = data.load_images(paths[1], cache, SMALLEST_CROP, notice)
         parallel.from_first(None)
     patches = data.PatchDataset(
@@ -242,8 +256,27 @@ def _material(
     )
     workers = options.workers if options.workers is not None else min(8, max(1, (os.cpu_count() or 2) // world - 1))
     crops = validation.validation_crops(held_out, degrade=config.degrade)
-    notice(f"{len(images)} training images, {len(held_out)} for validation, {skipped + skipped_val} skipped")
+    sizes = f" (at {len(config.sizes)} sizes)" if len(config.sizes) > 1 else ""
+    notice(f"{len(images)} training images{sizes}, {len(held_out)} for validation, {skipped + skipped_val} skipped")
     return core.Material(patches, crops, workers), skipped + skipped_val
+
+
+def _teach(
+    patches: data.PatchDataset, teacher: Upscaler, report: Report, should_stop: Callable[[], bool]
+) -> data.PatchDataset | None:
+    """The same patches with the teacher's pictures; None if the run is to stop first."""
+    taught = None
+    for turn in (True, False):  # one process computes, the others find its files
+        if (parallel.rank() == 0) == turn:
+
+            def tell(done: int, total: int) -> None:
+                report(Teaching(teacher.name, done, total))
+
+            taught = teachers.teach(patches.images, teacher, tell, should_stop)
+        if parallel.from_first(taught is None and turn):
+            return None
+    assert taught is not None
+    return patches.with_images(taught)
 
 
 def _start(config: TrainConfig, name: str, options: TrainOptions, run: Run) -> tuple[models.Generator, str | None, str]:
@@ -253,12 +286,13 @@ def _start(config: TrainConfig, name: str, options: TrainOptions, run: Run) -> t
     if run.checkpoint(name).exists():
         return generator, None, f"continuing {run.checkpoint(name)}"
     source = options.init
-    if name == "gan" and run.best("pixel").exists() and (source is None or options.stage != "gan"):
-        source = run.best("pixel")
+    if source is None or options.stage != name:
+        trained = [run.best(parent) for parent in PARENTS.get(name, ()) if run.best(parent).exists()]
+        source = next(iter(trained), source)
     if source is not None:
         load_generator(generator, source)
         return generator, storage.sha256_of_file(source), f"starting from {source}"
-    if name == "pixel" or options.stage != "gan":
+    if name == "pixel" or options.stage not in PARENTS:
         return generator, None, "starting from fresh weights"
     try:
         loaded = weights.load(f"{config.model}:pixel", offline=options.offline)
@@ -274,7 +308,7 @@ def _stage(
     device: torch.device,
     features: FeatureLoss | None,
 ) -> tuple[stages.Stage, int]:
-    if name == "pixel":
+    if name != "gan":
         return stages.PixelStage(config, generator, device), config.pixel.steps
     return stages.GanStage(config, generator, device, features), config.gan.steps
 
@@ -300,9 +334,11 @@ def load_generator(generator: models.Generator, path: Path) -> None:
     generator.load_state_dict({k: v.to(wanted[k].dtype) for k, v in tensors.items()})
 
 
-def _about(paths: tuple[list[Path], list[Path]]) -> dict[str, Any]:
+def _about(paths: tuple[list[Path], list[Path]], teacher: Upscaler | None) -> dict[str, Any]:
     """What a model card says of a run; folders by their names alone, as weights are published."""
+    taught = {"teacher": teacher.name, "teacher_sha256": teacher.weights_sha256} if teacher else {}
     return {
+        **taught,
         "data": sorted({path.parent.name for path in paths[0]}),
         "images": len(paths[0]),
         "srup": sr_cli.__version__,

@@ -21,7 +21,10 @@ class TrainOptions:
         str | None,
         Option("Preset to train.", names=("-m", "--model"), group="Run", metavar="PRESET", default="mesrgan"),
     ] = None
-    stage: Annotated[Literal["pixel", "gan", "both"] | None, Option("Stage", group="Run", default="both")] = None
+    stage: Annotated[
+        Literal["pixel", "photo", "gan", "both"] | None,
+        Option("Stage; both is pixel, then gan", group="Run", default="both"),
+    ] = None
     out: Annotated[
         Path | None,
         Option("The run's folder.", names=("-o", "--out"), group="Run", metavar="FOLDER", default="runs/MODEL"),
@@ -32,7 +35,21 @@ class TrainOptions:
             "Weights or checkpoint to start from.",
             group="Run",
             metavar="FILE",
-            default="random weights, or the bundled pixel stage for gan",
+            default="random weights, or the bundled pixel stage for photo and gan",
+        ),
+    ] = None
+    teacher: Annotated[
+        str | None,
+        Option("Weights of a network to learn from, as for -m.", group="Run", metavar="MODEL", default="none"),
+    ] = None
+    teacher_weight: Annotated[
+        float | None,
+        Option(
+            "Share of the teacher's picture in the target; the rest is the original.",
+            group="Run",
+            default="1.0",
+            minimum=0,
+            maximum=1,
         ),
     ] = None
     resume: Annotated[bool, Option("Resume the run in --out.", group="Run")] = False

@@ -228,10 +228,10 @@ class GanStage(_GeneratorTraining):
 
     def step(self, step: int, patches: Patches) -> dict[str, Tensor]:
         fake, parts, bad = self._generator_step(step, patches)
-        loss, bad_discriminator = self._discriminator_step(step, fake, self._real(patches))
+        loss, bad_discriminator = self._discriminator_step(step, fake, self.real(patches))
         return {**parts, "discriminator": loss, "bad": bad | bad_discriminator}
 
-    def _real(self, patches: Patches) -> Tensor:
+    def real(self, patches: Patches) -> Tensor:
         """What the discriminator takes for real, (N, 3, H, W): `both` takes every other patch of the teacher's."""
         if self.config.real == "originals" or patches.taught is None:
             return patches.hr
@@ -263,7 +263,7 @@ class GanStage(_GeneratorTraining):
             with self.autocast():
                 parts["feature"] = self.features(fake, target, step)
         if step >= config.adversarial_start:
-            parts["adversarial"] = self._adversarial(step, fake, self._real(patches))
+            parts["adversarial"] = self._adversarial(step, fake, self.real(patches))
         return parts
 
     def _adversarial(self, step: int, fake: Tensor, real: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sr_cli.datasets import SCALE
-from sr_cli.inference import Upscaler
 from sr_cli.errors import UsageError
+from sr_cli.inference import Upscaler
 from sr_cli.training.data import CachedImage, save_array
 
 Done = Callable[[int, int], None]
