@@ -482,7 +482,7 @@ def test_corrupt_images_are_named_and_counted(material: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"stage": "photo"}, "--stage"),
+        ({"stage": "photos"}, "--stage"),
         ({"model": "vdsr"}, "vdsr"),
         ({"recipe": "secret"}, "secret"),
         ({"patch": 24}, "patch"),
