@@ -329,7 +329,7 @@ def test_a_picture_with_others_behind_it_gives_the_first(tmp_path: Path) -> None
     images = [Image.fromarray(colours(seed=n)) for n in range(3)]
     images[0].save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=images[1:], quality=98)
     for photo in (read(tmp_path / "a.jpg"), *read_all(tmp_path / "a.jpg").frames):
-        assert photo.source_format == "MPO"
+        assert photo.source_format == "JPEG"
         assert np.abs(photo.pixels.astype(int) - colours(seed=0)).mean() < 25
 
 

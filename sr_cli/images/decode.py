@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from sr_cli.errors import InputError
-from sr_cli.images import animation, colour, jpeg, photoshop, png, tiff
+from sr_cli.images import animation, colour, jpeg, photoshop, pixel_parts, png, tiff
 from sr_cli.images import exif as exif_block
 from sr_cli.images.photo import Limits, Photo, PhotoSequence, Pixels, with_pixels
 from sr_cli.images.pieces import joined
@@ -47,9 +47,17 @@ def _read(source: Path | BinaryIO, limits: Limits, *, every: bool) -> PhotoSeque
 
 
 def open_image(source: Source) -> Image.Image:
-    """Opens the input with Pillow's decoder for its format, no other. Raises what Pillow raises."""
+    """Opens the input with Pillow's decoder for its format, no other. Raises what Pillow raises.
+
+    The decoder gets the parts that make pixels; the image's `info["notes"]` says what was repaired.
+    """
     file = source.file
-    if source.format in ("AVIF", "HEIF"):
+    notes: tuple[str, ...] = ()
+    if source.format == "JPEG":
+        file = pixel_parts.of_jpeg(source)
+    elif source.format == "WEBP":
+        file, notes = pixel_parts.of_webp(source)
+    elif source.format in ("AVIF", "HEIF"):
         head, size = file.read(HEAD_BYTES), file.seek(0, io.SEEK_END)
         brand = major_brand(source.format, head)
         file = joined(file, [head[:8], brand, (source.start + 12, size - source.start - 12)])
@@ -57,7 +65,9 @@ def open_image(source: Source) -> Image.Image:
         import pi_heif  # rarely needed, and not quite free to load
 
         pi_heif.register_heif_opener()
-    return Image.open(file, formats=[source.format])
+    image = Image.open(file, formats=[source.format])
+    image.info["notes"] = notes
+    return image
 
 
 def _read_png(source: Source, every: bool) -> PhotoSequence:
@@ -68,7 +78,7 @@ def _read_png(source: Source, every: bool) -> PhotoSequence:
     if contents.bits == 16:
         photo = _deep(png.read_16_bits(source, contents), contents.icc_profile, "PNG")
         return _one(png.describe(contents, photo))
-    image = Image.open(source.file, formats=["PNG"])
+    image = Image.open(pixel_parts.of_png(source, contents), formats=["PNG"])
     image.load()
     return _one(png.describe(contents, _photo(source.name, image, contents.icc_profile)))
 
@@ -89,14 +99,14 @@ def _read_page(source: Source, page: tiff.Page) -> Photo:
         described = tiff.describe(page, _deep(photo, page.icc_profile, "TIFF"))
         return upright(described)
     image = tiff.open_image(source, page)
-    image.load()  # which turns it upright
+    image.load()
     photo = _photo(source.name, image, page.icc_profile)
     if page.bits == 12 and photo.bits == 16:
         photo = replace(photo, pixels=(photo.pixels.astype(np.uint32) * 65535 // 4095).astype(np.uint16))
     elif page.bits > 8 and photo.bits == 8:
         remedy = " (pip install 'srup[tiff]' keeps them)" if page.is_deep else ""
         photo = replace(photo, notes=(f"{page.bits} bits per sample were read as 8{remedy}",))
-    return upright(tiff.describe(page, photo), turned=True)
+    return upright(tiff.describe(page, photo))
 
 
 def _read_other(source: Source, every: bool) -> PhotoSequence:
@@ -104,9 +114,20 @@ def _read_other(source: Source, every: bool) -> PhotoSequence:
     source.check_pixels(image.width, image.height)
     if every and image.format in animation.FORMATS and getattr(image, "n_frames", 1) > 1:
         return _described(animation.read_frames(source, image), lambda photo: _describe(source, image, photo))
-    image.load()
+    image = _loaded(source, image)
     photo = _photo(source.name, image, image.info.get("icc_profile"))
     return _one(_describe(source, image, photo))
+
+
+def _loaded(source: Source, image: Image.Image) -> Image.Image:
+    """The image with its pixels decoded; a JPEG that lacks only its end marker counts as complete."""
+    try:
+        image.load()
+    except OSError:
+        if source.format != "JPEG" or jpeg.inspect(replace(source)).end is not None:
+            raise
+        return pixel_parts.without_end(source)
+    return image
 
 
 def _described(frames: PhotoSequence, describe: Callable[[Photo], Photo]) -> PhotoSequence:
@@ -154,6 +175,7 @@ def channels(image: Image.Image) -> tuple[Pixels, Pixels | None]:
 
 def _describe(source: Source, image: Image.Image, photo: Photo) -> Photo:
     """`photo` with everything that Pillow found beside the pixels."""
+    photo = replace(photo, notes=(*photo.notes, *image.info.get("notes", ())))
     if image.format in ("JPEG", "MPO"):
         photo = jpeg.describe(jpeg.inspect(source), photo)
         return replace(photo, dpi=_dpi(image.info.get("dpi")), source_format=image.format)
@@ -185,18 +207,14 @@ def _dpi(value: object) -> tuple[float, float] | None:
     return (across, down) if 0 < across < 1e6 and 0 < down < 1e6 else None
 
 
-def upright(photo: Photo, *, turned: bool = False) -> Photo:
-    """The photo turned as its EXIF says (unless its pixels are `turned` already), which then says "upright".
+def upright(photo: Photo) -> Photo:
+    """The photo turned as its EXIF says, which then says "upright".
 
     The thumbnail embedded in EXIF is dropped, and what XMP says about attachments, which are not read.
     """
     if photo.exif is None and photo.xmp is None:
         return photo
     orientation = 1 if photo.exif is None else exif_block.orientation(photo.exif)
-    if turned:
-        back = {6: 8, 8: 6}.get(orientation, orientation)
-        alpha = None if photo.alpha is None else oriented(photo.alpha, back)
-        photo = replace(photo, pixels=oriented(photo.pixels, back), alpha=alpha)
     alpha = None if photo.alpha is None else oriented(photo.alpha, orientation)
     return with_pixels(photo, oriented(photo.pixels, orientation), alpha, orientation=orientation)
 

@@ -16,7 +16,7 @@ from typing import BinaryIO
 from sr_cli.images import exif as exif_block
 from sr_cli.images import photoshop, xmp
 from sr_cli.images.photo import Photo
-from sr_cli.images.source import Source
+from sr_cli.images.source import NO_END, Source
 
 SEGMENT = 65_533
 """Bytes that one segment can hold."""
@@ -85,6 +85,17 @@ def _next_marker(file: BinaryIO, at: int) -> tuple[int, int] | None:
         at, size = at + len(window) - 1, _WINDOW
 
 
+def makes_pixels(marker: int, start: bytes) -> bool:
+    """Whether a decoder needs a segment, which begins with `start`, for the pixels, their profile or resolution."""
+    if marker == _APP1:
+        return start.startswith(_EXIF)  # resolution of files without a JFIF header
+    if marker == _APP2:
+        return start.startswith(_ICC)
+    if marker == _APP14:
+        return start.startswith(b"Adobe") and len(start) >= 12
+    return marker == _APP0 or not (_APP0 <= marker <= _APP15 or marker == _COMMENT)
+
+
 def inspect(source: Source) -> Contents:
     """All segments of the first picture, and what lies behind it. Raises InputError above a limit."""
     file, contents, scanned = source.file, Contents(), False
@@ -98,6 +109,8 @@ def inspect(source: Source) -> Contents:
             source.count_metadata(length)
             file.seek(offset)
             _add(contents, marker, file.read(length))
+    if contents.end is None:
+        contents.notes.append(NO_END)
     if contents.xmp is not None:
         contents.xmp = _with_extension(contents)
     _note_appended(contents, file)

@@ -23,7 +23,7 @@ from sr_cli.images import exif as exif_block
 from sr_cli.images import photoshop, png_chunks
 from sr_cli.images.parallel import InOrder
 from sr_cli.images.photo import Photo, Pixels
-from sr_cli.images.source import Source
+from sr_cli.images.source import NO_END, Source
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 Chunk: TypeAlias = tuple[bytes, bytes]
@@ -114,7 +114,10 @@ def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
 def inspect(source: Source) -> Contents:
     """All chunks but the pixels. Raises InputError above a limit; struct.error or ValueError if damaged."""
     file = source.file
+    size = file.seek(0, 2)
+    file.seek(source.start)
     contents: Contents | None = None
+    complete = False
     for kind, offset, length in _chunks(file):
         if contents is None:
             if kind != b"IHDR":
@@ -135,13 +138,15 @@ def inspect(source: Source) -> Contents:
             contents.animated = True
             contents.plays = struct.unpack(">II", file.read(8))[1]
         elif kind != b"IEND":
-            source.count_metadata(min(length, 2**31))
+            source.count_metadata(min(length, max(0, size - offset)))
             data, checksum = file.read(length), file.read(4)
-            # A damaged chunk that is not needed to see the picture is skipped, as libpng does (13.2).
-            if checksum == struct.pack(">I", zlib.crc32(data, zlib.crc32(kind))):
-                _add(contents, source, kind, data)
+            sound = checksum == struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
+            _add_checked(contents, source, kind, data, sound)
+        complete = kind == b"IEND"
     if contents is None or not contents.idat:
         raise ValueError("there are no pixels in it")
+    if not complete:
+        contents.notes.append(NO_END)
     file.seek(source.start)
     contents.frames = [frame for frame in contents.frames if frame.pieces]
     _unpack_raw_profiles(contents)
@@ -163,6 +168,27 @@ def pixel_data(source: Source, pieces: Sequence[tuple[int, int]]) -> bytes:
         source.file.seek(offset)
         data += source.file.read(length)
     return bytes(data)
+
+
+def _add_checked(contents: Contents, source: Source, kind: bytes, data: bytes, sound: bool) -> None:
+    """Adds a chunk, or names it: a damaged one that is not needed to see the picture is skipped (13.2)."""
+    if sound and (kind != b"tRNS" or len(data) in _transparency_sizes(contents)):
+        _add(contents, source, kind, data)
+    elif kind == b"PLTE" and contents.colour_type == _PALETTE:
+        raise ValueError("the checksum of its palette")
+    else:
+        name = kind.decode("latin-1") if kind.isalpha() else kind.hex()
+        contents.notes.append(f"the damaged PNG chunk {name} is left out")
+
+
+def _transparency_sizes(contents: Contents) -> range:
+    """Lengths that tRNS can have (11.3.1.1)."""
+    length = {_GRAY: 2, _RGB: 6}.get(contents.colour_type, 0)
+    return (
+        range(1, len(contents.palette or b"") // 3 + 1)
+        if contents.colour_type == _PALETTE
+        else range(length, length + 1)
+    )
 
 
 def _add(contents: Contents, source: Source, kind: bytes, data: bytes) -> None:
@@ -281,13 +307,12 @@ def describe(contents: Contents, photo: Photo) -> Photo:
 
 def read_16_bits(source: Source, contents: Contents) -> Photo:
     """The pixels of a 16-bit file, bit by bit. Raises InputError or ValueError if they are damaged."""
-    data, end = bytearray(), source.file.seek(0, 2)
+    data = bytearray()
     for offset, length in contents.idat:
-        if offset + length > end:
-            raise ValueError("cut off")
         source.file.seek(offset)
         piece, checksum = source.file.read(length), source.file.read(4)
-        if checksum != struct.pack(">I", zlib.crc32(piece, zlib.crc32(b"IDAT"))):
+        # At the end of a file that is cut off there is no checksum; the decoder sees whether pixels are missing.
+        if len(checksum) == 4 and checksum != struct.pack(">I", zlib.crc32(piece, zlib.crc32(b"IDAT"))):
             raise InputError(f"{source.name}: the picture is damaged or cut off (checksum of its pixels)")
         data += piece
     return decoded_16_bits(bytes(data), contents)

@@ -20,6 +20,8 @@ from sr_cli.errors import InputError, OutOfMemory, SrupError
 from sr_cli.images.photo import Limits
 from sr_cli.images.signatures import HEAD_BYTES, identify
 
+NO_END = "the end of the file is missing, behind the last pixel"
+"""The note on a file that is cut off but lacks no pixel."""
 _PIECE_BYTES = 2**20
 
 

@@ -35,8 +35,11 @@ from sr_cli.images.tiff_tags import (
     WHITE_POINT,
     XMP,
     Directories,
+    Directory,
     Entry,
+    Field,
     Layout,
+    serialised,
     to_exif,
 )
 
@@ -50,6 +53,11 @@ except ImportError:
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # else its remarks go to standard error
 
 _X_RESOLUTION, _Y_RESOLUTION = 282, 283
+# Sizes, samples, compression, strips and tiles, palette, inks, JPEG tables, YCbCr (sections 8, 11, 15 to 22).
+_PIXEL_TAGS = {
+    *(256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325, 332, 334, 338),
+    *(339, 340, 341, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532),
+}
 _NOT_THE_PICTURE = 0b1101
 """NewSubfileType: a reduced copy, a mask, a depth map (section 8; DNG)."""
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _INK, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
@@ -254,15 +262,19 @@ def describe(page: Page, photo: Photo) -> Photo:
 def open_image(source: Source, page: Page) -> Image.Image:
     """Opens one page with Pillow. Raises InputError if it cannot read pages of this kind.
 
-    Pillow reads the first page of a file, so it is given one whose header points at this page.
+    Pillow is given the file with another directory at its end, which holds only what makes pixels. So neither a
+    long text nor the page's place in the file matters, and the picture is not turned.
     """
-    layout = page.directories.layout
-    header = source.start + (8 if layout.big else 4)
+    directories, layout = page.directories, page.directories.layout
+    fields = {entry.tag: Field(entry.type, entry.length, directories.value(entry))
+              for entry in reversed(page.entries) if entry.tag in _PIXEL_TAGS}  # fmt: skip
+    at = directories.size + directories.size % 2
     source.file.seek(source.start)
-    head = source.file.read(header - source.start) + layout.pack(layout.offset, page.tags.offset)
-    size = page.directories.size - len(head)
+    head = source.file.read(8 if layout.big else 4) + layout.pack(layout.offset, at)
+    end = bytes(directories.size % 2) + serialised(Directory(fields), layout, at)
+    body = (source.start + len(head), directories.size - len(head))
     try:
-        return Image.open(joined(source.file, [head, (source.start + len(head), size)]), formats=["TIFF"])
+        return Image.open(joined(source.file, [head, body, end]), formats=["TIFF"])
     except UnidentifiedImageError:
         raise unsupported(source, f"TIFF of this kind ({_kind(page)})") from None
 
