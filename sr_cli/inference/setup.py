@@ -144,7 +144,7 @@ def choose_setup(options: InferenceOptions, model: LoadedModel, processor: Proce
     overlap = chosen[options.overlap] if isinstance(options.overlap, str) else options.overlap
     values = generator.peak_values_per_pixel
     bytes_per_pixel = values * dtype_of(precision).itemsize * backends.get(backend).lanes(threads)
-    tile, batch = _tiles(options.tile, overlap, device, bytes_per_pixel, values)
+    tile, batch = choose_tiles(options.tile, overlap, device, bytes_per_pixel, values)
     return Setup(
         device=str(device),
         precision=precision,
@@ -170,10 +170,13 @@ def largest_window(values_per_pixel: int, batch: int = 1) -> int:
     return (INDEXABLE - 1) // (values_per_pixel * batch)
 
 
-def _tiles(
+def choose_tiles(
     wish: int | Literal["auto"], overlap: int, device: torch.device, bytes_per_pixel: int, values: int
 ) -> tuple[int, int]:
-    """Side of the tiles' cores, and how many are computed together."""
+    """Side of the tiles' cores, and how many are computed together.
+
+    `bytes_per_pixel` and `values` are what a network holds at its peak for a pixel that it sees.
+    """
     if wish == 0:
         return 0, 1
     gpu = device.type != "cpu"

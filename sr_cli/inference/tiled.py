@@ -59,6 +59,8 @@ class TiledNetwork:
         self._turn: contextlib.AbstractContextManager[Any] = (
             contextlib.nullcontext() if backend.thread_safe else threading.Lock()
         )
+        self.works_ahead = self.device.type == "cuda"
+        """Whether a result is asked for before it is there, so that the next batch is begun before it is placed."""
         self._wider: dict[str, Network] = {}
         self._preparing = threading.Lock()
 
@@ -185,7 +187,7 @@ class _Enlargement:
         done = len(plan.tiles) - sum(len(tiles) for tiles in groups)
         computed = self._computed(groups, size, plan.overlap)
         # A GPU computes the next batch while the last one is placed.
-        for result in _one_behind(computed) if self.network.device.type == "cuda" else computed:
+        for result in one_behind(computed) if self.network.works_ahead else computed:
             self._place(result)
             done += len(result.batch.tiles)
             if self.progress:
@@ -211,20 +213,14 @@ class _Enlargement:
         for result in self.network.network.stream(sources(), len(groups)):
             batch = started.popleft()
             finite = _is_finite(result)
-            if self.network.device.type != "cuda" and not bool(finite):
+            if not self.network.works_ahead and not bool(finite):
                 result, finite = self._computed_wider(batch), torch.tensor(True)
-            yield self._landing(batch, self._finished(batch, result, overlap), finite)
+            samples = finished(result, batch.source, overlap, self.pixels.dtype, self.pixels.shape[2])
+            yield self._landing(batch, samples, finite)
 
     def _computed_wider(self, batch: _Batch) -> torch.Tensor:
         self.redone += len(batch.tiles)
         return self.network.compute_wider(batch.source)
-
-    def _finished(self, batch: _Batch, result: torch.Tensor, overlap: int) -> torch.Tensor:
-        """The samples of a result, (n, h, w, C) on its device."""
-        result = keep_colours(result, batch.source, overlap)
-        if self.pixels.shape[2] == 1:
-            result = result.mean(dim=1, keepdim=True)
-        return to_samples(result, self.pixels.dtype)
 
     def _landing(self, batch: _Batch, samples: torch.Tensor, finite: torch.Tensor) -> _Computed:
         """Begins to copy samples to the host, where a GPU made them."""
@@ -244,7 +240,8 @@ class _Enlargement:
         samples = result.samples
         if not bool(result.finite):
             wider = self._computed_wider(result.batch)
-            samples = self._finished(result.batch, wider, self.network.setup.overlap).cpu()
+            overlap, dtype, channels = self.network.setup.overlap, self.pixels.dtype, self.pixels.shape[2]
+            samples = finished(wider, result.batch.source, overlap, dtype, channels).cpu()
         scale = self.network.scale
         for tile, rows in zip(result.batch.tiles, samples.numpy(), strict=False):  # the last tile may be there twice
             top, left = tile.top * scale, tile.left * scale
@@ -252,6 +249,19 @@ class _Enlargement:
             skip = max(0, self.finished_rows - top)
             target = self.output[top + skip : top + tile.height * scale, left : left + tile.width * scale]
             target[...] = rows[skip:].view(np.uint16) if target.dtype == np.uint16 else rows[skip:]
+
+
+def finished(
+    result: torch.Tensor, source: torch.Tensor, overlap: int, dtype: np.dtype[Any], channels: int
+) -> torch.Tensor:
+    """What a network made of `source`, its colours kept and the overlap cut off: see `to_samples`.
+
+    Nothing here waits for a GPU.
+    """
+    result = keep_colours(result, source, overlap)
+    if channels == 1:
+        result = result.mean(dim=1, keepdim=True)
+    return to_samples(result, dtype)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -269,7 +279,7 @@ def _even_size(count: int, most: int) -> int:
     return -(-count // -(-count // most))
 
 
-def _one_behind(items: Iterable[T]) -> Iterator[T]:
+def one_behind(items: Iterable[T]) -> Iterator[T]:
     """The items, each one only after the next has been made."""
     waiting: deque[T] = deque()
     for item in items:
