@@ -13,11 +13,12 @@ test:  ## the tests that every change must pass
 slow:  ## the long forms: kills, fuzzing, whole photographs
 	$(PYTHON) -m pytest -m slow
 
-check:  ## lint, format, strict types, import order
+check:  ## lint, format, strict types, import order, private names
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 	$(BIN)lint-imports
+	$(PYTHON) tools/check_private.py
 
 format:  ## format the code and fix what lint can fix
 	$(PYTHON) -m ruff check --fix .

@@ -1,0 +1,75 @@
+"""Finds every use of a private name (one underscore) outside the module that it belongs to.
+
+    python tools/check_private.py [FOLDER...]
+
+Found are `from module import _name` of a module of ours, and `value._name` where the file that says so neither defines
+nor assigns `_name` and `value` does not come from another project (torch, say). Ends with 1 if there is any.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGE = "sr_cli"
+NAMED_TUPLE = {"_asdict", "_fields", "_make", "_replace"}
+"""Public in spite of their underscore, which keeps them apart from a named tuple's fields."""
+
+
+def is_private(name: str) -> bool:
+    """Whether a name is for its own module only."""
+    return name.startswith("_") and not name.startswith("__") and name not in NAMED_TUPLE
+
+
+def private_uses(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and name of each use of another module's private name in a file."""
+    own = set(_defined(tree))
+    foreign: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            ours = bool(node.level) or (node.module or "").split(".")[0] == PACKAGE
+            for alias in node.names:
+                if ours and is_private(alias.name):
+                    yield node.lineno, f"{node.module}.{alias.name}"
+                if not ours:
+                    foreign.add(alias.asname or alias.name)
+        elif isinstance(node, ast.Import):
+            roots = {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+            foreign |= roots - {PACKAGE}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in own:
+            owner: ast.expr = node.value
+            while isinstance(owner, ast.Attribute | ast.Call):
+                owner = owner.value if isinstance(owner, ast.Attribute) else owner.func
+            if not (isinstance(owner, ast.Name) and owner.id in foreign | {"self", "cls", "super"}):
+                yield node.lineno, ast.unparse(node)
+
+
+def _defined(tree: ast.Module) -> Iterator[str]:
+    """Names that a file defines: functions, classes, variables, attributes that it assigns, fields."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            owner = node.value
+            if isinstance(owner, ast.Name) and owner.id == "self":
+                yield node.attr
+
+
+def main(folders: list[str]) -> int:
+    """Prints each use; 1 if there is any."""
+    found = 0
+    for folder in folders:
+        for path in sorted(Path(folder).rglob("*.py")):
+            for line, name in private_uses(ast.parse(path.read_text("utf-8"))):
+                print(f"{path}:{line}: {name} is private to its module")
+                found += 1
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:] or [PACKAGE, "tools"]))
