@@ -206,6 +206,7 @@ class _Run:
         if not self.batch.several:
             # Of a batch they are not counted: the choice must stay when the batch is resumed or has grown.
             self._pixels = _pixels_to_come(job)
+        self.upscaler()  # out here, where its failure ends the whole run
         counts = Counts()
         if len(job.sizes) > 1:  # one after the other into the file: memory holds one frame
             self._write(job, counts, self._enlarged(job, job.sequence, counts))
