@@ -140,15 +140,19 @@ def _show(console: Console, estimate: Estimate) -> int:
         "seconds": round(estimate.seconds, 1),
     }
     records = [_planned(file) for file in estimate.files]
+    shards: dict[str, Any] = {"shards": [vars(shard) for shard in estimate.shards]} if estimate.shards else {}
     if console.json:
-        console.document({"dry_run": True, "results": records, "total": total})
+        console.document({"dry_run": True, "results": records, "total": total, **shards})
     elif console.json_lines:
         for record in records:
             console.event({"event": record["status"], **record})
-        console.event({"event": "summary", "ending": "complete", "count": len(records), **total})
+        console.event({"event": "summary", "ending": "complete", "count": len(records), **total, **shards})
     else:
         columns = ("output", "from", "to", "tiles", "memory", "disk", "time")
         console.table(columns, [_row(file) for file in estimate.planned])
+        if estimate.shards:
+            rows = [[s.shard, str(s.files), f"{s.pixels / 1e6:.1f}", _duration(s.seconds)] for s in estimate.shards]
+            console.table(("shard", "photos", "megapixels", "time"), rows)
         for file in estimate.files:
             if file.status == "failed":
                 console.error(file.error or "would fail")

@@ -47,8 +47,11 @@ def run(
     None for names beside the inputs. Raises UsageError where the request makes no sense, WeightsError where the
     model cannot be had: both before any photograph is touched.
     """
-    journals = Journals()
+    shard = options.part
+    journals = Journals(shard)
     batch = planning.plan([str(name) for name in inputs], None if output is None else str(output), options, journals)
+    if shard is not None:
+        batch = planning.of_shard(batch, shard)
     return _Run(batch, options, report, journals, stdin, stdout).run()
 
 

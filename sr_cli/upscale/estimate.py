@@ -25,6 +25,7 @@ from sr_cli.upscale.enlarge import passes_for
 from sr_cli.upscale.inputs import Batch, Task
 from sr_cli.upscale.journal import Journals
 from sr_cli.upscale.options import UpscaleOptions
+from sr_cli.upscale.shards import shard_of
 
 # Bytes per sample of enlarged photographs, of which nine in ten take less (24 photographs, bicubic and a network);
 # the lower byte of 16 bits is noise and stays whole.
@@ -77,6 +78,20 @@ class FileEstimate:
 
 
 @dataclass(frozen=True)
+class ShardEstimate:
+    """What one of the jobs that share a batch would take."""
+
+    shard: str
+    """`I/N`."""
+    files: int
+    """Inputs that it would enlarge."""
+    pixels: int
+    """Pixels of its inputs."""
+    seconds: float
+    """Time on this machine."""
+
+
+@dataclass(frozen=True)
 class Estimate:
     """What a batch would take."""
 
@@ -86,6 +101,8 @@ class Estimate:
     """Pictures in folders that are outputs themselves."""
     disk_free: int | None
     """Bytes free where the first output goes; None without an output file."""
+    shards: tuple[ShardEstimate, ...] = ()
+    """All jobs that share the batch, if it is shared; `files` are those of one."""
 
     @property
     def planned(self) -> list[FileEstimate]:
@@ -119,13 +136,36 @@ def estimate(
 
     Reads the headers of the inputs and writes nothing. Raises as `run` does before it touches a photograph.
     """
-    journals = Journals()
+    shard = options.part
+    journals = Journals(shard)
     batch = planning.plan([str(name) for name in inputs], None if output is None else str(output), options, journals)
     upscaler = make_upscaler(options)
     past = Past(batch, options, journals, lambda: upscaler)
     estimator = _Estimator(options, upscaler, past, stdin)
-    files = _within_disk([estimator.file(task) for task in batch.tasks], batch)
-    return Estimate(tuple(files), batch.left_out, _free(batch.tasks[0]) if batch.tasks else None)
+    files = [estimator.file(task) for task in batch.tasks]
+    shards = () if shard is None else _shards(files, batch, shard.count)
+    if shard is not None:
+        files = [file for file, task in zip(files, batch.tasks, strict=True) if shard.has(task.relative)]
+        batch = planning.of_shard(batch, shard)
+    files = _within_disk(files, batch)
+    return Estimate(tuple(files), batch.left_out, _free(batch.tasks[0]) if batch.tasks else None, shards)
+
+
+def _shards(files: Sequence[FileEstimate], batch: Batch, count: int) -> tuple[ShardEstimate, ...]:
+    """Return what each of `count` jobs would do."""
+    groups: list[list[FileEstimate]] = [[] for _ in range(count)]
+    for file, task in zip(files, batch.tasks, strict=True):
+        if file.status == "planned":
+            groups[shard_of(task.relative, count) - 1].append(file)
+    return tuple(
+        ShardEstimate(
+            f"{index}/{count}",
+            len(group),
+            sum(file.input_width * file.input_height * file.frames for file in group),
+            sum(file.seconds for file in group),
+        )
+        for index, group in enumerate(groups, 1)
+    )
 
 
 class _Estimator:

@@ -16,6 +16,7 @@ from sr_cli.errors import InputError, OutputError, SrupError, UsageError
 from sr_cli.upscale.journal import Journals
 from sr_cli.upscale.naming import Namer
 from sr_cli.upscale.options import UpscaleOptions
+from sr_cli.upscale.shards import Shard
 
 PIPE = "-"
 """Standard input or output on the command line."""
@@ -33,6 +34,8 @@ class Task:
     """The folder that the output must not leave; None where the user named the output itself."""
     problem: SrupError | None = None
     """Why this cannot be done, found while planning."""
+    relative: str = PIPE
+    """The input's name relative to the folder that the user named; decides its shard."""
 
     @property
     def shown_source(self) -> Path:
@@ -68,6 +71,11 @@ class _Found:
     """Found in a folder or by a pattern, not named by the user."""
     problem: SrupError | None = None
 
+    @property
+    def relative(self) -> str:
+        """The name below the folder that the user named."""
+        return PIPE if self.source is None else (self.below / self.source.name).as_posix()
+
 
 def plan(inputs: Sequence[str], output: str | None, options: UpscaleOptions, journals: Journals) -> Batch:
     """What to do for `srup upscale INPUTS -o OUTPUT`. Raises UsageError where that makes no sense or outputs collide.
@@ -83,8 +91,16 @@ def plan(inputs: Sequence[str], output: str | None, options: UpscaleOptions, jou
         _check_output(output, len(found))
     to_folder = folder is not None and (several or os.path.isdir(folder) or _ends_in_separator(output))
     namer = Namer(options)
-    items = [(_task(item, folder, output == PIPE, to_folder, namer), item.listed) for item in found]
+    items = [
+        (replace(_task(item, folder, output == PIPE, to_folder, namer), relative=item.relative), item.listed)
+        for item in found
+    ]
     return _settled(items, several, options, journals)
+
+
+def of_shard(batch: Batch, shard: Shard) -> Batch:
+    """Return the part of a batch that belongs to a shard."""
+    return replace(batch, tasks=tuple(task for task in batch.tasks if shard.has(task.relative)), several=True)
 
 
 def _ends_in_separator(output: str | None) -> bool:

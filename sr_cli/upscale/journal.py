@@ -1,7 +1,8 @@
 """What was done before: one journal per output folder, so that an interrupted batch goes on where it stopped.
 
 A journal lies in the user's state folder (`journal/`, named after the output folder's path), never among the
-photographs. It has one line of JSON per output, written when the file is complete and just before it gets its
+photographs; that of a shard, whose fellows may be on other machines, lies in `.srup/` in the output folder, a file for
+each run. It has one line of JSON per output, written when the file is complete and just before it gets its
 name: whatever moment a process is killed at, an output that is there is either described or not ours. A line
 that makes no sense (cut off, overwritten) is passed over: at worst a file is done again.
 """
@@ -17,6 +18,10 @@ from typing import Any
 from sr_cli import __version__
 from sr_cli.storage import JsonLines, sha256_of_bytes, state_folder
 from sr_cli.upscale.options import UpscaleOptions
+from sr_cli.upscale.shards import Shard
+
+SHARED_FOLDER = ".srup"
+"""Holds the journals of shards, in an output folder."""
 
 # Some file systems keep the time of a change to two seconds only.
 _TIME_GRAIN_NS = 2 * 10**9
@@ -53,8 +58,9 @@ def key_of(content: str, weights: str, setup: str, options: UpscaleOptions) -> s
 class Journals:
     """The journals of all the folders that a batch writes to. Threads may share it."""
 
-    def __init__(self) -> None:
+    def __init__(self, shard: Shard | None = None) -> None:
         self._folder = state_folder() / "journal"
+        self._shared_name = None if shard is None else f"{shard.index}-of-{shard.count}-{os.urandom(6).hex()}.jsonl"
         self._journals: dict[str, _Journal] = {}
         self._lock = threading.Lock()
 
@@ -85,27 +91,33 @@ class Journals:
         folder = os.path.realpath(path.parent)
         if folder not in self._journals:
             name = sha256_of_bytes(os.fsencode(folder))[:32]
-            self._journals[folder] = _Journal(self._folder / f"{name}.jsonl")
+            own, shared = self._folder / f"{name}.jsonl", Path(folder, SHARED_FOLDER)
+            self._journals[folder] = _Journal(own, shared, self._shared_name)
         return self._journals[folder]
 
 
 class _Journal:
-    """The journal of one folder; another process may be writing to it as well."""
+    """The journals of one folder; other processes may be writing to it as well."""
 
-    def __init__(self, path: Path) -> None:
-        self._lines = JsonLines(path)
+    def __init__(self, own: Path, shared: Path, shared_name: str | None) -> None:
+        """Read `own` and what is in the folder `shared`; write to `shared_name` there, else to `own`."""
+        self._written = JsonLines(own if shared_name is None else shared / shared_name)
+        others = {path: JsonLines(path) for path in (own, *sorted(shared.glob("*.jsonl")))}
+        others.pop(self._written.path, None)
+        self._read = [*others.values(), self._written]
         self._entries: dict[str, _Entry] = {}
 
     def read(self) -> dict[str, _Entry]:
         """Return the last entry of each output."""
-        for record in self._lines.new():
-            if entry := _parsed(record):
-                self._entries[entry.name] = entry
+        for lines in self._read:
+            for record in lines.new():
+                if entry := _parsed(record):
+                    self._entries[entry.name] = entry
         return self._entries
 
     def append(self, entry: _Entry) -> None:
         """Write an entry, durably: it must be there before the output gets its name. Raises OSError."""
-        self._lines.append(vars(entry), durable=True)
+        self._written.append(vars(entry), durable=True)
 
 
 def _parsed(record: dict[str, Any]) -> _Entry | None:

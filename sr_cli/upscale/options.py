@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from sr_cli.errors import UsageError
 from sr_cli.options import Backend, Device, Ensemble, Fidelity, Offline, Option, Overlap, Precision, Tile, validate
+from sr_cli.upscale.shards import Shard
 
 if TYPE_CHECKING:
     from sr_cli import images
@@ -49,6 +50,10 @@ class UpscaleOptions:
     ] = False
     overwrite: Annotated[bool, Option("Replace results that exist.", group="Output")] = False
     skip_existing: Annotated[bool, Option("Keep results that exist and count them as done.", group="Output")] = False
+    shard: Annotated[
+        str | None,
+        Option("Do only part I of N of a batch, such as 1/8; N jobs together do all.", group="Output", metavar="I/N"),
+    ] = None
     strip: Annotated[bool, Option("Drop all metadata but the colour profile.", group="Output")] = False
     scale: Annotated[
         float | None,
@@ -120,10 +125,17 @@ class UpscaleOptions:
             raise UsageError("--overwrite and --skip-existing contradict each other; give one of them")
         if self.scale is not None and (self.width is not None or self.height is not None):
             raise UsageError("--scale and --width or --height contradict each other; give one of them")
+        if self.shard is not None:
+            Shard.parse(self.shard)
         if self.format is not None:
             from sr_cli import images
 
             images.by_name(self.format)
+
+    @property
+    def part(self) -> Shard | None:
+        """The part of the batch to do; None: all."""
+        return None if self.shard is None else Shard.parse(self.shard)
 
     @property
     def limits(self) -> images.Limits:
