@@ -232,10 +232,12 @@ Overlap = Annotated[
 Fidelity = Annotated[
     float | None,
     Option(
-        "Blend two stages of the model: 0 is its GAN stage (crisp), 1 the stage that was trained from (faithful).",
+        "Blend two stages of the model: 0 is its GAN stage (crisp), 1 the stage that -m names (faithful).",
         group="Look",
         metavar="0..1",
         default="the model as it is",
+        minimum=0,
+        maximum=1,
     ),
 ]
 Ensemble = Annotated[

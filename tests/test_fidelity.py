@@ -105,14 +105,45 @@ def test_each_fidelity_has_an_identity_of_its_own() -> None:
     upscalers = [Upscaler("mine", device="cpu", fidelity=f) for f in (0.0, 0.25, 1.0)]
     assert len({u.weights_sha256 for u in upscalers}) == 3
     assert [u.fidelity for u in upscalers] == [0.0, 0.25, 1.0]
+    expected = "fidelity 0.25: between mine:gan (0, crisp) and mine:pixel (1, faithful)"
+    assert str(upscalers[1].blend) == expected
     assert upscalers[0].overlap == 12  # the larger of the two
 
 
 def test_a_path_that_the_manifest_knows(home: Path, pair: object) -> None:
     path = str(home / "weights" / "mine-gan.safetensors")
     assert np.array_equal(enlarge(path, fidelity=0.5), enlarge("mine", fidelity=0.5))
-    with pytest.raises(UsageError, match="pixel stage"):
-        enlarge(str(home / "weights" / "mine-pixel.safetensors"), fidelity=0.5)
+    path = str(home / "weights" / "mine-pixel.safetensors")
+    assert np.array_equal(enlarge(path, fidelity=0.5), enlarge("mine", fidelity=0.5))
+
+
+def test_the_bare_name_keeps_its_stage(home: Path) -> None:
+    """Photo and GAN stages that were both made from the pixel stage: fidelity 1 is what the bare name stands for."""
+    pixel = _with_weights(SMALL["mesrgan"])
+    photo, gan = fine_tuned(pixel, seed=1), fine_tuned(pixel, seed=2)
+    register(home, "mine", {"pixel": (pixel, None), "photo": (photo, "pixel"), "gan": (gan, "pixel")}, "photo")
+    assert np.array_equal(enlarge("mine", fidelity=1.0), enlarge("mine"))
+    assert np.array_equal(enlarge("mine", fidelity=1.0), enlarge("mine:photo"))
+    assert np.array_equal(enlarge("mine:pixel", fidelity=1.0), enlarge("mine:pixel"))
+    assert np.array_equal(enlarge("mine:gan", fidelity=1.0), enlarge("mine:pixel"))
+    assert np.array_equal(enlarge("mine", fidelity=0.0), enlarge("mine:gan"))
+
+
+def test_stages_of_unknown_descent_are_not_blended(home: Path) -> None:
+    pixel = _with_weights(SMALL["mesrgan"])
+    register(home, "mine", {"pixel": (pixel, None), "gan": (fine_tuned(pixel), "1" * 64)}, "pixel")
+    with pytest.raises(UsageError, match="nothing says that mine:gan and mine:pixel come from the same weights"):
+        enlarge("mine", fidelity=0.5)
+
+
+def test_a_run_by_its_folder(home: Path, tmp_path: Path) -> None:
+    pixel = _with_weights(SMALL["mesrgan"])
+    save_file(pixel.state_dict(), tmp_path / "pixel.best.safetensors")
+    parent = hashlib.sha256((tmp_path / "pixel.best.safetensors").read_bytes()).hexdigest()
+    info = {"srup": json.dumps({"stage": "gan", "parent_sha256": parent})}
+    save_file(fine_tuned(pixel).state_dict(), tmp_path / "gan.best.safetensors", metadata=info)
+    assert np.array_equal(enlarge(str(tmp_path), fidelity=1.0), enlarge(str(tmp_path)))
+    assert np.array_equal(enlarge(str(tmp_path), fidelity=0.0), enlarge(f"{tmp_path}:gan"))
 
 
 def test_a_gan_stage_made_from_the_photo_stage_is_blended_with_that(home: Path) -> None:
@@ -167,22 +198,24 @@ def test_fidelity_outside_0_to_1(fidelity: float) -> None:
 
 
 @pytest.mark.usefixtures("pair")
-@pytest.mark.parametrize("model", ["bicubic", "lanczos", "mine:pixel"])
-def test_fidelity_of_what_is_no_gan_stage(model: str) -> None:
+@pytest.mark.parametrize("model", ["bicubic", "lanczos"])
+def test_fidelity_of_what_has_no_weights(model: str) -> None:
     with pytest.raises(UsageError, match="--fidelity"):
         enlarge(model, fidelity=0.5)
 
 
 def test_no_gan_stage(home: Path) -> None:
     register(home, "mine", {"pixel": (_with_weights(SMALL["mesrgan"]), None)}, "pixel")
-    with pytest.raises(WeightsError, match=r"mine has none \(stages: pixel\)"):
-        enlarge("mine", fidelity=0.5)
+    for model in ("mine", "mesrgan-poster", "srgan"):
+        with pytest.raises(UsageError, match=rf"{model} has none \(stages: (pixel|none yet)\)"):
+            enlarge(model, fidelity=0.5)
 
 
 @pytest.mark.parametrize("parent", [None, "0" * 64])
 def test_a_parent_that_is_not_known(home: Path, parent: str | None) -> None:
     register(home, "mine", {"gan": (_with_weights(SMALL["mesrgan"]), parent)}, "gan")
-    with pytest.raises(WeightsError, match=r"names none for mine:gan|000000000000"):
+    message = r"not known what mine:gan was fine-tuned from|000000000000"
+    with pytest.raises((UsageError, WeightsError), match=message):
         enlarge("mine", fidelity=0.5)
 
 
@@ -198,7 +231,7 @@ def test_a_parent_of_another_shape(home: Path) -> None:
 def test_a_file_that_no_manifest_knows(home: Path, tmp_path: Path) -> None:
     path = tmp_path / "stray.safetensors"
     save_file(_with_weights(SMALL["mesrgan"]).state_dict(), path)
-    with pytest.raises(WeightsError, match="no manifest knows"):
+    with pytest.raises(UsageError, match="no manifest knows"):
         weights.load_blend(path, 0.5)
 
 
@@ -210,8 +243,15 @@ def test_srup_upscale_takes_it(srup_here: Any, home: Path, tmp_path: Path) -> No
         assert done.returncode == 0, done.stderr
     expected = Upscaler("mine", device="cpu", fidelity=0.5)(Image.open(tmp_path / "in.png"))
     assert np.array_equal(Image.open(tmp_path / "half.png"), expected)
+    assert "between mine:gan (0, crisp) and mine:pixel (1, faithful)" in done.stderr
     refused = srup_here("upscale", "in.png", "-m", "bicubic", "--fidelity", "0.5", SRUP_HOME=str(home))
     assert refused.returncode == 2 and "bicubic has none" in refused.stderr
+    for fidelity in (0.2, 0.5):
+        assert srup_here("upscale", "in.png", "-m", "mine", "--fidelity", fidelity, SRUP_HOME=str(home)).returncode == 0
+    assert {path.name for path in tmp_path.glob("in_*")} == {"in_mine_f0.2_x4.png", "in_mine_f0.5_x4.png"}
+    for arguments in (["missing.png"], ["in.png", "-m", "nonsense"], ["in.png", "-m", "bicubic"]):
+        refused = srup_here("upscale", *arguments, "--fidelity", "1.5", SRUP_HOME=str(home))
+        assert refused.returncode == 2 and "--fidelity" in refused.stderr and "1.5" in refused.stderr
 
 
 @pytest.mark.usefixtures("pair")
@@ -250,7 +290,7 @@ def test_more_fidelity_is_more_psnr(shared: Path, model: str, images: int) -> No
     smallest = sorted(pairs, key=lambda pair: np.prod(Image.open(pair.hr).size))[:images]
     means = []
     for fidelity in (0.0, 0.25, 0.5, 0.75, 1.0):
-        upscaler = Upscaler(model, device="cpu", fidelity=fidelity, backend="eager", offline=True)
+        upscaler = Upscaler(f"{model}:gan", device="cpu", fidelity=fidelity, backend="eager", offline=True)
         scores = []
         for pair in smallest:
             high, low = datasets.load(pair)

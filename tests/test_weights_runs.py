@@ -61,8 +61,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def options(**changes: Any) -> argparse.Namespace:
-    defaults = dict.fromkeys(("overlap", "parent", "data", "hardware", "hours", "scores"))
-    return argparse.Namespace(**{**defaults, "default": False, "licence": "MIT", **changes})
+    defaults = dict.fromkeys(("overlap", "parent", "data", "recipe", "hardware", "hours", "scores"))
+    return argparse.Namespace(**{**defaults, "blend": (None, 0.0), "default": False, "licence": "MIT", **changes})
 
 
 def test_reads_a_run(tmp_path: Path) -> None:
@@ -81,6 +81,32 @@ def test_reads_a_run(tmp_path: Path) -> None:
 def test_a_pixel_run_on_damaged_pictures_is_the_photo_stage(tmp_path: Path) -> None:
     make_run(tmp_path / "run", config={**INFO["config"], "degrade": "photo"})  # type: ignore[dict-item]
     assert [run.stage for run in runs.read_run(tmp_path / "run")] == ["photo"]
+
+
+def test_a_run_is_a_model_by_its_folder(tmp_path: Path) -> None:
+    make_run(tmp_path / "run")
+    make_run(tmp_path / "run", "gan", 1, stage="gan")
+    loaded = weights.load(str(tmp_path / "run"))
+    assert (loaded.name, loaded.stage) == ("run", "pixel")
+    assert weights.load(f"{tmp_path}/run:gan").path.name == "gan.best.safetensors"
+    with pytest.raises(WeightsError, match="has the stages gan, pixel, not photo"):
+        weights.load(f"{tmp_path}/run:photo")
+    with pytest.raises(WeightsError, match="not a training run"):
+        weights.load(tmp_path)
+    with pytest.raises(WeightsError, match="no weights file or training run"):
+        weights.load(tmp_path / "nothing")
+
+
+def test_a_checkpoint_gives_its_averaged_weights(tmp_path: Path) -> None:
+    generator = models.create(models.PRESETS["mesrgan"])
+    generator.reset_parameters(torch.Generator().manual_seed(0))
+    state = {f"ema.{name}": value for name, value in generator.state_dict().items()}
+    state |= {f"generator.{name}": value + 1 for name, value in generator.state_dict().items()}
+    save_file({**state, "optimiser.0.step": torch.tensor(3.0)}, tmp_path / "pixel.last.safetensors")
+    loaded = weights.load_as(models.PRESETS["mesrgan"], tmp_path / "pixel.last.safetensors")
+    torch.testing.assert_close(loaded.generator.state_dict(), generator.state_dict(), rtol=0, atol=0)
+    with pytest.raises(WeightsError, match="is of another network"):
+        weights.load_as(models.PRESETS["srgan"], tmp_path / "pixel.last.safetensors")
 
 
 def test_a_folder_without_results_is_named(tmp_path: Path) -> None:
@@ -111,6 +137,19 @@ def test_bundling_makes_a_manifest_that_loads(tmp_path: Path, root: Path, monkey
 
     replaced = bundle.bundle(gan, "mesrgan", options(default=True), root)
     assert weights.load("mesrgan").sha256 == replaced.sha256
+
+
+def test_bundling_can_interpolate_with_the_parent(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (pixel,) = runs.read_run(make_run(tmp_path / "run"))
+    (gan,) = runs.read_run(make_run(tmp_path / "run2", "gan", 1, parent_sha256=pixel.sha256))
+    bundle.bundle(gan, "mesrgan", options(blend=(pixel.path, 0.4), recipe="0.6 of it and 0.4 of its parent"), root)
+    monkeypatch.setattr(manifest, "PACKAGE", root / "sr_cli")
+    loaded = weights.load("mesrgan:gan")
+    ours, theirs = (weights.load(run.path).generator.state_dict() for run in (gan, pixel))
+    for key, value in loaded.generator.state_dict().items():
+        torch.testing.assert_close(value, 0.6 * ours[key] + 0.4 * theirs[key], rtol=1e-3, atol=1e-6)
+    assert loaded.entry is not None
+    assert loaded.entry.stages["gan"].training.recipe == "0.6 of it and 0.4 of its parent"  # type: ignore[union-attr]
 
 
 def test_bundling_refuses_other_networks_and_what_half_precision_cannot_hold(tmp_path: Path, root: Path) -> None:

@@ -21,19 +21,35 @@ from safetensors.torch import save
 from sr_cli import state_dicts
 from sr_cli.errors import WeightsError
 from sr_cli.weights import manifest, provenance
+from sr_cli.weights.blend import interpolate
+from sr_cli.weights.loading import read_file
 from sr_cli.weights.manifest import ModelEntry, Stage
 from sr_cli.weights.runs import RunWeights, read_run
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def half(run: RunWeights) -> dict[str, torch.Tensor]:
-    """A run's state dict with its floating-point tensors in fp16. Raises WeightsError if one does not survive that."""
+def interpolated(run: RunWeights, parent: Path | None, share: float) -> dict[str, torch.Tensor]:
+    """A run's state dict, drawn by `share` (0..1) towards that of its parent (Wang et al. 2018, ESRGAN, section 3.4).
+
+    Raises WeightsError where they are not two states of one network without BatchNorm (see docs/fidelity.md).
+    """
+    tensors = state_dicts.parse(run.data, str(run.path))
+    if parent is None:
+        return tensors
+    loaded, data = read_file(parent)
+    if loaded.generator.config.to_dict() != dict(run.config) or any(name.endswith("running_mean") for name in tensors):
+        raise WeightsError(f"{run.path} and {parent} are not two states of one network without BatchNorm")
+    return interpolate(tensors, state_dicts.parse(data, str(parent)), share)
+
+
+def half(state: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
+    """A state dict with its floating-point tensors in fp16. Raises WeightsError if one does not survive that."""
     tensors = {}
-    for name, tensor in state_dicts.parse(run.data, str(run.path)).items():
+    for name, tensor in state.items():
         tensors[name] = tensor.half() if tensor.is_floating_point() else tensor
         if not tensors[name].isfinite().all():
-            raise WeightsError(f"{run.path}: {name} does not fit into half precision")
+            raise WeightsError(f"{path}: {name} does not fit into half precision")
     return tensors
 
 
@@ -71,9 +87,13 @@ def bundle(run: RunWeights, name: str, options: argparse.Namespace, root: Path =
     if dict(entry.config) != dict(run.config):
         raise WeightsError(f"{run.path} is {dict(run.config)}, but {name} is {dict(entry.config)}")
     info: dict[str, Any] = {"model": name, "stage": run.stage, "source_sha256": run.sha256}
-    data = save(half(run), metadata={"srup": json.dumps(info)})
+    data = save(half(interpolated(run, *options.blend), run.path), metadata={"srup": json.dumps(info)})
     file = f"{name}-{run.stage}.safetensors"
-    given = {key: getattr(options, key) for key in ("data", "hardware", "hours") if getattr(options, key) is not None}
+    given = {
+        key: getattr(options, key)
+        for key in ("data", "recipe", "hardware", "hours")
+        if getattr(options, key) is not None
+    }
     stage = Stage(
         name=run.stage,
         file=file,
@@ -109,7 +129,15 @@ def main() -> None:
     parser.add_argument("--hardware", help="what it was trained on")
     parser.add_argument("--hours", type=float, help="wall time, if the run does not say")
     parser.add_argument("--scores", type=Path, help="an `srup eval --json` document")
+    parser.add_argument(
+        "--blend",
+        nargs=2,
+        metavar=("PARENT", "SHARE"),
+        help="draw the weights by a share of 0..1 towards those of a file; say so in --recipe",
+    )
+    parser.add_argument("--recipe", help="losses, optimiser and schedule in words, if the run does not say all")
     options = parser.parse_args()
+    options.blend = (Path(options.blend[0]), float(options.blend[1])) if options.blend else (None, 0.0)
     runs = {run.stage: run for run in read_run(options.run)}
     if options.stage not in runs:
         parser.error(f"{options.run} has the stages {', '.join(runs)}, not {options.stage}")

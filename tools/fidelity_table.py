@@ -1,6 +1,6 @@
 """PSNR and NIQE of a model against fidelity, as the table in docs/fidelity.md.
 
-python tools/fidelity_table.py mesrgan --data ../shared/data/test/Set14 --niqe-parameters ../shared/reference/niqe_pris_params.npz
+python tools/fidelity_table.py mesrgan:gan --data ../shared/data/test/Set14 --niqe-parameters ../shared/reference/niqe_pris_params.npz
 """  # noqa: E501
 
 from __future__ import annotations

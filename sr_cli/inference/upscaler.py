@@ -22,16 +22,16 @@ from sr_cli.inference.setup import InferenceOptions, OptionValues, Setup, choose
 from sr_cli.weights.specs import INTERPOLATIONS
 
 if TYPE_CHECKING:
-    from sr_cli.weights import LoadedModel
+    from sr_cli.weights import Blend, LoadedModel
 
 
 class Upscaler:
     """Enlarges pictures with one model. Threads may share one.
 
     `model` is a name (`mesrgan`), a name with its stage (`mesrgan:pixel`), a path to a safetensors file,
-    `bicubic` or `lanczos`, or weights already loaded. `fidelity` 0..1 draws the model's GAN stage towards the
-    stage it was fine-tuned from (1), see `weights.load_blend`. `wrap_network` may put something around the network
-    that is run, a clock for instance. The other arguments are those of `InferenceOptions`: device, precision,
+    `bicubic` or `lanczos`, or weights already loaded. `fidelity` 0..1 blends the model's GAN stage (0)
+    and the stage that `model` stands for (1), see `weights.load_blend`. `wrap_network` may put something around the
+    network that is run, a clock for instance. The other arguments are those of `InferenceOptions`: device, precision,
     backend, tile, overlap, ensemble, threads, pixels.
 
     How pictures are computed is chosen here, once, and is in `setup`: the same picture gives the same pixels, whatever
@@ -52,13 +52,14 @@ class Upscaler:
         wishes = InferenceOptions(**options)
         self.fidelity, self.ensemble = fidelity, wishes.ensemble
         self.stage: str | None = None
+        self.blend: Blend | None = None
         self.weights_sha256: str | None = None
         self._enlarger: Enlarger
         if isinstance(model, str) and model in INTERPOLATIONS and fidelity is None:
             self._enlarger = Interpolation(model)
             return
         loaded = _load(model, fidelity, offline, download_progress)
-        self.stage, self.weights_sha256 = loaded.stage, loaded.sha256
+        self.stage, self.weights_sha256, self.blend = loaded.stage, loaded.sha256, loaded.blend
         self._enlarger = _network(loaded, wishes, wrap_network)
 
     @property

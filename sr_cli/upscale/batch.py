@@ -158,6 +158,8 @@ class _Run:
         with self._loading:
             if self._upscaler is None:
                 self._upscaler = make_upscaler(self.options, self._pixels)
+                if self._upscaler.blend is not None:
+                    self._message("note", str(self._upscaler.blend))
                 setup = self._upscaler.setup
                 self._message("detail", f"{self._upscaler.name} on {setup.label}")
                 for reason in setup.reasons:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from sr_cli import images
 from sr_cli.errors import OutputError, SrupError, UsageError
 from sr_cli.upscale.options import UpscaleOptions
+from sr_cli.weights import parse_spec
 
 DEFAULT_TEMPLATE = "{stem}_{model}_{size}{ext}"
 FIELDS = ("stem", "name", "parent", "model", "size", "scale", "ext")
@@ -26,8 +27,8 @@ class Namer:
     def __init__(self, options: UpscaleOptions) -> None:
         self.template = DEFAULT_TEMPLATE if options.name is None else options.name
         self.options = options
-        model = options.model
-        self.model = Path(model).stem if model.endswith(".safetensors") else model.replace(":", "-")
+        fidelity = "" if options.fidelity is None else f"_f{options.fidelity:g}"
+        self.model = parse_spec(options.model).label + fidelity
         self._check_template()
 
     def _check_template(self) -> None:

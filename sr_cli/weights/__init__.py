@@ -4,14 +4,16 @@
 are imported when a file is really opened or fetched.
 """
 
+from sr_cli.weights.blend import check as check_fidelity
 from sr_cli.weights.blend import load_blend
-from sr_cli.weights.loading import LoadedModel, load, load_as
+from sr_cli.weights.loading import Blend, LoadedModel, load, load_as
 from sr_cli.weights.manifest import HubFile, Manifest, ModelEntry, Stage, TrainingSummary, read_manifest
 from sr_cli.weights.specs import INTERPOLATIONS, Spec, is_path, styled
 from sr_cli.weights.specs import parse as parse_spec
 
 __all__ = [
     "INTERPOLATIONS",
+    "Blend",
     "HubFile",
     "LoadedModel",
     "Manifest",
@@ -19,6 +21,7 @@ __all__ = [
     "Spec",
     "Stage",
     "TrainingSummary",
+    "check_fidelity",
     "is_path",
     "load",
     "load_as",

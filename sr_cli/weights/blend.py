@@ -1,65 +1,77 @@
-"""Fidelity: weights between a model's GAN stage and the stage that it was fine-tuned from.
+"""Fidelity: weights between a model's GAN stage and the stage whose look it departs from.
 
-Network interpolation (Wang et al. 2018, "ESRGAN", section 3.4, with alpha = 1 - fidelity): because the GAN
-stage starts from the other's weights, the straight line between them passes through good networks only.
+Network interpolation (Wang et al. 2018, "ESRGAN", section 3.4, with alpha = 1 - fidelity): because the stages of a
+model are fine-tuned from the same weights, the straight line between them passes through good networks only.
 """
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sr_cli import storage
 from sr_cli.errors import UsageError, WeightsError
-from sr_cli.weights.loading import LoadedModel, load
-from sr_cli.weights.manifest import ModelEntry, Stage, read_manifest
-from sr_cli.weights.specs import INTERPOLATIONS, is_path
+from sr_cli.weights import provenance, specs
+from sr_cli.weights.loading import Blend, LoadedModel, load, read_file
+from sr_cli.weights.manifest import Manifest, ModelEntry, read_manifest
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sr_cli.hub import Progress
     from sr_cli.models import Generator
+
+
+@dataclass(frozen=True)
+class _Relative:
+    """A stage of the model, and what it was fine-tuned from."""
+
+    spec: str
+    """What `load` takes."""
+    stage: str
+    sha256: str
+    parent_sha256: str | None
 
 
 def load_blend(
     model: str | Path | LoadedModel, fidelity: float, *, offline: bool = False, progress: Progress | None = None
 ) -> LoadedModel:
-    """The GAN stage of `model` with its weights drawn towards those it was fine-tuned from.
+    """Loads weights between two stages of a model; `LoadedModel.blend` says which.
 
-    `fidelity` 0 is the GAN stage, 1 its parent: the pixel stage, or the photo stage (itself fine-tuned from
-    pixel) if that is what the manifest's `parent_sha256` names. A bare name stands for its GAN stage here,
-    whatever its default is; a path must be a GAN stage that a manifest knows. The generator that comes back
-    is folded already, and the checksum is one of the two files' checksums and `fidelity`.
+    `fidelity` 1 is the stage that `model` stands for (a bare name for its default stage), 0 the model's GAN stage.
+    Where `model` stands for the GAN stage itself, 1 is the stage that it was fine-tuned from. A file must be one that
+    a manifest knows. The generator that comes back is folded already, and the checksum is one of the two files'
+    checksums and `fidelity`.
 
-    Raises UsageError for a fidelity outside 0..1 or a model that has no weights or is another stage,
-    WeightsError where there is no GAN stage, its parent is unknown or another network, or a file cannot be had.
+    Raises UsageError for a fidelity outside 0..1 and a model that has no two such stages, WeightsError where a file
+    cannot be had or the two are different networks.
     """
     check(fidelity)
-    if not isinstance(model, LoadedModel):
-        model = load(_gan_spec(model), offline=offline, progress=progress)
-    parent = load(_parent_spec(model), offline=offline, progress=progress)
-    if parent.generator.config != model.generator.config:
-        raise WeightsError(
-            f"--fidelity: {model.name} and its parent {parent.name}:{parent.stage} are different networks"
-        )
-    overlaps = (model.overlap, parent.overlap)
-    recipe = f"{model.sha256} {parent.sha256} {fidelity!r}"
+    faithful, crisp = _ends(model)
+    soft, sharp = (load(end.spec, offline=offline, progress=progress) for end in (faithful, crisp))
+    if soft.generator.config != sharp.generator.config:
+        raise WeightsError(f"--fidelity: {crisp.spec} and {faithful.spec} are different networks")
+    overlaps = (sharp.overlap, soft.overlap)
+    recipe = f"{sharp.sha256} {soft.sha256} {fidelity!r}"
     return replace(
-        model,
-        generator=blend(model.generator, parent.generator, fidelity),
-        overlap=None if None in overlaps else max(o for o in overlaps if o is not None),
-        sha256=hashlib.sha256(recipe.encode()).hexdigest(),
+        sharp,
+        generator=blend(sharp.generator, soft.generator, fidelity),
+        overlap=None if None in overlaps else max(overlap for overlap in overlaps if overlap is not None),
+        sha256=storage.sha256_of_bytes(recipe.encode()),
+        blend=Blend(crisp.spec, faithful.spec, fidelity),
     )
 
 
 def check(fidelity: float) -> None:
     """Raises UsageError unless `fidelity` is in 0..1."""
     if not 0.0 <= fidelity <= 1.0:
-        raise UsageError(f"--fidelity must be between 0 (the GAN stage) and 1 (the pixel stage), not {fidelity}")
+        raise UsageError(f"--fidelity must be between 0 (crisp: the GAN stage) and 1 (faithful), not {fidelity}")
 
 
-def blend(gan: Generator, pixel: Generator, fidelity: float) -> Generator:
-    """A folded generator whose weights are (1 - fidelity) * gan + fidelity * pixel. Same configuration needed.
+def blend(gan: Generator, other: Generator, share: float) -> Generator:
+    """A folded generator whose weights are (1 - share) * gan + share * other. Same configuration needed.
 
     Blended after folding, because a BatchNorm's weights and statistics act as a product: blending each
     of them would give other networks in between, and ones that depend on the scale of the convolution
@@ -68,54 +80,113 @@ def blend(gan: Generator, pixel: Generator, fidelity: float) -> Generator:
     import torch
 
     mixed = gan.fold()
-    other = pixel.fold().state_dict()
+    weights = interpolate(mixed.state_dict(), other.fold().state_dict(), share)
     with torch.no_grad():
         for name, value in mixed.state_dict().items():
-            if value.is_floating_point():
-                value.copy_(torch.lerp(value.double(), other[name].double(), fidelity))
+            value.copy_(weights[name])
     return mixed
 
 
-def _gan_spec(model: str | Path) -> str | Path:
-    """What to load for a model that the user named."""
-    if is_path(model):
-        return model
-    name, _, stage = str(model).partition(":")
-    if name in INTERPOLATIONS:
-        raise UsageError(f"--fidelity blends weights, and {name} has none; leave the option out")
-    if stage not in ("", "gan"):
-        raise UsageError(f"--fidelity blends from the GAN stage: use -m {name} or -m {name}:gan, not {model}")
-    entry = read_manifest().model(name)
-    if "gan" not in entry.stages:
-        raise WeightsError(
-            f"--fidelity needs a GAN stage, and {name} has none (stages: {', '.join(entry.stages) or 'none yet'})"
-        )
-    return f"{name}:gan"
+def interpolate(tensors: Mapping[str, Tensor], others: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """(1 - share) * tensors + share * others, of two state dicts of one network; integers are those of the first."""
+    mixed = {}
+    for name, value in tensors.items():
+        if value.is_floating_point():
+            value = value.double().lerp(others[name].double(), share).to(value.dtype)
+        mixed[name] = value
+    return mixed
 
 
-def _parent_spec(model: LoadedModel) -> str:
-    """`name:stage` of what a GAN stage was fine-tuned from."""
-    entry, stage = _known(model)
-    if stage.name != "gan":
-        raise UsageError(f"--fidelity blends from a GAN stage, and {model.path} is the {stage.name} stage")
-    spec = f"{entry.name}:{stage.name}"
-    if stage.parent_sha256 is None:
+def _ends(model: str | Path | LoadedModel) -> tuple[_Relative, _Relative]:
+    """The two stages to blend: that of fidelity 1 and that of 0. Raises UsageError where there are none."""
+    manifest = read_manifest()
+    name, stages, chosen = _family(model, manifest)
+    if "gan" not in stages:
+        have = ", ".join(stages) or "none yet"
+        raise UsageError(f"--fidelity needs a GAN stage, and {name} has none (stages: {have}); leave the option out")
+    crisp = stages["gan"]
+    if chosen != "gan":
+        faithful = stages[chosen]
+        if not _related(faithful, crisp, manifest):
+            raise UsageError(
+                f"--fidelity: nothing says that {crisp.spec} and {faithful.spec} come from the same weights; "
+                f"use -m {crisp.spec} to blend it with what it was fine-tuned from"
+            )
+        return faithful, crisp
+    if crisp.parent_sha256 is None:
+        raise UsageError(f"--fidelity: it is not known what {crisp.spec} was fine-tuned from; leave the option out")
+    parent = next((stage for stage in stages.values() if stage.sha256 == crisp.parent_sha256), None)
+    if parent is None and (found := manifest.by_sha256(crisp.parent_sha256)):
+        parent = _of_entry(found[0])[found[1].name]
+    if parent is None or parent.stage == "gan":
         raise WeightsError(
-            f"--fidelity blends weights with those they were fine-tuned from, and the manifest names none for {spec}"
-        )
-    found = read_manifest().by_sha256(stage.parent_sha256)
-    if found is None or found[1].name == "gan":
-        raise WeightsError(
-            f"--fidelity: the weights that {spec} was fine-tuned from ({stage.parent_sha256[:12]}...) "
+            f"--fidelity: the weights that {crisp.spec} was fine-tuned from ({crisp.parent_sha256[:12]}...) "
             "are not a pixel or photo stage in the manifest; add them with `srup models add`"
         )
-    return f"{found[0].name}:{found[1].name}"
+    return parent, crisp
 
 
-def _known(model: LoadedModel) -> tuple[ModelEntry, Stage]:
-    if model.entry is None or model.stage is None:
-        raise WeightsError(
-            f"--fidelity needs to know what {model.path} was fine-tuned from, and no manifest knows this file; "
-            "register it with `srup models add`, or name a model"
-        )
-    return model.entry, model.entry.stages[model.stage]
+def _family(model: str | Path | LoadedModel, manifest: Manifest) -> tuple[str, dict[str, _Relative], str]:
+    """A model's name, its stages, and the one that it stands for."""
+    if isinstance(model, LoadedModel):
+        if model.entry is None or model.stage is None:
+            raise _unknown(model.path)
+        return model.entry.name, _of_entry(model.entry), model.stage
+    spec = specs.parse(model)
+    if spec.is_interpolation:
+        raise UsageError(f"--fidelity blends weights, and {model} has none; leave the option out")
+    if spec.path is None:
+        entry = manifest.model(spec.name)
+        stages = _of_entry(entry)
+        if not stages:
+            return spec.name, {}, ""
+        return spec.name, stages, manifest.stage(str(model))[1].name
+    if spec.path.is_dir():
+        stages = _of_run(spec.path)
+        return str(spec.path), stages, provenance.best_file(spec.path, spec.stage)[0]
+    loaded, _ = read_file(spec.path)
+    return _family(loaded, manifest)
+
+
+def _of_entry(entry: ModelEntry) -> dict[str, _Relative]:
+    return {
+        name: _Relative(f"{entry.name}:{name}", name, stage.sha256, stage.parent_sha256)
+        for name, stage in entry.stages.items()
+    }
+
+
+def _of_run(folder: Path) -> dict[str, _Relative]:
+    stages = {}
+    for stage, path in provenance.best_files(folder).items():
+        loaded, _ = read_file(path)
+        parent = provenance.info_of(loaded.metadata).get("parent_sha256")
+        stages[stage] = _Relative(f"{folder.absolute()}:{stage}", stage, loaded.sha256, parent)
+    return stages
+
+
+def _related(one: _Relative, other: _Relative, manifest: Manifest) -> bool:
+    """Whether two stages come from the same weights. Those that ship with the program do (docs/model-card.md)."""
+    entry = manifest.models.get(one.spec.partition(":")[0])
+    if entry is not None and entry.origin == "built-in":
+        return True
+    return bool(_ancestors(one, manifest) & _ancestors(other, manifest))
+
+
+def _ancestors(relative: _Relative, manifest: Manifest) -> set[str]:
+    """Checksums of a stage and of all that is known to be before it."""
+    found: set[str] = set()
+    sha256: str | None = relative.sha256
+    parent = relative.parent_sha256
+    while sha256 is not None and sha256 not in found:
+        found.add(sha256)
+        sha256 = parent
+        known = manifest.by_sha256(sha256) if sha256 else None
+        parent = known[1].parent_sha256 if known else None
+    return found
+
+
+def _unknown(path: Path) -> UsageError:
+    return UsageError(
+        f"--fidelity needs to know what {path} was fine-tuned from, and no manifest knows this file; "
+        "register it with `srup models add`, or name a model"
+    )

@@ -22,6 +22,21 @@ _AVERAGED = "ema."
 
 
 @dataclass(frozen=True)
+class Blend:
+    """Which two stages were blended, and how."""
+
+    crisp: str
+    """The GAN stage, `NAME:STAGE`: fidelity 0."""
+    faithful: str
+    """The other stage: fidelity 1."""
+    fidelity: float
+    """Its share."""
+
+    def __str__(self) -> str:
+        return f"fidelity {self.fidelity:g}: between {self.crisp} (0, crisp) and {self.faithful} (1, faithful)"
+
+
+@dataclass(frozen=True)
 class LoadedModel:
     """A generator with its weights, and where they came from."""
 
@@ -41,6 +56,8 @@ class LoadedModel:
     """The manifest entry; None for a file that no manifest knows."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """What the file says of itself; `provenance` reads it."""
+    blend: Blend | None = None
+    """What was blended, where it is no single file's weights."""
 
     @property
     def scale(self) -> int:
