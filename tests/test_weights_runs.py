@@ -85,7 +85,7 @@ def test_a_pixel_run_on_damaged_pictures_is_the_photo_stage(tmp_path: Path) -> N
 
 def test_a_run_is_a_model_by_its_folder(tmp_path: Path) -> None:
     make_run(tmp_path / "run")
-    make_run(tmp_path / "run", "gan", 1, stage="gan")
+    make_run(tmp_path / "run", "gan", 1)
     loaded = weights.load(str(tmp_path / "run"))
     assert (loaded.name, loaded.stage) == ("run", "pixel")
     assert weights.load(f"{tmp_path}/run:gan").path.name == "gan.best.safetensors"
