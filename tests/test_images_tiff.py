@@ -221,6 +221,7 @@ def test_unsupported_depths_and_colour_spaces_are_named(
             function(tmp_path / "a.tif")
 
 
+@pytest.mark.needs("imagecodecs")
 def test_what_pillow_cannot_open_is_named(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", scene(channels=3), photometric="rgb", compression="jpeg2000")
     with pytest.raises(InputError, match=r"a\.tif: TIFF of this kind \(RGB, 3 samples of 8 bits, compression .*2000"):
@@ -234,6 +235,7 @@ def test_ink_of_16_bits_is_a_named_loss(tmp_path: Path) -> None:
     assert losses(photo, PNG)[0] == "16 bits per sample were read as 8"
 
 
+@pytest.mark.needs("imagecodecs")
 @pytest.mark.parametrize("bits", [10, 12, 14])
 @pytest.mark.needs("imagecodecs")
 def test_depths_between_8_and_16_are_spread_over_16(tmp_path: Path, bits: int) -> None:
@@ -263,6 +265,7 @@ for path in sorted(Path().glob("*.tif")):
 """
 
 
+@pytest.mark.needs("imagecodecs")
 @pytest.mark.parametrize("predictor", [False, True])
 @pytest.mark.needs("imagecodecs")
 def test_16_bits_need_no_extra(tmp_path: Path, predictor: bool) -> None:
