@@ -14,6 +14,7 @@ from sr_cli.images.formats import (
     default_suffix,
     for_target,
 )
+from sr_cli.images.mark import SOFTWARE, is_output
 from sr_cli.images.photo import Limits, Photo, PhotoSequence, Pixels, with_pixels, without_metadata
 from sr_cli.images.png import PngWriter, metadata_chunks
 from sr_cli.images.probe import Header, probe
@@ -21,6 +22,7 @@ from sr_cli.images.probe import Header, probe
 __all__ = [
     "OUTPUT_FORMATS",
     "READABLE_SUFFIXES",
+    "SOFTWARE",
     "Header",
     "Limits",
     "OutputFormat",
@@ -36,6 +38,7 @@ __all__ = [
     "check_size",
     "default_suffix",
     "for_target",
+    "is_output",
     "losses",
     "metadata_chunks",
     "probe",

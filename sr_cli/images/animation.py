@@ -22,7 +22,7 @@ _BACKGROUND, _PREVIOUS = 1, 2
 _OVER = 1
 
 
-def read_frames(source: Source, image: Image.Image) -> PhotoSequence:
+def read_frames(source: Source, image: Image.Image, profile: bytes | None) -> PhotoSequence:
     """All frames of a GIF, WebP or AVIF as complete pictures of one kind. Raises InputError over a limit."""
     count: int = image.n_frames  # type: ignore[attr-defined]
     source.check_pixels(image.width, image.height, count)
@@ -33,7 +33,7 @@ def read_frames(source: Source, image: Image.Image) -> PhotoSequence:
         image.load()
         frames.append(np.array(image.convert("RGBA")))
         durations.append(max(0.0, float(image.info.get("duration", 0))))
-    photos = _of_one_kind(frames, image.info.get("icc_profile"), str(image.format), image.mode)
+    photos = _of_one_kind(frames, profile, str(image.format), image.mode)
     return _sequence(photos, durations, _plays(image))
 
 

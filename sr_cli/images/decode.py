@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from sr_cli.errors import InputError
-from sr_cli.images import animation, colour, jpeg, photoshop, pixel_parts, png, tiff
+from sr_cli.images import animation, bmp, colour, gif, isobmff, jpeg, pixel_parts, png, tiff
 from sr_cli.images import exif as exif_block
 from sr_cli.images.photo import Limits, Photo, PhotoSequence, Pixels, with_pixels
 from sr_cli.images.pieces import joined
@@ -112,11 +113,41 @@ def _read_page(source: Source, page: tiff.Page) -> Photo:
 def _read_other(source: Source, every: bool) -> PhotoSequence:
     image = open_image(source)
     source.check_pixels(image.width, image.height)
+    beside = _beside_pixels(source, image)
     if every and image.format in animation.FORMATS and getattr(image, "n_frames", 1) > 1:
-        return _described(animation.read_frames(source, image), lambda photo: _describe(source, image, photo))
+        return _described(animation.read_frames(source, image, beside.icc_profile), beside.describe)
     image = _loaded(source, image)
-    photo = _photo(source.name, image, image.info.get("icc_profile"))
-    return _one(_describe(source, image, photo))
+    photo = beside.describe(_photo(source.name, image, beside.icc_profile))
+    return _one(replace(photo, notes=(*image.info.get("notes", ()), *photo.notes)))
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """What a file says beside its pixels."""
+
+    icc_profile: bytes | None
+    describe: Callable[[Photo], Photo]
+    """Gives a photo the file's metadata."""
+
+
+def _beside_pixels(source: Source, image: Image.Image) -> _Beside:
+    """Metadata by our own readers where Pillow hands over only part of them; by Pillow else."""
+    profile = image.info.get("icc_profile")
+    if image.format in ("JPEG", "MPO"):
+        segments = jpeg.inspect(source)
+        return _Beside(profile, lambda photo: replace(jpeg.describe(segments, photo), dpi=_dpi(image.info.get("dpi"))))
+    if image.format == "GIF":
+        extensions = gif.inspect(source)
+        return _Beside(extensions.icc_profile, lambda photo: gif.describe(extensions, photo))
+    if image.format == "BMP":
+        header = bmp.inspect(source)
+        describe = partial(_describe, source, image)
+        return _Beside(header.icc_profile, lambda photo: bmp.describe(header, describe(photo)))
+    if image.format in ("AVIF", "HEIF"):
+        boxes = isobmff.inspect(source)
+        describe = partial(_describe, source, image)
+        return _Beside(profile, lambda photo: isobmff.describe(boxes, describe(photo)))
+    return _Beside(profile, partial(_describe, source, image))
 
 
 def _loaded(source: Source, image: Image.Image) -> Image.Image:
@@ -150,12 +181,12 @@ def _deep(photo: Photo, profile: bytes | None, format: str) -> Photo:
 
 def _photo(name: str, image: Image.Image, profile: bytes | None) -> Photo:
     """Pixels, alpha and profile of a decoded frame in any of Pillow's modes."""
-    mode = image.mode
+    mode, format = image.mode, image.format
     if mode in ("I", "F"):
         raise InputError(f"{name}: samples of 32 bits cannot be read; save it with 8 or 16 bits")
     if not mode.startswith("I;16"):
         image, profile = colour.gray_or_rgb(image, profile)
-    return Photo(*channels(image), profile, source_mode=mode)
+    return Photo(*channels(image), profile, source_format=format, source_mode=mode)
 
 
 def channels(image: Image.Image) -> tuple[Pixels, Pixels | None]:
@@ -175,26 +206,14 @@ def channels(image: Image.Image) -> tuple[Pixels, Pixels | None]:
 
 def _describe(source: Source, image: Image.Image, photo: Photo) -> Photo:
     """`photo` with everything that Pillow found beside the pixels."""
-    photo = replace(photo, notes=(*photo.notes, *image.info.get("notes", ())))
-    if image.format in ("JPEG", "MPO"):
-        photo = jpeg.describe(jpeg.inspect(source), photo)
-        return replace(photo, dpi=_dpi(image.info.get("dpi")), source_format=image.format)
-    info = image.info
-    exif, packet, comment = info.get("exif"), info.get("xmp"), info.get("comment")
-    resources = info.get("photoshop")
-    iptc = resources.get(photoshop.IPTC) if isinstance(resources, dict) else None
-    text = comment.decode("utf-8", "surrogateescape") if isinstance(comment, bytes) else comment
+    exif, packet = image.info.get("exif"), image.info.get("xmp")
     photo = replace(
         photo,
         exif=exif_block.clean(exif) if isinstance(exif, bytes) else None,
         xmp=packet if isinstance(packet, bytes) else None,
-        iptc=iptc if isinstance(iptc, bytes) else None,
-        dpi=_dpi(info.get("dpi")),
-        text=(("Comment", text),) if text else (),
-        source_format=image.format,
+        dpi=_dpi(image.info.get("dpi")),
     )
-    blocks = (photo.exif, photo.xmp, photo.iptc, photo.icc_profile)
-    source.count_metadata(sum(len(block) for block in blocks if block) + len(text or ""))
+    source.count_metadata(sum(len(block) for block in (photo.exif, photo.xmp, photo.icc_profile) if block))
     return photo
 
 

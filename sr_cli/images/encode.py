@@ -16,7 +16,7 @@ from PIL import Image
 
 from sr_cli import storage
 from sr_cli.errors import OutputError, UsageError
-from sr_cli.images import colour, formats, jpeg, png, tiff_writer
+from sr_cli.images import colour, formats, gif, jpeg, png, profiles, tiff_writer, xmp
 from sr_cli.images.alpha import bleed
 from sr_cli.images.formats import OutputFormat
 from sr_cli.images.photo import Photo, PhotoSequence, Pixels, without_metadata
@@ -96,21 +96,26 @@ def losses(photo: Photo, output: OutputFormat) -> list[str]:
         lost.append("16 bits per sample become 8")
     if photo.alpha is not None and not output.alpha:
         lost.append("transparency is laid on white")
+    if photo.icc_profile is not None and not _profile_fits(photo, output):
+        lost.append("the colour profile is left out: it is not one for these pixels in this format")
     if output is formats.GIF:
-        lost.append("colours are reduced to 255 per frame; metadata are left out")
+        lost.append("colours are reduced to 255 per frame")
+        lost += ["EXIF is left out"] if photo.exif else []
+        if photo.dpi:
+            lost.append("the printing resolution is left out")
     if output is formats.JPEG:
         lost += jpeg.metadata(photo).lost
-    if output is formats.WEBP:
+    if output in (formats.WEBP, formats.GIF):
         lost += ["IPTC is left out"] if photo.iptc else []
         lost += ["Photoshop's own data are left out"] if photo.photoshop else []
     if output is not formats.PNG:
-        if any(key != "Comment" or output is not formats.JPEG for key, _ in photo.text):
+        if any(key != "Comment" or output not in (formats.JPEG, formats.GIF) for key, _ in photo.text):
             lost.append("text is left out")
         if photo.png_chunks:
             kinds = sorted({kind.decode("latin-1") for kind, _ in photo.png_chunks})
             lost.append(f"what only PNG can hold is left out ({', '.join(kinds)})")
-        if photo.icc_profile is None and not png.says_srgb(photo):
-            lost.append("the colour space, which is not sRGB and not given as an ICC profile, is left out")
+        if photo.icc_profile is None and not png.says_srgb(photo) and _equivalent_profile(photo) is None:
+            lost.append("the colour space, which is not sRGB and cannot be given as an ICC profile, is left out")
     return list(dict.fromkeys(lost))
 
 
@@ -173,16 +178,19 @@ class _Encoder:
         if self._strip:
             photo = without_metadata(photo)
         pixels, alpha = photo.pixels, photo.alpha
+        if self._output is not formats.PNG and photo.icc_profile is None:
+            photo = replace(photo, icc_profile=_equivalent_profile(photo))
         if not self._output.sixteen_bits:
             pixels, alpha = to_8_bits(pixels), None if alpha is None else to_8_bits(alpha)
         if alpha is not None and not self._output.alpha:
             pixels, alpha = on_white(pixels, alpha), None
-        return replace(photo, pixels=pixels, alpha=alpha)
+        packet = xmp.finished(photo.xmp, mime=self._output.mime, history=photo.made_by)
+        return replace(photo, pixels=pixels, alpha=alpha, xmp=packet)
 
     def _png(self, frames: Iterator[Photo], file: BinaryIO) -> None:
         first = next(frames)
         count = len(self._sequence.frames)
-        fitting = first.icc_profile if _profile_fits(first) else None
+        fitting = first.icc_profile if _profile_fits(first, self._output) else None
         with png.PngWriter(
             file,
             first.width,
@@ -211,7 +219,7 @@ class _Encoder:
         size = count * (first.pixels.nbytes + (0 if first.alpha is None else first.alpha.nbytes))
         with tiff_writer.TiffWriter(file, order=tiff_writer.order_of(first), big=size > 4_000_000_000) as writer:
             for photo in itertools.chain([first], frames):
-                profile = photo.icc_profile if _profile_fits(photo) else None
+                profile = photo.icc_profile if _profile_fits(photo, self._output) else None
                 writer.page(replace(photo, icc_profile=profile), several=count > 1)
 
     def _pillow(self, frames: Iterator[Photo], file: BinaryIO) -> None:
@@ -231,15 +239,18 @@ class _Encoder:
                 options["loop"] = plays
             elif plays != 1:  # GIF counts repetitions, and plays once if it says nothing
                 options["loop"] = plays - 1 if plays else 0
+        target = io.BytesIO() if self._output is formats.GIF else file
         try:
-            image.save(cast(BinaryIO, _Unnamed(file)), self._output.name, **options)
+            image.save(cast(BinaryIO, _Unnamed(target)), self._output.name, **options)
         except ValueError as error:  # an encoder's own limit
             raise OutputError(f"cannot be written as {self._output.name}: {error}") from error
+        if isinstance(target, io.BytesIO) and self._output is formats.GIF:
+            file.write(gif.with_metadata(target.getvalue(), first, profile))
 
     def _image(self, photo: Photo) -> tuple[Image.Image, bytes | None]:
         """Pillow's image for the format, and the profile that fits it."""
         if self._output is formats.GIF:
-            return _palette_image(photo), None
+            return _palette_image(photo), photo.icc_profile if _profile_fits(photo, self._output) else None
         samples = _samples(photo)
         image = Image.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples)
         profile = photo.icc_profile
@@ -247,7 +258,7 @@ class _Encoder:
             if profile is not None and colour.space(profile) == b"GRAY":
                 return colour.gray_to_rgb(image, profile)
             return image.convert("RGBA" if photo.alpha is not None else "RGB"), profile
-        return image, profile if photo.is_gray or _profile_fits(photo) else None
+        return image, profile if _profile_fits(photo, self._output) else None
 
 
 def to_8_bits(samples: Pixels) -> Pixels:
@@ -287,9 +298,24 @@ def _samples(photo: Photo) -> Pixels:
     return np.concatenate([photo.pixels, photo.alpha[..., None]], axis=2)
 
 
-def _profile_fits(photo: Photo) -> bool:
-    """Whether decoders accept the profile for these pixels: gray or RGB, exactly as they are."""
-    return photo.icc_profile is not None and colour.space(photo.icc_profile) == (b"GRAY" if photo.is_gray else b"RGB ")
+def _profile_fits(photo: Photo, output: OutputFormat) -> bool:
+    """Whether decoders of the format accept the photo's profile for these pixels.
+
+    PNG and TIFF want exactly that of gray or RGB; JPEG takes an RGB profile for gray; a palette is RGB.
+    """
+    if photo.icc_profile is None:
+        return False
+    space = colour.space(photo.icc_profile)
+    if output is formats.GIF:
+        return space == b"RGB "
+    if output in (formats.JPEG, formats.WEBP) and photo.is_gray:
+        return True
+    return space == (b"GRAY" if photo.is_gray else b"RGB ")
+
+
+def _equivalent_profile(photo: Photo) -> bytes | None:
+    """A profile for what the photo's PNG chunks say about colours; None for sRGB, HDR and gray pixels."""
+    return None if photo.is_gray or png.says_srgb(photo) else profiles.from_chunks(photo.colour_chunks)
 
 
 def _changed(before: Pixels | None, after: Pixels) -> tuple[int, int, int, int]:

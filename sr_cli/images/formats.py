@@ -28,6 +28,11 @@ class OutputFormat:
     several: Literal["", "pages", "animation"] = ""
     """What a file of several pictures is in this format."""
 
+    @property
+    def mime(self) -> str:
+        """The format's media type."""
+        return f"image/{self.name.lower()}"
+
 
 PNG = OutputFormat("PNG", (".png", ".apng"), 2**31 - 1, gray=True, alpha=True, sixteen_bits=True, several="animation")
 JPEG = OutputFormat("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), 65_500, gray=True, alpha=False, sixteen_bits=False)

@@ -118,6 +118,19 @@ def inspect(source: Source) -> Contents:
     return contents
 
 
+def xmp_packets(file: BinaryIO) -> Iterator[bytes]:
+    """The XMP before the pixels, its extended part joined to it, from the file's current position."""
+    contents = Contents()
+    for marker, offset, length in segments(file):
+        if marker in (_SCAN, _END):
+            break
+        if marker == _APP1:
+            file.seek(offset)
+            _add(contents, marker, file.read(length))
+    if contents.xmp is not None:
+        yield _with_extension(contents) or b""
+
+
 def _add(contents: Contents, marker: int, data: bytes) -> None:
     if marker == _COMMENT:
         contents.comments.append(data)

@@ -48,6 +48,8 @@ class Photo:
     """What the reader left out or repaired, for people: one short phrase each. `losses` repeats them."""
     photoshop: bytes = b""
     """Photoshop's other image resources (paths, print settings, copyright flag), as stored."""
+    made_by: str | None = None
+    """The program that made these pixels out of a photo's; it becomes the last event of the output's XMP history."""
     png_chunks: tuple[tuple[bytes, bytes], ...] = ()
     """Type and content of further chunks that only PNG can carry (see `png_chunks`)."""
 

@@ -153,6 +153,16 @@ def inspect(source: Source) -> Contents:
     return contents
 
 
+def xmp_packets(file: BinaryIO) -> Iterator[bytes]:
+    """The XMP that a file says before its pixels, from its current position, not compressed."""
+    head = _XMP_KEYWORD.encode() + bytes(5)
+    for kind, _, length in _chunks(file):
+        if kind == b"IDAT":
+            return
+        if kind == b"iTXt" and file.read(len(head)) == head:
+            yield file.read(length - len(head))
+
+
 def _frame_control(data: bytes) -> Frame:
     _, width, height, left, top, above, below, dispose, blend = struct.unpack(">IIIIIHHBB", data)
     return Frame(width, height, left, top, 1000 * above / (below or 100), dispose, blend)

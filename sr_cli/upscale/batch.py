@@ -188,6 +188,8 @@ class _Run:
         if reason := self.past.reason_to_skip(task, content):
             return _skip(index, task, reason)
         check_target(task, self.options)
+        if task.source is not None and images.is_output(task.source):  # and named by the user, else it were left out
+            self._message("note", f"{task.source} is an output of srup already; it is enlarged again")
         sequence = images.read_all(task.source or self._stdin(), limits=self.options.limits)
         images.check_several(output_format(task, self.options), sequence.kind, len(sequence.frames))
         sizes = tuple(checked_size(photo.width, photo.height, task, self.options) for photo in sequence.frames)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -49,6 +49,7 @@ def enlarge(
     what is too large then is reduced; a size up to the photo's own takes no pass at all. Where nothing
     has to be reduced, `begin` is called before the last pass.
     """
+    photo = replace(photo, made_by=images.SOFTWARE)
     pixels, alpha = images.bleed(photo.pixels, photo.alpha), photo.alpha
     passes = passes_for(upscaler.scale, photo.width, photo.height, size)
     for index in range(passes):

@@ -230,16 +230,27 @@ def _settled(items: list[tuple[Task, bool]], several: bool, options: UpscaleOpti
 
 
 def _without_outputs(items: list[tuple[Task, bool]], journals: Journals) -> tuple[list[Task], list[Path]]:
-    """Tasks to do, and the pictures found in folders that are outputs themselves: of this batch or an earlier one."""
+    """Tasks to do, and the pictures found in folders that are outputs themselves.
+
+    They are targets of this batch, or in the journal of an earlier one, or marked by themselves: then no journal,
+    name or folder is needed (`images.is_output`).
+    """
     targets = {_place(task.target) for task, _ in items if task.target and not task.problem}
     tasks, left_out = [], []
     for task, listed in items:
         source = task.source if listed and not task.problem else None
-        if source and (_place(source) in targets or journals.made(source)) and not _onto_itself(task):
+        if source and _is_output(task, source, targets, journals):
             left_out.append(source)
         else:
             tasks.append(task)
     return tasks, left_out
+
+
+def _is_output(task: Task, source: Path, targets: set[str], journals: Journals) -> bool:
+    known = journals.made(source)
+    if _onto_itself(task):  # which is named as done before, where the journal knows it
+        return not known and images.is_output(source)
+    return known or _place(source) in targets or images.is_output(source)
 
 
 def _onto_itself(task: Task) -> bool:

@@ -1,0 +1,200 @@
+"""AVIF and HEIF: what their boxes say beside the pixels, and Pillow's decoders do not hand over.
+
+Sources: ISO/IEC 14496-12 (boxes, items, `colr`), ISO/IEC 23008-12 (image items, auxiliary pictures), AV1 Image
+File Format 1.1 (`av1C`, `tmap`), ITU-T H.273 (code points of colours).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import BinaryIO
+
+from sr_cli.images.photo import Photo
+from sr_cli.images.source import Source
+
+_MAX_META = 16 * 2**20
+_MAX_BOXES = 20_000
+_UNSPECIFIED = 2
+_SRGB = (1, 13)
+_IMAGES = (b"av01", b"hvc1", b"grid", b"iden", b"iovl", b"jpeg")
+_SAMPLE_ENTRIES = (b"av01", b"hvc1", b"hev1")
+_SAMPLE_ENTRY_HEAD = 78
+_AUXILIARY = {b"gainmap": "gain map", b"auxid:2": "depth map", b"depth": "depth map", b"matte": "mask of the camera"}
+
+
+@dataclass
+class Contents:
+    """What a file says of its primary picture, and what else it holds."""
+
+    nclx: tuple[int, int] | None = None
+    """Code points of primaries and transfer function; None where the file says nothing or an ICC profile does."""
+    bits: int = 8
+    """Bits per sample as stored."""
+    notes: list[str] = field(default_factory=list)
+
+
+def inspect(source: Source) -> Contents:
+    """Reads the boxes before and around the pixels; a file that is damaged is read as far as it goes."""
+    contents, file = Contents(), source.file
+    size = file.seek(0, 2)
+    try:
+        for kind, start, length in _top_boxes(file, source.start, size):
+            if kind == b"mpvd":
+                contents.notes.append("the video is left out")
+            elif kind in (b"meta", b"moov") and length <= _MAX_META:
+                file.seek(start)
+                data = file.read(length)
+                (_read_meta if kind == b"meta" else _read_movie)(contents, data)
+    except (struct.error, IndexError, ValueError):
+        pass  # the decoder is the one to judge
+    file.seek(source.start)
+    return contents
+
+
+def _top_boxes(file: BinaryIO, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    for _ in range(_MAX_BOXES):
+        file.seek(at)
+        head = file.read(16)
+        if len(head) < 8:
+            return
+        size, kind = struct.unpack_from(">I4s", head)
+        start = at + 8
+        if size == 1:
+            (size,), start = struct.unpack_from(">Q", head, 8), at + 16
+        size = size or end - at
+        if size < start - at:
+            return
+        yield kind, start, at + size - start
+        at += size
+
+
+def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Type and content of each box in another one's content."""
+    at, count = 0, 0
+    while at + 8 <= len(data) and (count := count + 1) < _MAX_BOXES:
+        size, kind = struct.unpack_from(">I4s", data, at)
+        start = 8
+        if size == 1:
+            (size,), start = struct.unpack_from(">Q", data, at + 8), 16
+        size = size or len(data) - at
+        if size < start:
+            return
+        yield kind, data[at + start : at + size]
+        at += size
+
+
+def _read_meta(contents: Contents, data: bytes) -> None:
+    boxes = dict(_boxes(data[4:]))
+    primary = struct.unpack_from(">H" if boxes[b"pitm"][0] == 0 else ">I", boxes[b"pitm"], 4)[0]
+    parts = list(_boxes(boxes.get(b"iprp", b"")))
+    properties = [box for kind, content in parts if kind == b"ipco" for box in _boxes(content)]
+    links = [link for kind, content in parts if kind == b"ipma" for link in _associations(content)]
+    for item, index in links:
+        if not 0 < index <= len(properties):
+            continue
+        kind, content = properties[index - 1]
+        if item == primary:
+            _read_property(contents, kind, content)
+        elif kind == b"auxC":
+            what = next((what for mark, what in _AUXILIARY.items() if mark in content.lower()), None)
+            if what:
+                contents.notes.append(f"the {what} is left out")
+    _note_items(contents, boxes, primary)
+    contents.notes = list(dict.fromkeys(contents.notes))
+
+
+def _associations(data: bytes) -> Iterator[tuple[int, int]]:
+    """Item and property index of each association (23008-12, 9.3)."""
+    version, wide = data[0], data[3] & 1
+    (count,), at = struct.unpack_from(">I", data, 4), 8
+    for _ in range(min(count, _MAX_BOXES)):
+        code = ">H" if version < 1 else ">I"
+        (item,) = struct.unpack_from(code, data, at)
+        at += struct.calcsize(code)
+        number, at = data[at], at + 1
+        for _ in range(number):
+            index = struct.unpack_from(">H", data, at)[0] & 0x7FFF if wide else data[at] & 0x7F
+            at += 2 if wide else 1
+            yield item, index
+
+
+def _read_property(contents: Contents, kind: bytes, data: bytes) -> None:
+    if kind == b"colr" and data[:4] == b"nclx":
+        primaries, transfer = struct.unpack_from(">HH", data, 4)
+        primaries = 1 if primaries == _UNSPECIFIED else primaries
+        transfer = 13 if transfer == _UNSPECIFIED else transfer
+        contents.nclx = (primaries, transfer)
+    elif kind == b"pixi":
+        contents.bits = max(data[5 : 5 + data[4]])
+    elif kind == b"av1C":
+        contents.bits = max(contents.bits, (12 if data[2] & 0x20 else 10) if data[2] & 0x40 else 8)
+    elif kind == b"hvcC":
+        contents.bits = max(contents.bits, 8 + (data[17] & 7))
+
+
+def _note_items(contents: Contents, boxes: dict[bytes, bytes], primary: int) -> None:
+    """Names further pictures: not thumbnails, not the tiles of a larger one, not what is named already."""
+    if b"iinf" not in boxes:
+        return
+    items, tone_mapped = set(), False
+    head = 6 if boxes[b"iinf"][0] == 0 else 8
+    for kind, data in _boxes(boxes[b"iinf"][head:]):
+        if kind == b"infe" and data[0] >= 2:
+            item, at = struct.unpack_from(">H" if data[0] == 2 else ">I", data, 4)[0], 6 if data[0] == 2 else 8
+            name, hidden = data[at + 2 : at + 6], data[3] & 1
+            tone_mapped |= name == b"tmap"
+            if name in _IMAGES and not hidden:
+                items.add(item)
+    if tone_mapped:
+        contents.notes.append("the gain map is left out")
+    for kind, source, targets in _references(boxes.get(b"iref", b"")):
+        if kind in (b"thmb", b"auxl"):
+            items.discard(source)
+        elif kind == b"dimg":
+            items.difference_update(targets)
+    further = len(items - {primary})
+    if further:
+        contents.notes.append(
+            "a further picture is left out" if further == 1 else f"{further} further pictures are left out"
+        )
+
+
+def _references(data: bytes) -> Iterator[tuple[bytes, int, tuple[int, ...]]]:
+    """Kind, source and targets of each reference between items (14496-12, 8.11.12)."""
+    if len(data) < 4:
+        return
+    code = "H" if data[0] == 0 else "I"
+    for kind, content in _boxes(data[4:]):
+        source, count = struct.unpack_from(f">{code}H", content)
+        yield kind, source, struct.unpack_from(f">{count}{code}", content, struct.calcsize(f">{code}H"))
+
+
+def _read_movie(contents: Contents, data: bytes) -> None:
+    """The colours of an animation, which its track says again, where the first picture's item says nothing."""
+    found = Contents()
+    for entry in _sample_entries(data, 0):
+        for kind, content in _boxes(entry[_SAMPLE_ENTRY_HEAD:]):
+            _read_property(found, kind, content)
+    contents.nclx = contents.nclx or found.nclx
+    contents.bits = max(contents.bits, found.bits)
+
+
+def _sample_entries(data: bytes, depth: int) -> Iterator[bytes]:
+    for kind, content in _boxes(data):
+        if kind in (b"trak", b"mdia", b"minf", b"stbl") and depth < 6:
+            yield from _sample_entries(content, depth + 1)
+        elif kind == b"stsd":
+            yield from (entry for name, entry in _boxes(content[8:]) if name in _SAMPLE_ENTRIES)
+
+
+def describe(contents: Contents, photo: Photo) -> Photo:
+    """`photo` with the file's colour space as a PNG chunk, unless it has a profile or is sRGB; and what is lost."""
+    notes = list(contents.notes)
+    if contents.bits > 8:
+        notes.append(f"{contents.bits} bits per sample were read as 8")
+    chunks = photo.colour_chunks
+    if contents.nclx not in (None, _SRGB) and photo.icc_profile is None and contents.nclx and max(contents.nclx) < 256:
+        chunks = ((b"cICP", bytes([*contents.nclx, 0, 1])),)  # RGB (matrix 0) of the full range
+    return replace(photo, colour_chunks=chunks, notes=tuple(dict.fromkeys((*photo.notes, *notes))))

@@ -1,0 +1,68 @@
+"""Outputs say of themselves that they are outputs, so that no folder's pictures are enlarged twice.
+
+The mark is the last event of xmpMM:History, "resized" by "srup" and its version: XMP is the one place that every
+output format has, and the history is where it says what programs did. Without any other metadata (`--strip`) the
+mark stays. A program that edits the picture afterwards and keeps a history adds its own event; then the picture is
+no longer ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from sr_cli import __version__
+from sr_cli.images import gif, jpeg, png, tiff_tags, xmp
+
+_NAME = "srup"
+SOFTWARE = f"{_NAME} {__version__}"
+"""What the history of an output names."""
+_TIFF_ENTRIES = 4096
+_MAX_PACKETS = 64 * 2**20
+
+
+def is_output(path: Path) -> bool:
+    """Whether a file is an output of ours that no other program has edited since, as its own history says.
+
+    This reads no more than the file's metadata and trusts neither its name nor any journal. Whatever cannot be
+    read is no output.
+    """
+    # What a hostile file makes these readers raise means the same: it has no mark.
+    with contextlib.suppress(Exception), path.open("rb") as file:
+        return any(_NAME.encode() in packet and _is_ours(packet) for packet in _packets(file))
+    return False
+
+
+def _is_ours(packet: bytes) -> bool:
+    return str(xmp.last_software(packet)).split(" ")[0] == _NAME
+
+
+def _packets(file: BinaryIO) -> Iterator[bytes]:
+    """The XMP packets of a file of any format that we write."""
+    head = file.read(12)
+    file.seek(0)
+    if head.startswith(png.SIGNATURE):
+        yield from png.xmp_packets(file)
+    elif head.startswith(b"\xff\xd8"):
+        yield from jpeg.xmp_packets(file)
+    elif head.startswith(b"GIF8"):
+        yield gif.first_xmp(file) or b""
+    elif head[:4] == b"RIFF" and head[8:] == b"WEBP":
+        yield from _webp_packets(file)
+    elif head[:2] in (b"II", b"MM"):
+        directories = tiff_tags.Directories(file, max_entries=_TIFF_ENTRIES)
+        entries, _ = directories.entries(directories.first)
+        yield from (directories.value(entry) or b"" for entry in entries if entry.tag == tiff_tags.XMP)
+
+
+def _webp_packets(file: BinaryIO) -> Iterator[bytes]:
+    """The chunks "XMP " (Google, "WebP Container Specification"), which lie behind the pixels."""
+    file.seek(12)
+    while len(head := file.read(8)) == 8:
+        kind, size = struct.unpack("<4sI", head)
+        if kind == b"XMP ":
+            yield file.read(min(size, _MAX_PACKETS))
+        file.seek(size % 2 if kind == b"XMP " else size + size % 2, 1)
