@@ -376,14 +376,52 @@ def test_losses_are_said() -> None:
 
 
 def test_a_colour_space_that_only_png_can_name_is_reported(tmp_path: Path) -> None:
-    """gAMA 1.0 (linear light) without an ICC profile; gAMA 1/2.2 is sRGB to everyone."""
-    for gamma, expected in ((100_000, ["the colour space, which is not sRGB"]), (45_455, [])):
-        photo = Photo(colours(), colour_chunks=((b"gAMA", gamma.to_bytes(4, "big")),))
-        write(photo, tmp_path / f"{gamma}.png")
-        again = read(tmp_path / f"{gamma}.png")
+    """cICP 9/16 is HDR (BT.2020 with PQ), which no matrix profile can say; gAMA 1/2.2 is sRGB to everyone."""
+    for name, chunk, expected in (
+        ("pq", (b"cICP", b"\x09\x10\0\1"), ["the colour space, which is not sRGB"]),
+        ("usual", (b"gAMA", (45_455).to_bytes(4, "big")), []),
+    ):
+        photo = Photo(colours(), colour_chunks=(chunk,))
+        write(photo, tmp_path / f"{name}.png")
+        again = read(tmp_path / f"{name}.png")
         assert again.colour_chunks == photo.colour_chunks
-        assert [loss.split(" and not")[0] for loss in losses(again, OUTPUT_FORMATS[1])] == expected
+        assert [loss.split(" and cannot")[0] for loss in losses(again, OUTPUT_FORMATS[1])] == expected
         assert losses(again, OUTPUT_FORMATS[0]) == []
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [((b"gAMA", (100_000).to_bytes(4, "big")),), ((b"cICP", b"\x0c\x0d\0\1"),), ((b"cICP", b"\x09\x01\0\1"),)],
+    ids=["linear", "Display P3", "BT.2020"],
+)
+def test_a_colour_space_that_a_profile_can_say_becomes_one(
+    tmp_path: Path, chunks: tuple[tuple[bytes, bytes], ...]
+) -> None:
+    """Judge: LittleCMS converts the picture to sRGB; expected by the definition of the primaries and curves."""
+    photo = Photo(np.full((4, 4, 3), (200, 120, 40), np.uint8), colour_chunks=chunks)
+    assert losses(photo, OUTPUT_FORMATS[3]) == []
+    write(photo, tmp_path / "a.tif")
+    with Image.open(tmp_path / "a.tif") as image:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+        shown = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    assert shown is not None
+    value = np.array([200, 120, 40]) / 255
+    kind, code = chunks[0]
+    if kind == b"gAMA":
+        linear = value
+    elif code[0] == 12:  # Display P3 to sRGB, linear light (CSS Color 4, section 18)
+        linear = (
+            np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+            @ np.array([[1.2249, -0.2247, 0], [-0.0420, 1.0419, 0], [-0.0197, -0.0786, 1.0979]]).T
+        )
+    else:  # BT.2020 to BT.709 (ITU-R BT.2087)
+        linear = (
+            np.where(value <= 0.081, value / 4.5, ((value + 0.099) / 1.099) ** (1 / 0.45))
+            @ np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]]).T
+        )
+    linear = linear.clip(0, 1)
+    expected = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055) * 255
+    assert np.abs(np.asarray(shown)[0, 0] - expected).max() <= 2
 
 
 def test_metadata_too_large_for_jpeg_do_not_stop_it(tmp_path: Path) -> None:

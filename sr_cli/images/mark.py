@@ -30,6 +30,8 @@ def is_output(path: Path) -> bool:
     This reads no more than the file's metadata and trusts neither its name nor any journal. Whatever cannot be
     read is no output.
     """
+    if not path.is_file():  # a pipe could be read only once
+        return False
     # What a hostile file makes these readers raise means the same: it has no mark.
     with contextlib.suppress(Exception), path.open("rb") as file:
         return any(_NAME.encode() in packet and _is_ours(packet) for packet in _packets(file))
