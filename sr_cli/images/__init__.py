@@ -2,7 +2,7 @@
 
 from sr_cli.images.alpha import bleed
 from sr_cli.images.decode import channels, read, read_all
-from sr_cli.images.encode import losses, to_8_bits, write, write_all
+from sr_cli.images.encode import losses, losses_of_all, to_8_bits, write, write_all
 from sr_cli.images.formats import (
     OUTPUT_FORMATS,
     READABLE_SUFFIXES,
@@ -40,6 +40,7 @@ __all__ = [
     "for_target",
     "is_output",
     "losses",
+    "losses_of_all",
     "metadata_chunks",
     "probe",
     "read",

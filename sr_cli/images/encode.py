@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -116,6 +117,18 @@ def losses(photo: Photo, output: OutputFormat) -> list[str]:
             lost.append(f"what only PNG can hold is left out ({', '.join(kinds)})")
         if photo.icc_profile is None and not png.says_srgb(photo) and _equivalent_profile(photo) is None:
             lost.append("the colour space, which is not sRGB and cannot be given as an ICC profile, is left out")
+    return list(dict.fromkeys(lost))
+
+
+def losses_of_all(sequence: PhotoSequence, output: OutputFormat, *, strip: bool = False) -> list[str]:
+    """What of all pages or frames was not read or cannot be held, each phrase once.
+
+    strip: metadata are not wanted, so their loss is none.
+    """
+    frames = map(without_metadata, sequence.frames) if strip else sequence.frames
+    lost = [phrase for photo in frames for phrase in losses(photo, output)]
+    if sequence.kind == "animation" and max(sequence.durations_ms) > _LONGEST_MS.get(output.name, math.inf):
+        lost.append(f"frames are shown for {_LONGEST_MS[output.name] / 1000:g} s at most")
     return list(dict.fromkeys(lost))
 
 

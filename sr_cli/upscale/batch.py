@@ -283,9 +283,12 @@ class _Run:
                 redone=counts.redone,
                 seconds=job.seconds + time.monotonic() - started,
                 computation=_computation(self.upscaler()),
-                losses=tuple(images.losses(job.sequence.frames[0], output_format(job.task, self.options))),
+                losses=self._losses(job.task, job.sequence),
             )
         self._finish(job, outcome)
+
+    def _losses(self, task: Task, sequence: images.PhotoSequence) -> tuple[str, ...]:
+        return tuple(images.losses_of_all(sequence, output_format(task, self.options), strip=self.options.strip))
 
     def _put(self, job: _Job, frames: Iterable[images.Photo], wait_for_rows: Callable[[int], None] | None) -> None:
         """Writes enlarged pictures to their place. Raises SrupError."""
