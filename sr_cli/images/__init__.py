@@ -14,15 +14,15 @@ from sr_cli.images.formats import (
     default_suffix,
     for_target,
 )
-from sr_cli.images.mark import SOFTWARE, is_output
+from sr_cli.images.mark import MARK, is_output
 from sr_cli.images.photo import Limits, Photo, PhotoSequence, Pixels, with_pixels, without_metadata
 from sr_cli.images.png import PngWriter, metadata_chunks
 from sr_cli.images.probe import Header, probe
 
 __all__ = [
+    "MARK",
     "OUTPUT_FORMATS",
     "READABLE_SUFFIXES",
-    "SOFTWARE",
     "Header",
     "Limits",
     "OutputFormat",

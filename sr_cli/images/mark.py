@@ -14,12 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from sr_cli import __version__
 from sr_cli.images import gif, jpeg, png, tiff_tags, xmp
 
-_NAME = "srup"
-SOFTWARE = f"{_NAME} {__version__}"
-"""What the history of an output names."""
+MARK = "srup"
+"""What the name of the software in an output's history begins with; a version may follow it."""
 _TIFF_ENTRIES = 4096
 _MAX_PACKETS = 64 * 2**20
 
@@ -34,12 +32,12 @@ def is_output(path: Path) -> bool:
         return False
     # What a hostile file makes these readers raise means the same: it has no mark.
     with contextlib.suppress(Exception), path.open("rb") as file:
-        return any(_NAME.encode() in packet and _is_ours(packet) for packet in _packets(file))
+        return any(MARK.encode() in packet and _is_ours(packet) for packet in _packets(file))
     return False
 
 
 def _is_ours(packet: bytes) -> bool:
-    return str(xmp.last_software(packet)).split(" ")[0] == _NAME
+    return str(xmp.last_software(packet)).split(" ")[0] == MARK
 
 
 def _packets(file: BinaryIO) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from sr_cli import images, inference
+from sr_cli import __version__, images, inference
 from sr_cli.upscale.resample import resample
 
 Begin: TypeAlias = Callable[[images.Photo], Callable[[int], None]]
@@ -49,7 +49,7 @@ def enlarge(
     what is too large then is reduced; a size up to the photo's own takes no pass at all. Where nothing
     has to be reduced, `begin` is called before the last pass.
     """
-    photo = replace(photo, made_by=images.SOFTWARE)
+    photo = replace(photo, made_by=f"{images.MARK} {__version__}")
     pixels, alpha = images.bleed(photo.pixels, photo.alpha), photo.alpha
     passes = passes_for(upscaler.scale, photo.width, photo.height, size)
     for index in range(passes):
