@@ -2,13 +2,16 @@
 PYTHON ?= python
 BIN := $(dir $(shell command -v $(PYTHON)))
 
-.PHONY: help test slow check format bundle sample
+.PHONY: help test unit slow check format bundle images
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
-test:  ## the tests that every change must pass
+test:  ## the tests that every change must pass, as far as this machine has what they need
 	$(PYTHON) -m pytest
+
+unit:  ## the tests that need nothing but Python
+	$(PYTHON) -m pytest -m "unit and not slow"
 
 slow:  ## the long forms: kills, fuzzing, whole photographs
 	$(PYTHON) -m pytest -m slow
@@ -27,5 +30,5 @@ format:  ## format the code and fix what lint can fix
 bundle:  ## put a run's weights into the package: make bundle RUN=runs/x NAME=mesrgan STAGE=pixel ARGS="--overlap 16"
 	$(PYTHON) tools/bundle.py $(RUN) --name $(NAME) --stage $(STAGE) $(ARGS)
 
-sample:  ## draw the README's sample picture again
-	$(PYTHON) tools/make_sample.py assets/sample.png
+images:  ## make the README's images again (after new weights); needs Chromium
+	PYTHONPATH=. $(PYTHON) tools/make_readme_images.py

@@ -66,6 +66,16 @@ def test_torch_is_not_imported_without_need(arguments: list[str], photo: Path, s
     assert result.returncode == 0, result.stderr
 
 
+def test_upscaling_needs_no_torchvision(photo: Path) -> None:
+    script = (
+        "import sys\nsys.modules['torchvision'] = None\nfrom sr_cli.__main__ import run\n"
+        f"sys.exit(run(['upscale', {str(photo)!r}, '--backend', 'eager', '-o', {str(photo.with_name('out.png'))!r}]))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert Image.open(photo.with_name("out.png")).size == (68, 48)
+
+
 def _one_line(capsys: pytest.CaptureFixture[str]) -> str:
     out, err = capsys.readouterr()
     assert out == ""

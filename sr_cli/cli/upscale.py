@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = {
     "srup upscale photo.jpg": "writes photo_mesrgan_x4.jpg next to it",
+    "srup upscale photo.jpg --style crisp": "with invented texture",
     "srup upscale holiday/ -r -o large/": "a folder with all that is in it",
-    "srup upscale photo.jpg --width 3000 -o big.png": "to a width, as PNG",
 }
 
 
@@ -50,6 +50,14 @@ def upscale(
         ),
     ] = None,
     options: UpscaleOptions,
+    style: Annotated[
+        Literal["natural", "crisp"] | None,
+        Option(
+            "Look of the result; natural keeps to what is there, crisp invents plausible texture.",
+            group="Look",
+            default="natural",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, Option("Only say what would be written, and the time, memory and disk it takes.", group="Output")
     ] = False,
@@ -63,11 +71,14 @@ def upscale(
     from sr_cli.upscale.batch import run
     from sr_cli.upscale.estimate import estimate
     from sr_cli.upscale.events import exit_code
+    from sr_cli.weights import styled
 
     if output == "-" and (printing.json or printing.json_lines):
         raise UsageError("--json and -o - both write to standard output; give one of them")
     if output == "-" and sys.stdout.isatty():
         raise UsageError("-o - would write a photo to the terminal; redirect it: > FILE")
+    if style is not None:
+        options = replace(options, model=styled(options.model, style))
     console = Console(**vars(printing))
     if dry_run:
         return _show(console, estimate(inputs, output, options, stdin=binary_input()))
