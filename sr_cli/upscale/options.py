@@ -52,7 +52,12 @@ class UpscaleOptions:
     skip_existing: Annotated[bool, Option("Keep results that exist and count them as done.", group="Output")] = False
     shard: Annotated[
         str | None,
-        Option("Do only part I of N of a batch, such as 1/8; N jobs together do all.", group="Output", metavar="I/N"),
+        Option(
+            "Do only part I of N of a batch, such as 1/8; N jobs together do all.",
+            group="Output",
+            metavar="I/N",
+            default="all of it",
+        ),
     ] = None
     strip: Annotated[bool, Option("Drop all metadata but the colour profile.", group="Output")] = False
     scale: Annotated[
