@@ -18,7 +18,7 @@ class A:
     def same(self, other):
         return other._x
 """
-MARKED = "def f(norm):\n    return norm._u  # noqa: SLF001 - torch's"
+MARKED = "def f(norm):\n    return norm._u  # private: torch's"
 
 
 @pytest.mark.parametrize(

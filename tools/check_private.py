@@ -4,7 +4,7 @@
 
 Found are `from module import _name` of a module of ours, and `value._name` where the file that says so neither defines
 nor assigns `_name` and `value` does not come from another project (torch, say). Where the check cannot see that it
-does, the line says so: `# noqa: SLF001`. Ends with 1 if there is any.
+does, the line says so: `# private: torch has no other name for it`. Ends with 1 if there is any.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = "sr_cli"
-MARK = "noqa: SLF001"
+MARK = "# private:"
 NAMED_TUPLE = {"_asdict", "_fields", "_make", "_replace"}
 """Public in spite of their underscore, which keeps them apart from a named tuple's fields."""
 

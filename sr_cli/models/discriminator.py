@@ -125,8 +125,8 @@ def _restart_power_iteration(conv: nn.Conv2d, generator: torch.Generator | None)
     for _ in range(15):
         right = F.normalize(original.t() @ left, dim=0)
         left = F.normalize(original @ right, dim=0)
-    norm._u.copy_(left)  # type: ignore[union-attr]
-    norm._v.copy_(right)  # type: ignore[union-attr]
+    norm._u.copy_(left)  # type: ignore[union-attr]  # private: torch gives it no other name
+    norm._v.copy_(right)  # type: ignore[union-attr]  # private: torch gives it no other name
 
 
 DISCRIMINATORS: dict[str, type[Discriminator] | type[UnetDiscriminator]] = {
