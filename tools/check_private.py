@@ -28,31 +28,37 @@ def is_private(name: str) -> bool:
 def private_uses(code: str) -> Iterator[tuple[int, str]]:
     """Line and name of each use of another module's private name in a file's text."""
     tree, lines = ast.parse(code), code.splitlines()
-    own = set(_defined(tree))
-    foreign: set[str] = set()
+    own, foreign = set(_defined(tree)), set(_foreign(tree))
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom):
-            ours = bool(node.level) or (node.module or "").split(".")[0] == PACKAGE
+        if isinstance(node, ast.ImportFrom) and _is_ours(node):
             for alias in node.names:
-                if ours and is_private(alias.name):
+                if is_private(alias.name):
                     yield node.lineno, f"{node.module}.{alias.name}"
-                if not ours:
-                    foreign.add(alias.asname or alias.name)
-        elif isinstance(node, ast.Import):
-            roots = {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-            foreign |= roots - {PACKAGE}
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Attribute)
-            and is_private(node.attr)
-            and node.attr not in own
-            and MARK not in lines[node.lineno - 1]
-        ):
-            owner: ast.expr = node.value
-            while isinstance(owner, ast.Attribute | ast.Call):
-                owner = owner.value if isinstance(owner, ast.Attribute) else owner.func
-            if not (isinstance(owner, ast.Name) and owner.id in foreign | {"self", "cls", "super"}):
+        elif isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in own:
+            if _root(node) not in foreign | {"self", "cls", "super"} and MARK not in lines[node.lineno - 1]:
                 yield node.lineno, ast.unparse(node)
+
+
+def _is_ours(node: ast.ImportFrom) -> bool:
+    """Whether an import is from this project."""
+    return bool(node.level) or (node.module or "").split(".")[0] == PACKAGE
+
+
+def _foreign(tree: ast.Module) -> Iterator[str]:
+    """Names that a file has from other projects."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and not _is_ours(node):
+            yield from (alias.asname or alias.name for alias in node.names)
+        elif isinstance(node, ast.Import):
+            roots = ((alias.asname or alias.name).split(".")[0] for alias in node.names)
+            yield from (root for root in roots if root != PACKAGE)
+
+
+def _root(node: ast.expr) -> str | None:
+    """The name that a chain of attributes and calls begins with."""
+    while isinstance(node, ast.Attribute | ast.Call):
+        node = node.value if isinstance(node, ast.Attribute) else node.func
+    return node.id if isinstance(node, ast.Name) else None
 
 
 def _defined(tree: ast.Module) -> Iterator[str]:

@@ -20,7 +20,16 @@ from sr_cli.bench.options import BenchOptions
 from sr_cli.bench.results import BenchEvent, BenchResult, Cell, ModelFacts, PhotoCell, Report
 from sr_cli.bench.timing import FEWEST_RUNS, Clock, Times, is_disturbed, now, runs_for, time_in_turns
 from sr_cli.errors import UsageError, WeightsError
-from sr_cli.inference import Upscaler, backends, choose_device, dtype_of, memory, this_processor
+from sr_cli.inference import (
+    InferenceOptions,
+    Upscaler,
+    backends,
+    choose_device,
+    choose_setup,
+    dtype_of,
+    memory,
+    this_processor,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -241,12 +250,12 @@ def cell(key: Key, batch: int, times: Times, levels: float) -> Cell:
 def _photos(
     loaded: Mapping[str, LoadedModel], networks: Mapping[Key, backends.Network], plan: _Plan, report: Report
 ) -> list[PhotoCell]:
-    """A whole picture by each model: in the first column, for comparison, and as `srup upscale` would by itself."""
+    """A whole picture by each model: in the first column, for comparison, and as `srup upscale FOLDER` would."""
     if not plan.side:
         return []
     keys = []
     for name, model in loaded.items():
-        usual = Upscaler(model, device=str(plan.device), pixels=plan.side**2).setup
+        usual = choose_setup(InferenceOptions(device=str(plan.device)), model)
         columns = dict.fromkeys((plan.columns[0], Column(usual.precision, usual.backend)))
         keys += [Key(name, *column) for column in columns if Key(name, *column) in networks]
     photos = []

@@ -144,13 +144,20 @@ class _Enlargement:
     ) -> None:
         self.network, self.pixels, self.output = network, pixels, output
         self.progress, self.on_rows = progress, on_rows
-        self.windows = Windows(pixels, network.setup.overlap, network.device)
         self.finished_rows = 0
         self.redone = 0
 
     def run(self) -> EngineResult:
         """Raises OutOfMemory where even the smallest tile does not fit."""
         height, width = self.pixels.shape[:2]
+        try:
+            self.windows = Windows(self.pixels, self.network.setup.overlap, self.network.device)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemory(
+                f"out of memory on {self.network.device}: {width}x{height} pixels do not fit; reduce the picture first"
+            ) from None
         tile, batch = self.network.setup.tile, self.network.setup.batch
         while True:
             plan = self.network.plan_with(height, width, tile, batch)

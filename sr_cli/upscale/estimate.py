@@ -139,7 +139,7 @@ def estimate(
     shard = options.part
     journals = Journals(shard)
     batch = planning.plan([str(name) for name in inputs], None if output is None else str(output), options, journals)
-    upscaler = make_upscaler(options)
+    upscaler = make_upscaler(options, None if batch.several else _pixels_to_come(batch.tasks[0], options))
     past = Past(batch, options, journals, lambda: upscaler)
     estimator = _Estimator(options, upscaler, past, stdin)
     files = [estimator.file(task) for task in batch.tasks]
@@ -166,6 +166,16 @@ def _shards(files: Sequence[FileEstimate], batch: Batch, count: int) -> tuple[Sh
         )
         for index, group in enumerate(groups, 1)
     )
+
+
+def _pixels_to_come(task: Task, options: UpscaleOptions) -> int | None:
+    """Input pixels of a single task; None where its header does not tell, or would have to be read from a pipe."""
+    try:
+        if task.source is None or not task.source.is_file():
+            return None
+        return sum(width * height for width, height in images.probe(task.source, limits=options.limits).sizes)
+    except SrupError:
+        return None
 
 
 class _Estimator:
