@@ -28,15 +28,20 @@ def is_private(name: str) -> bool:
 def private_uses(code: str) -> Iterator[tuple[int, str]]:
     """Line and name of each use of another module's private name in a file's text."""
     tree, lines = ast.parse(code), code.splitlines()
-    own, foreign = set(_defined(tree)), set(_foreign(tree))
+    own, others = set(_defined(tree)), {"self", "cls", "super", *_foreign(tree)}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and _is_ours(node):
             for alias in node.names:
                 if is_private(alias.name):
                     yield node.lineno, f"{node.module}.{alias.name}"
-        elif isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in own:
-            if _root(node) not in foreign | {"self", "cls", "super"} and MARK not in lines[node.lineno - 1]:
-                yield node.lineno, ast.unparse(node)
+        elif (
+            isinstance(node, ast.Attribute)
+            and is_private(node.attr)
+            and node.attr not in own
+            and _root(node) not in others
+            and MARK not in lines[node.lineno - 1]
+        ):
+            yield node.lineno, ast.unparse(node)
 
 
 def _is_ours(node: ast.ImportFrom) -> bool:
