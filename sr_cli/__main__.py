@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn, TextIO
 
-from sr_cli.errors import INTERNAL_ERROR, INTERRUPTED, TERMINATED, Interrupted, SrupError, Terminated
+from sr_cli.errors import INTERNAL_ERROR, INTERRUPTED, TERMINATED, Interrupted, SrupError, Terminated, UsageError
 from sr_cli.storage import provide_home
 
 
@@ -42,51 +42,61 @@ def _abandon(stream: TextIO) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
+    show_traceback = "--traceback" in arguments
+    try:
+        return _call([argument for argument in arguments if argument != "--traceback"])
+    except BrokenPipeError:
+        # The reader of our output has gone: nothing left to say, and Python must not try again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if show_traceback and not isinstance(error, Interrupted):
+            raise
+        return _fail(error)
+    except (KeyboardInterrupt, Terminated) as signalled:
+        return _fail(signalled)
+
+
+def _call(arguments: list[str]) -> int:
+    """Call the command that is asked for. Raises its errors, and UsageError for one that cannot be parsed."""
     from typer.exceptions import Abort, TyperException
 
     from sr_cli.cli import app
-    from sr_cli.cli.console import printable, say
-
-    show_traceback = "--traceback" in arguments
-    arguments = [a for a in arguments if a != "--traceback"]
-
-    def fail(message: str, prefix: str = "srup: error: ") -> None:
-        line = " ".join(printable(part) for part in message.split("\n") if part.strip())
-        say(prefix + line, sys.stderr)
 
     try:
         result = app(args=arguments, prog_name="srup", standalone_mode=False)
-    except Interrupted as stopped:
-        fail(str(stopped), "srup: ")
-        return stopped.exit_code
-    except SrupError as error:
-        if show_traceback:
-            raise
-        fail(str(error))
-        return error.exit_code
     except TyperException as error:
         message = error.format_message()
         # A bare `srup` prints its help by raising an error without a message.
-        if message:
-            fail(f"{message} (see srup --help)")
-        return error.exit_code
-    except (Abort, KeyboardInterrupt):
-        fail("interrupted", "srup: ")
-        return INTERRUPTED
-    except Terminated:
-        fail("terminated", "srup: ")
-        return TERMINATED
-    except BrokenPipeError:
-        _abandon(sys.stdout)  # the reader of our output has gone: nothing left to say
-        return 1
-    except Exception as error:
-        if show_traceback:
-            raise
-        fail(f"internal error: {type(error).__name__}: {error}; --traceback shows where, please report it")
-        return INTERNAL_ERROR
-    if result == INTERRUPTED:
-        fail("interrupted", "srup: ")
+        if not message:
+            return error.exit_code
+        raise UsageError(f"{message} (see srup --help)") from error
+    except Abort:
+        raise KeyboardInterrupt from None
+    if result == INTERRUPTED:  # Typer's word for a KeyboardInterrupt
+        raise KeyboardInterrupt
     return result if isinstance(result, int) else 0
+
+
+def _fail(error: BaseException) -> int:
+    """Say in one line what ended the program; return the exit code."""
+    from sr_cli.cli.console import printable, say
+
+    prefix = "srup: error: "
+    if isinstance(error, Interrupted | KeyboardInterrupt | Terminated):
+        prefix = "srup: "
+    if isinstance(error, SrupError):
+        message, code = str(error), error.exit_code
+    elif isinstance(error, KeyboardInterrupt):
+        message, code = "interrupted", INTERRUPTED
+    elif isinstance(error, Terminated):
+        message, code = "terminated", TERMINATED
+    else:
+        message = f"internal error: {type(error).__name__}: {error}; --traceback shows where, please report it"
+        code = INTERNAL_ERROR
+    line = " ".join(printable(part) for part in message.split("\n") if part.strip())
+    say(prefix + line, sys.stderr)
+    return code
 
 
 def main() -> NoReturn:

@@ -13,6 +13,8 @@ from sr_cli.evaluate.options import EvalOptions
 from sr_cli.options import Option
 
 if TYPE_CHECKING:
+    from sr_cli.cli.console import Progress
+    from sr_cli.evaluate.job import EvalEvent
     from sr_cli.evaluate.results import Evaluation
 
 
@@ -28,9 +30,9 @@ def evaluate(
     printing: EventPrinting,
 ) -> int:
     """Measure models on data sets: PSNR, SSIM, RMSE, NIQE, the perceptual index, feature distance, LPIPS and DISTS."""
-    from sr_cli.evaluate.job import EvalEvent, run
+    from sr_cli.evaluate.job import run
     from sr_cli.evaluate.report import write_report
-    from sr_cli.evaluate.results import exit_code, image_dict
+    from sr_cli.evaluate.results import exit_code
     from sr_cli.evaluate.tables import write_csv
 
     console = Console(**vars(printing))
@@ -41,22 +43,7 @@ def evaluate(
         if target is not None and not target.absolute().parent.is_dir():
             raise UsageError(f"the folder {target.parent} for {target.name} does not exist; create it first")
     with console.progress("starting") as bar:
-
-        def tell(event: EvalEvent) -> None:
-            if event.kind == "image":
-                bar.update(event.done, event.total or 0, f"{event.dataset} {event.text}", f"{event.done}/{event.total}")
-                for name, scores in event.scores.items():
-                    if scores.error and not console.json_lines:
-                        console.error(scores.error)
-                        break
-                    if console.json_lines:
-                        console.event({"event": "image", "dataset": event.dataset, "model": name, **image_dict(scores)})
-            elif event.kind == "download":
-                bar.update(event.done, event.total or 0, f"downloading {event.text}")
-            else:
-                console.note(event.text)
-
-        evaluation = run(options, tell)
+        evaluation = run(options, lambda event: _tell(console, bar, event))
     if csv is not None:
         write_csv(evaluation, csv)
     if report is not None:
@@ -67,6 +54,23 @@ def evaluate(
     else:
         _show(console, evaluation)
     return exit_code(evaluation)
+
+
+def _tell(console: Console, bar: Progress, event: EvalEvent) -> None:
+    """Show an event: the bar, the first failure of an image, or lines of JSON."""
+    from sr_cli.evaluate.results import image_dict
+
+    if event.kind == "download":
+        bar.update(event.done, event.total or 0, f"downloading {event.text}")
+    elif event.kind != "image":
+        console.note(event.text)
+    else:
+        bar.update(event.done, event.total or 0, f"{event.dataset} {event.text}", f"{event.done}/{event.total}")
+        if console.json_lines:
+            for name, scores in event.scores.items():
+                console.event({"event": "image", "dataset": event.dataset, "model": name, **image_dict(scores)})
+        elif failed := next((scores.error for scores in event.scores.values() if scores.error), None):
+            console.error(failed)
 
 
 def _show(console: Console, evaluation: Evaluation) -> None:
