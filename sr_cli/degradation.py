@@ -164,7 +164,8 @@ def low_pass(rgb: Rgb, cutoff: float) -> Rgb:
 def noise(rgb: Rgb, rng: np.random.Generator, sigma: float, gray: bool) -> Rgb:
     """Adds a sensor's noise: its variance is `sigma`^2 at middle grey, half of it read noise (Gaussian),
     half photon noise (Poisson, here by its Gaussian limit)
-    that grows with brightness: the model of Foi et al. 2008."""
+    that grows with brightness: the model of Foi et al. 2008.
+    """
     level = rgb.astype(np.float32)
     deviation = sigma * np.sqrt(0.5 + level / 255)
     shape = (*rgb.shape[:2], 1) if gray else rgb.shape

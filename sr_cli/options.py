@@ -168,7 +168,10 @@ def fields_of(options: type) -> tuple[OptionField, ...]:
     hints = get_type_hints(options, include_extras=True)
     found = []
     for field in dataclasses.fields(options):
-        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        default = field.default
+        if default is dataclasses.MISSING:
+            made = field.default_factory
+            default = inspect.Parameter.empty if made is dataclasses.MISSING else made()
         if (option := option_field(field.name, hints[field.name], default)) is not None:
             found.append(option)
     return tuple(found)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from sr_cli.cli.adapter import Group, command
-from sr_cli.cli.console import Console, Json, Quiet
+from sr_cli.cli.console import Console, Json, Printing, Quiet
 from sr_cli.errors import UsageError, WeightsError
 from sr_cli.options import Offline, Option
 
@@ -130,38 +131,37 @@ def verify(
     return WeightsError.exit_code if bad else 0
 
 
+@dataclass(frozen=True)
+class NewModel:
+    """How weights are registered under a name of the user's."""
+
+    name: Annotated[str, Option("The name that -m will take.", metavar="NAME")]
+    stage: Annotated[
+        Literal["pixel", "photo", "gan"] | None,
+        Option("Its stage.", default="pixel; of a run folder, each that it has"),
+    ] = None
+    licence: Annotated[
+        str | None, Option("The weights' licence as an SPDX identifier.", metavar="SPDX", default="unknown")
+    ] = None
+    summary: Annotated[str | None, Option("One line on what it is.", default="none")] = None
+    overwrite: Overwrite = False
+
+
 @command(app, "add")
 def add(
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", help="hf:USER/REPO[@REVISION]/FILE, a run folder, or a file.")
     ],
-    name: Annotated[str, Option("The name that -m will take.", metavar="NAME")],
-    stage: Annotated[
-        Literal["pixel", "photo", "gan"] | None, Option("Its stage", default="pixel; of a run folder, each that it has")
-    ] = None,
-    licence: Annotated[
-        str | None, Option("The weights' licence as an SPDX identifier.", metavar="SPDX", default="unknown")
-    ] = None,
-    summary: Annotated[str | None, Option("One line on what it is.", default="none")] = None,
-    overwrite: Overwrite = False,
-    json: Json = False,
-    quiet: Quiet = False,
+    options: NewModel,
+    printing: Printing,
 ) -> None:
     """Give weights a name of your own: from the Hub (pinned), a training run, or a file (copied)."""
     from sr_cli.weights import registry
 
-    console = Console(json=json, quiet=quiet)
+    console = Console(**vars(printing))
     with console.progress(source) as bar:
-        entry = registry.add(
-            source,
-            name,
-            stage=stage,
-            licence=licence,
-            summary=summary,
-            overwrite=overwrite,
-            progress=_onto(bar),
-        )
-    if json:
+        entry = registry.add(source, **vars(options), progress=_onto(bar))
+    if printing.json:
         console.document(_record(entry))
     else:
         console.data(f"{entry.name}: {_stages(entry)}; use it with -m {entry.name}")

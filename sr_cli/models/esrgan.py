@@ -90,7 +90,8 @@ class Esrgan(Generator):
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """He initialisation, scaled by 0.5 on each block's last layer, around a path that enlarges the picture
-        linearly, which training would otherwise have to find."""
+        linearly, which training would otherwise have to find.
+        """
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d):
                 last = name.endswith("layers.4")

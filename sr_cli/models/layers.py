@@ -109,7 +109,8 @@ def carry_past_trunk(
     head: nn.Conv2d, trunk_conv: nn.Conv2d, upsampler: Upsampler, conv: nn.Conv2d, tail: nn.Conv2d, slope: float
 ) -> None:
     """Hands the picture on (see `carry`) through ESRGAN's frame: the trunk adds nothing to its channels, the
-    activations of `slope` begin behind the upsampler's first convolution."""
+    activations of `slope` begin behind the upsampler's first convolution.
+    """
     nn.init.zeros_(trunk_conv.weight[:CARRIERS])
     carry(head)
     upsampler.carry(slope=1.0)

@@ -164,7 +164,8 @@ class Mesrgan(Generator):
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """He initialisation; projections and the last convolution start small, so that training
-        starts near the bicubic enlargement instead of having to find it."""
+        starts near the bicubic enlargement instead of having to find it.
+        """
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d):
                 last = name in ("tail", "tail.1")

@@ -108,7 +108,8 @@ class Srgan(Generator):
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """He initialisation around a path that enlarges the picture linearly, which training would otherwise
         have to find. The second BatchNorm of a block starts at 0.1, so that deep trunks start near the identity
-        (Goyal et al. 2017, section 5.1, sets it to zero)."""
+        (Goyal et al. 2017, section 5.1, sets it to zero).
+        """
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d):
                 linear = name in ("head", "tail", "trunk_conv")

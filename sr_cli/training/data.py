@@ -310,7 +310,8 @@ def _ignore_interrupts(_worker: int) -> None:
 
 def batches(dataset: PatchDataset, start: int, stop: int, workers: int, device: torch.device) -> Iterator[Patches]:
     """The batches of steps `start` to `stop` - 1, drawn ahead by worker processes, 0 of which draw them here;
-    or cut out on a GPU that holds all images."""
+    or cut out on a GPU that holds all images.
+    """
     if fits_on(device, dataset):
         resident = ResidentPatches(dataset, device)
         return (resident[step] for step in range(start, stop))

@@ -33,7 +33,8 @@ class ValidationCrop:
 
 def validation_crops(images: Sequence[CachedImage], side: int = 512, degrade: str = "none") -> list[ValidationCrop]:
     """The middle of each image, at most `side` high-resolution pixels a side; degraded as training is,
-    but the same way each time."""
+    but the same way each time.
+    """
     crops = []
     for index, image in enumerate(images):
         height, width = (min(side, n) // SCALE for n in image.hr.shape[:2])

@@ -47,7 +47,8 @@ class _Entry:
 
 def key_of(content: str, weights: str, setup: str, options: UpscaleOptions) -> str:
     """A checksum of all that decides an output: the input's bytes, the weights, how they are run (`Setup.key`), the
-    options, our version."""
+    options, our version.
+    """
     decisive = (
         (options.size_label, options.format, options.quality, options.strip),
         (options.fidelity, options.ensemble, setup),
