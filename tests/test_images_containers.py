@@ -48,6 +48,7 @@ def with_brands(data: bytes, major: bytes, *compatible: bytes) -> bytes:
         (b"avio", (b"avif",)),
         (b"mif1", ()),
         (b"iso8", (b"avif",)),
+        (b"heic", (b"mif1",)),
     ],
 )
 def test_avif_by_its_compatible_brands(major: bytes, compatible: tuple[bytes, ...]) -> None:

@@ -94,23 +94,21 @@ def _brands(head: bytes) -> list[bytes]:
 
 
 def _identify_media(name: str, head: bytes) -> str:
-    """Tells HEIF from AVIF: by the first brand that names a codec, else by the items.
+    """Tells HEIF from AVIF: by the codec of the items, else by the first brand that names a codec.
 
-    `mif1` as the major brand says only that the file holds pictures.
+    `mif1` as the major brand says only that the file holds pictures, and some programs put in a wrong one.
     """
     brands = _brands(head)
-    for brand in brands:
-        if brand in _AVIF_BRANDS:
-            return "AVIF"
-        if brand in _HEVC_BRANDS:
-            return "HEIF"
-        if brand == b"crx ":
-            raise raw_photo(name)
-        if brand == b"jxl ":
-            raise _not_opened(name, "a JPEG XL picture")
-    if _STILL_BRANDS & set(brands):
-        return "AVIF" if b"av01" in head else "HEIF"  # the type of an item, in `iinf`
-    raise _not_opened(name, "a video")
+    for brand, error in ((b"crx ", raw_photo(name)), (b"jxl ", _not_opened(name, "a JPEG XL picture"))):
+        if brand in brands[:1]:
+            raise error
+    if not (_AVIF_BRANDS | _HEVC_BRANDS | _STILL_BRANDS) & set(brands):
+        raise _not_opened(name, "a video")
+    av1, hevc = b"av01" in head, b"hvc1" in head  # types of items, in `iinf`
+    if av1 != hevc:
+        return "AVIF" if av1 else "HEIF"
+    named = next((brand for brand in brands if brand in _AVIF_BRANDS | _HEVC_BRANDS), b"")
+    return "AVIF" if named in _AVIF_BRANDS else "HEIF"
 
 
 def major_brand(format: str, head: bytes) -> bytes:

@@ -205,4 +205,6 @@ def decoding(source: Source) -> Iterator[None]:
         raise InputError(f"{source.name}: the picture is damaged or cut off (its headers)") from error
     except Exception as error:
         detail = " ".join(str(error).split())[:200] or type(error).__name__
+        if detail.lower().startswith("unsupported "):
+            raise InputError(f"{source.name}: {detail.lower()}; save it with 8 or 16 bits per sample") from error
         raise InputError(f"{source.name}: the picture is damaged or cut off ({detail})") from error

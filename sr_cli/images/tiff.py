@@ -64,7 +64,7 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _INK, _YCBCR, _LAB = 0, 1, 2, 3,
 _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3}
 _RAW_COLOURS = (32803, 34892)  # the sensor's mosaic, and the same with colours filled in
 _RAW_COMPRESSIONS = (32767, 32769, 32770, 34713, 65000, 65535)  # Sony, Epson, Samsung, Nikon, Kodak, Pentax
-_DNG_VERSION, _CR2_SLICES = 50706, 50752
+_CR2_SLICES, _RAW_FILES = 50752, (50706, 34310)  # in the first directory: DNGVersion, Leaf's data
 _RAW_MARKS = (b"CR\2", b"IIII", b"MMMM")  # Canon's and Phase One's, after the header
 _DEFLATE, _LZW, _PACKBITS = (8, 32946), 5, 32773
 _MAX_SAMPLES = 8
@@ -215,8 +215,8 @@ def _page(source: Source, directories: Directories, file: tifffile.TiffFile, ent
 def _is_raw(source: Source, found: list[Page]) -> bool:
     source.file.seek(source.start + 8)
     mark = source.file.read(4)
-    dng = bool(found) and found[0].has(_DNG_VERSION)
-    return dng or mark.startswith(_RAW_MARKS) or any(page.is_raw and page.is_the_picture for page in found)
+    marked = bool(found) and any(found[0].has(tag) for tag in _RAW_FILES)
+    return marked or mark.startswith(_RAW_MARKS) or any(page.is_raw and page.is_the_picture for page in found)
 
 
 def _check_supported(source: Source, page: Page) -> None:
