@@ -27,11 +27,14 @@ def read_frames(source: Source, image: Image.Image, profile: bytes | None) -> Ph
     count: int = image.n_frames  # type: ignore[attr-defined]
     source.check_pixels(image.width, image.height, count)
     frames, durations = [], []
+    frames_size = image.size
     for index in range(count):
         image.seek(index)
         source.check_pixels(image.width, image.height, count)  # a frame may be larger than those before
         image.load()
-        frames.append(np.array(image.convert("RGBA")))
+        # The screen is as large as the first frame shows it; viewers cut off what lies beyond.
+        frame = image.convert("RGBA")
+        frames.append(np.array(frame if frame.size == frames_size else frame.crop((0, 0, *frames_size))))
         durations.append(max(0.0, float(image.info.get("duration", 0))))
     photos = _of_one_kind(frames, profile, str(image.format), image.mode)
     return _sequence(photos, durations, _plays(image))
