@@ -70,7 +70,7 @@ def _call(arguments: list[str]) -> int:
         # A bare `srup` prints its help by raising an error without a message.
         if not message:
             return error.exit_code
-        raise UsageError(f"{message} (see srup --help)") from error
+        raise UsageError(f"{message.rstrip('.')} (see srup --help)") from error
     except Abort:
         raise KeyboardInterrupt from None
     if result == INTERRUPTED:  # Typer's word for a KeyboardInterrupt

@@ -92,6 +92,8 @@ def _parameters(function: Callable[..., Any]) -> tuple[dict[str, inspect.Paramet
             found = [_typer_option(field)]
         else:
             parts[name] = name
+            for declared in getattr(hint, "__metadata__", ()):
+                declared.help = _plain(declared.help)
             found = [parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY)]
         if twice := arguments.keys() & {argument.name for argument in found}:
             raise TypeError(f"{function.__name__}: two options named {twice.pop()}")
