@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -25,7 +26,8 @@ from sr_cli import inference
 from sr_cli.errors import OutOfMemory, OutputError, SrupError, UsageError, WeightsError
 from sr_cli.storage import Claims
 from sr_cli.upscale import checks
-from sr_cli.upscale.batch import run
+from sr_cli.upscale import inputs as planning
+from sr_cli.upscale.batch import make_upscaler, run, run_batch
 from sr_cli.upscale.estimate import estimate
 from sr_cli.upscale.events import ImageResult, UpscaleEvent, exit_code
 from sr_cli.upscale.journal import Journals
@@ -806,3 +808,14 @@ def test_the_output_of_a_single_file_is_no_input_of_a_batch(given: str, tmp_path
         run(["-"], tmp_path / "large.png", BICUBIC, lambda event: None, stdin=io.BytesIO(source.read_bytes()))
     results = upscale(tmp_path, to=None)
     assert [result.input.name for result in results] == ["a.png"]
+
+
+def test_a_worker_does_the_part_of_a_batch_that_it_is_handed(tmp_path: Path) -> None:
+    for index in range(4):
+        picture(tmp_path / f"in/{index}.png", index)
+    batch = planning.plan([str(tmp_path / "in")], str(tmp_path / "out"), BICUBIC, Journals())
+    upscaler = make_upscaler(BICUBIC)
+    for part in (batch.tasks[:2], batch.tasks[2:]):
+        handed = pickle.loads(pickle.dumps(replace(batch, tasks=part)))
+        assert statuses(run_batch(handed, BICUBIC, lambda event: None, upscaler)) == ["done", "done"]
+    assert len(tree(tmp_path / "out")) == 4

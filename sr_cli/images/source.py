@@ -94,7 +94,8 @@ def opened(source: Path | BinaryIO, limits: Limits) -> Iterator[Source]:
     InputError.
     """
     if not isinstance(source, Path):
-        name = "standard input" if getattr(source, "name", "") == "<stdin>" else "the input"
+        name = getattr(source, "name", "")
+        name = "standard input" if name == "<stdin>" else name if isinstance(name, str) and name else "the input"
         yield _checked(source, name, limits)
         return
     if source.is_dir():

@@ -1,7 +1,7 @@
 """What the program keeps on disk: where, how it is written, and who may write.
 
 `places` names the folders, `atomic` writes files that appear complete or not at all, `json_lines` keeps journals,
-`locks` keeps processes apart, `checksums` and `sizes` are what their names say.
+`locks` keeps processes apart, `remote` reaches buckets, `checksums` and `sizes` are what their names say.
 """
 
 from sr_cli.storage.atomic import (
@@ -13,21 +13,27 @@ from sr_cli.storage.atomic import (
     write_file,
 )
 from sr_cli.storage.checksums import sha256_of_bytes, sha256_of_file
-from sr_cli.storage.json_lines import JsonLines
+from sr_cli.storage.json_lines import JsonLines, parse_line
 from sr_cli.storage.locks import Claims, locked
 from sr_cli.storage.places import cache_folder, data_folder, provide_home, state_folder
+from sr_cli.storage.remote import Place, RemotePath, is_url, place
 from sr_cli.storage.sizes import format_bytes
 
 __all__ = [
     "Claims",
     "JsonLines",
+    "Place",
+    "RemotePath",
     "atomic_output",
     "cache_folder",
     "check_name",
     "data_folder",
     "format_bytes",
     "is_temporary",
+    "is_url",
     "locked",
+    "parse_line",
+    "place",
     "provide_home",
     "remove_leftovers",
     "sha256_of_bytes",

@@ -31,7 +31,7 @@ class JsonLines:
                     if not line.endswith(b"\n"):
                         break  # being written just now, or cut off: looked at again next time
                     self._read_to += len(line)
-                    if (record := _parsed(line)) is not None:
+                    if (record := parse_line(line)) is not None:
                         records.append(record)
         except OSError:
             pass
@@ -57,7 +57,8 @@ class JsonLines:
         self._read_to = 0
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
+def parse_line(line: bytes) -> dict[str, Any] | None:
+    """Return the record of one line; None for what makes no sense."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):

@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 from sr_cli import __version__, images, inference, storage
 from sr_cli.errors import INTERNAL_ERROR, InputError, OutOfMemory, OutputError, SrupError
 from sr_cli.inference import memory
+from sr_cli.storage import RemotePath
 from sr_cli.upscale import inputs as planning
-from sr_cli.upscale.checks import Past, check_source, check_target, checked_size, output_format
+from sr_cli.upscale.checks import Past, check_source, check_target, checked_size, exists, output_format
 from sr_cli.upscale.enlarge import Begin, Counts, enlarge
 from sr_cli.upscale.events import Computation, Ending, ImageResult, Kind, Report, Summary, UpscaleEvent
 from sr_cli.upscale.inputs import Batch, Task
@@ -53,6 +55,17 @@ def run(
     if shard is not None:
         batch = planning.of_shard(batch, shard)
     return _Run(batch, options, report, journals, stdin, stdout).run()
+
+
+def run_batch(
+    batch: Batch, options: UpscaleOptions, report: Report, upscaler: inference.Upscaler | None = None
+) -> list[ImageResult]:
+    """Enlarge what is planned (`inputs.plan`), or any part of it, in the order of its tasks.
+
+    For workers that are handed a part of a batch: tasks can be pickled. `upscaler` is one that is loaded already; it
+    must be what `make_upscaler` makes of the options. Raises as `run` does.
+    """
+    return _Run(batch, options, report, Journals(options.part), None, None, upscaler).run()
 
 
 def make_upscaler(options: UpscaleOptions, pixels: int | None = None) -> inference.Upscaler:
@@ -100,6 +113,7 @@ class _Run:
         journals: Journals,
         stdin: BinaryIO | None,
         stdout: BinaryIO | None,
+        upscaler: inference.Upscaler | None = None,
     ) -> None:
         self.batch, self.options = batch, options
         self.past = Past(batch, options, journals, self.upscaler)
@@ -108,7 +122,7 @@ class _Run:
         self.results: dict[int, ImageResult] = {}
         self._started: set[int] = set()
         self._report, self._lock = report, threading.RLock()
-        self._upscaler: inference.Upscaler | None = None
+        self._upscaler = upscaler
         self._pixels: int | None = None
         self._loading = threading.Lock()
         self._tidied: set[Path] = set()
@@ -182,15 +196,19 @@ class _Run:
     def _opened(self, index: int, task: Task) -> _Job:
         """The task claimed and its pictures read, or why there is nothing to do. Raises SrupError."""
         check_source(task)
-        if self.claims and task.target and not self.claims.take(task.target):
+        if self.claims and isinstance(task.target, Path) and not self.claims.take(task.target):
             return _skip(index, task, "another srup is working on it")
         content = None if self.options.skip_existing and _exists(task) else self.past.content(task)
         if reason := self.past.reason_to_skip(task, content):
             return _skip(index, task, reason)
         check_target(task, self.options)
-        if task.source is not None and images.is_output(task.source):  # and named by the user, else it were left out
+        if isinstance(task.source, Path) and images.is_output(
+            task.source
+        ):  # and named by the user, else it were left out
             self._message("note", f"{task.source} is an output of srup already; it is enlarged again")
-        sequence = images.read_all(task.source or self._stdin(), limits=self.options.limits)
+        limits = self.options.limits
+        source = task.source.read(limits.max_input_bytes) if isinstance(task.source, RemotePath) else task.source
+        sequence = images.read_all(source or self._stdin(), limits=limits)
         images.check_several(output_format(task, self.options), sequence.kind, len(sequence.frames))
         sizes = tuple(checked_size(photo.width, photo.height, task, self.options) for photo in sequence.frames)
         return _Job(index, task, sequence, sizes, content)
@@ -297,19 +315,40 @@ class _Run:
         if task.target is None:
             self._put_on_stdout(job.sequence, frames, wait_for_rows)
             return
+        if isinstance(task.target, RemotePath):
+            with TemporaryDirectory(prefix="srup-") as folder:
+                finished = Path(folder) / f"finished{Path(task.target.name).suffix}"
+                self._write_file(job, finished, frames, wait_for_rows)
+                if not options.overwrite and exists(task.target):  # it appeared meanwhile
+                    raise OutputError(f"{task.target}: already exists; choose another name or pass --overwrite")
+                self._record(job, finished)
+                task.target.upload(finished)
+            return
         _make_folder(task.target.parent)
-        if task.root is not None:
+        if isinstance(task.root, Path):
             check_inside(task.target, task.root)
         self._tidy(task.target.parent)
+        self._write_file(job, task.target, frames, wait_for_rows, lambda finished: self._record(job, finished))
+
+    def _write_file(
+        self,
+        job: _Job,
+        file: Path,
+        frames: Iterable[images.Photo],
+        wait_for_rows: Callable[[int], None] | None,
+        placing: Callable[[Path], None] | None = None,
+    ) -> None:
+        assert job.sequence is not None
+        options = self.options
         images.write_all(
             job.sequence,
-            task.target,
+            file,
             frames=frames,
             format=options.format,
             quality=options.quality,
             overwrite=options.overwrite,
             strip=options.strip,
-            placing=lambda finished: self._record(job, finished),
+            placing=placing,
             wait_for_rows=wait_for_rows,
         )
 
@@ -369,7 +408,7 @@ class _Run:
         return _failed(task, message, INTERNAL_ERROR)
 
     def _finish(self, job: _Job, outcome: ImageResult) -> None:
-        if self.claims and job.task.target:
+        if self.claims and isinstance(job.task.target, Path):
             self.claims.release(job.task.target)
         self.results[job.index] = outcome
         self._tell(outcome.status, job.index, 1, 1, outcome)
@@ -412,7 +451,7 @@ def _computation(upscaler: inference.Upscaler) -> Computation:
 
 
 def _exists(task: Task) -> bool:
-    return task.target is not None and os.path.lexists(task.target)
+    return task.target is not None and exists(task.target)
 
 
 def _skip(index: int, task: Task, reason: str) -> _Job:
@@ -425,6 +464,8 @@ def _failed(task: Task, error: str, exit_code: int) -> ImageResult:
 
 def _input_bytes(task: Task) -> int:
     """The size of an input file, which stands for the time it will take; at least 1."""
+    if isinstance(task.source, RemotePath):
+        return max(1, task.source.listed.size) if task.source.listed else 1
     try:
         return 1 if task.source is None else max(1, task.source.stat().st_size)
     except OSError:

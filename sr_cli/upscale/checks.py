@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sr_cli import images, inference
 from sr_cli.errors import InputError, OutputError
-from sr_cli.storage import check_name, sha256_of_file
+from sr_cli.storage import Place, RemotePath, check_name, sha256_of_file
 from sr_cli.upscale.inputs import Batch, Task
 from sr_cli.upscale.journal import Journals, key_of
 from sr_cli.upscale.naming import check_inside
@@ -20,7 +20,10 @@ def check_source(task: Task) -> None:
     """Raises the problem found while planning, or InputError for a missing file."""
     if task.problem is not None:
         raise task.problem
-    if task.source is not None and not os.path.exists(task.source):
+    if isinstance(task.source, RemotePath):
+        if task.source.listed is None and task.source.info() is None:
+            raise InputError(f"{task.source} does not exist; check the name")
+    elif task.source is not None and not os.path.exists(task.source):
         broken = os.path.islink(task.source)
         raise InputError(f"{task.source} {'is a link to nothing' if broken else 'does not exist'}; check the name")
 
@@ -30,19 +33,28 @@ def check_target(task: Task, options: UpscaleOptions) -> None:
     target = task.target
     if target is None:
         return
-    check_name(target)
-    if os.path.lexists(target) and not options.overwrite:
+    if isinstance(target, RemotePath):
+        target.check_bucket()
+    if exists(target) and not options.overwrite:
         raise OutputError(f"{target}: already exists; use --overwrite to replace it or --skip-existing to keep it")
+    if isinstance(target, RemotePath):
+        return
+    check_name(target)
     if os.path.isdir(target):
         raise OutputError(f"{target}: is a folder, not a file to write")
-    if task.root is not None:
+    if isinstance(task.root, Path):
         check_inside(target, task.root)
     folder = existing_folder(target)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"{target}: cannot be written: no permission in {folder}, or it is read-only")
     # An enlargement is practically never smaller than what it was made from.
-    if task.source is not None and shutil.disk_usage(folder).free < task.source.stat().st_size:
+    if isinstance(task.source, Path) and shutil.disk_usage(folder).free < task.source.stat().st_size:
         raise OutputError(f"{target}: cannot be written: the disk is full")
+
+
+def exists(target: Place) -> bool:
+    """Return whether there is something of that name, be it a link to nothing. Raises OutputError for a store's."""
+    return os.path.lexists(target) if isinstance(target, Path) else target.info(OutputError) is not None
 
 
 def existing_folder(target: Path) -> Path:
@@ -60,7 +72,7 @@ def output_format(task: Task, options: UpscaleOptions) -> images.OutputFormat:
     """The format that the output will have. Raises UsageError."""
     if task.target is None:
         return images.by_name(options.format or "png")
-    return images.for_target(task.target, options.format)
+    return images.for_target(Path(task.target.name), options.format)
 
 
 def checked_size(width: int, height: int, task: Task, options: UpscaleOptions) -> tuple[int, int]:
@@ -88,11 +100,11 @@ class Past:
         options = self._options
         if not self._several or options.overwrite or options.skip_existing or task.target is None:
             return False
-        return self._journals.made(task.target)
+        return self._journals.made(task.target, OutputError)
 
     def reason_to_skip(self, task: Task, content: str | None) -> str | None:
         """Why there is nothing to do, if so; `content` as from `content`."""
-        if task.target is None or not os.path.lexists(task.target):
+        if task.target is None or not exists(task.target):
             return None
         if self._options.skip_existing:
             return "it exists"
@@ -102,14 +114,19 @@ class Past:
 
     def content(self, task: Task) -> str | None:
         """The input's checksum where there is one and a journal for it, else None. Raises InputError."""
-        if task.source is None or task.target is None or not os.path.isfile(task.source):
+        if task.source is None or task.target is None:
+            return None
+        if isinstance(task.source, RemotePath):
+            info = task.source.listed or task.source.info()
+            return f"{info.version} {info.size}" if info and info.version else None  # nothing need be read to know it
+        if not os.path.isfile(task.source):
             return None  # a pipe can be read only once
         try:
             return sha256_of_file(task.source)
         except OSError as error:
             raise InputError(f"{task.source}: cannot be read: {error.strerror or error}") from error
 
-    def record(self, target: Path, content: str | None, finished: Path) -> None:
+    def record(self, target: Place, content: str | None, finished: Path) -> None:
         """Note that `finished` is about to be given the name `target`. Raises OSError."""
         # What was made from a pipe is known as an output as well, though never as done before.
         self._journals.record(target, self._key(content) if content else "", finished)

@@ -17,7 +17,7 @@ import numpy as np
 from sr_cli import images, inference
 from sr_cli.errors import OutOfMemory, OutputError, SrupError
 from sr_cli.inference import memory
-from sr_cli.storage import format_bytes
+from sr_cli.storage import Place, format_bytes
 from sr_cli.upscale import inputs as planning
 from sr_cli.upscale.batch import make_upscaler
 from sr_cli.upscale.checks import Past, check_source, check_target, checked_size, existing_folder, output_format
@@ -45,9 +45,9 @@ Size: TypeAlias = tuple[int, int]
 class FileEstimate:
     """What one input would take."""
 
-    input: Path
+    input: Place
     """The photograph; `-` is standard input."""
-    output: Path
+    output: Place
     """Where the enlarged one would be; `-` is standard output."""
     status: Literal["planned", "skipped", "failed"]
     """`failed`: it would fail, `error` says why."""
@@ -97,7 +97,7 @@ class Estimate:
 
     files: tuple[FileEstimate, ...]
     """In the order of the batch."""
-    left_out: tuple[Path, ...]
+    left_out: tuple[Place, ...]
     """Pictures in folders that are outputs themselves."""
     disk_free: int | None
     """Bytes free where the first output goes; None without an output file."""
@@ -195,8 +195,11 @@ class _Estimator:
             if reason := self.past.reason_to_skip(task, self.past.content(task)):
                 return replace(empty, status="skipped", note=reason)
             check_target(task, self.options)
-            source = task.source or self.stdin or io.BytesIO()
-            return self._planned(task, empty, images.probe(source, limits=self.options.limits))
+            limits = self.options.limits
+            source: Path | BinaryIO = self.stdin or io.BytesIO()
+            if task.source is not None:
+                source = task.source if isinstance(task.source, Path) else task.source.read(limits.max_input_bytes)
+            return self._planned(task, empty, images.probe(source, limits=limits))
         except SrupError as error:
             return replace(empty, status="failed", error=str(error), exit_code=error.exit_code)
 
@@ -284,7 +287,7 @@ def _within_disk(files: list[FileEstimate], batch: Batch) -> list[FileEstimate]:
     room: dict[int, int] = {}
     checked = []
     for file, task in zip(files, batch.tasks, strict=True):
-        if file.status == "planned" and task.target is not None:
+        if file.status == "planned" and isinstance(task.target, Path):
             folder = existing_folder(task.target)
             device = folder.stat().st_dev
             room.setdefault(device, shutil.disk_usage(folder).free)
@@ -299,7 +302,7 @@ def _within_disk(files: list[FileEstimate], batch: Batch) -> list[FileEstimate]:
 
 
 def _free(task: Task) -> int | None:
-    if task.target is None:
+    if not isinstance(task.target, Path):
         return None
     folder = task.target.parent
     while not folder.is_dir() and folder != folder.parent:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, Protocol
+
+from sr_cli.storage import Place
 
 Status = Literal["done", "skipped", "failed"]
 Kind = Literal["note", "detail", "started", "progress", "done", "skipped", "failed", "interrupted", "summary"]
@@ -42,9 +43,9 @@ class Computation:
 class ImageResult:
     """What became of one input."""
 
-    input: Path
+    input: Place
     """The photograph; `-` is standard input."""
-    output: Path
+    output: Place
     """Where the enlarged one is, or would have been; `-` is standard output."""
     status: Status
     """`skipped`: nothing had to be done; `note` says why."""
@@ -92,7 +93,7 @@ class UpscaleEvent:
 
     kind: Kind
     """What happened."""
-    input: Path
+    input: Place
     """To which input."""
     index: int
     """The input's position, from 0."""

@@ -9,10 +9,11 @@ import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from sr_cli import images
 from sr_cli.errors import InputError, OutputError, SrupError, UsageError
+from sr_cli.storage import Place, RemotePath, place
 from sr_cli.upscale.journal import Journals
 from sr_cli.upscale.naming import Namer
 from sr_cli.upscale.options import UpscaleOptions
@@ -22,15 +23,18 @@ PIPE = "-"
 """Standard input or output on the command line."""
 
 
+_HERE = PurePath()
+
+
 @dataclass(frozen=True)
 class Task:
     """One input and where its output goes."""
 
-    source: Path | None
+    source: Place | None
     """The photograph; None: standard input."""
-    target: Path | None
+    target: Place | None
     """The output; None: standard output."""
-    root: Path | None = None
+    root: Place | None = None
     """The folder that the output must not leave; None where the user named the output itself."""
     problem: SrupError | None = None
     """Why this cannot be done, found while planning."""
@@ -38,12 +42,12 @@ class Task:
     """The input's name relative to the folder that the user named; decides its shard."""
 
     @property
-    def shown_source(self) -> Path:
+    def shown_source(self) -> Place:
         """The input as results name it."""
         return self.source or Path(PIPE)
 
     @property
-    def shown_target(self) -> Path:
+    def shown_target(self) -> Place:
         """The output as results name it."""
         return self.target or Path(PIPE)
 
@@ -56,7 +60,7 @@ class Batch:
     """In the order of the command line, folders in the order of their names."""
     several: bool
     """Whether the user asked for more than one file: only then is what was done before skipped."""
-    left_out: tuple[Path, ...] = ()
+    left_out: tuple[Place, ...] = ()
     """Pictures in folders that are outputs of this or an earlier batch, and so no inputs."""
 
 
@@ -64,8 +68,8 @@ class Batch:
 class _Found:
     """An input file, and how it was named."""
 
-    source: Path | None
-    below: Path = Path()
+    source: Place | None
+    below: PurePath = _HERE
     """The folder it lies in, relative to the folder that the user named."""
     listed: bool = False
     """Found in a folder or by a pattern, not named by the user."""
@@ -80,16 +84,16 @@ class _Found:
 def plan(inputs: Sequence[str], output: str | None, options: UpscaleOptions, journals: Journals) -> Batch:
     """What to do for `srup upscale INPUTS -o OUTPUT`. Raises UsageError where that makes no sense or outputs collide.
 
-    An input is a file, a folder, a pattern (`*`, `?`, `[...]`, `**`) or `-`. `output` is a file, a folder (made
-    when needed), `-`, or None for names beside the inputs.
+    An input is a file, a folder, a pattern (`*`, `?`, `[...]`, `**`), a URL of a file or folder, or `-`. `output` is a
+    file, a folder (made when needed), the URL of one, `-`, or None for names beside the inputs.
     """
     _real_folder.cache_clear()
-    folder = Path(output) if output is not None and output != PIPE else None
+    folder = place(output) if output is not None and output != PIPE else None
     found = [item for name in inputs for item in _find(name, options.recursive, folder)]
     several = len(found) != 1 or found[0].listed
     if several and output is not None:
         _check_output(output, len(found))
-    to_folder = folder is not None and (several or os.path.isdir(folder) or _ends_in_separator(output))
+    to_folder = folder is not None and (several or _ends_in_separator(output) or _is_folder(folder))
     namer = Namer(options)
     items = [
         (replace(_task(item, folder, output == PIPE, to_folder, namer), relative=item.relative), item.listed)
@@ -104,42 +108,48 @@ def of_shard(batch: Batch, shard: Shard) -> Batch:
 
 
 def _ends_in_separator(output: str | None) -> bool:
-    return output is not None and output.endswith(tuple(filter(None, (os.sep, os.altsep))))
+    return output is not None and output.endswith(("/", os.sep))
+
+
+def _is_folder(path: Place) -> bool:
+    return os.path.isdir(path) if isinstance(path, Path) else path.is_folder(OutputError)
 
 
 def _check_output(output: str, count: int) -> None:
     """Raises UsageError unless several outputs can go there."""
-    path = Path(output)
     if output == PIPE:
         raise UsageError(f"{count} inputs cannot go to standard output; give a folder with -o")
-    if (os.path.lexists(path) and not os.path.isdir(path)) or (
-        images.by_suffix(path) and not os.path.lexists(path) and not _ends_in_separator(output)
-    ):
+    path = place(output)
+    looks_like_a_file = images.by_suffix(Path(path.name)) is not None and not _ends_in_separator(output)
+    exists = isinstance(path, Path) and os.path.lexists(path)
+    if (exists and not _is_folder(path)) or (looks_like_a_file and not exists):
         raise UsageError(f"{count} inputs cannot go into one file {path}; give a folder with -o (end it with /)")
 
 
-def _task(item: _Found, folder: Path | None, to_pipe: bool, to_folder: bool, namer: Namer) -> Task:
+def _task(item: _Found, folder: Place | None, to_pipe: bool, to_folder: bool, namer: Namer) -> Task:
     if to_pipe:
         return Task(item.source, None, problem=item.problem)
     if folder is not None and not to_folder:
         return Task(item.source, folder, problem=item.problem)
     if item.source is None and item.problem is None and folder is None:
         raise UsageError("standard input needs an output: -o FILE, or -o - for standard output")
-    root = item.source.parent if folder is None and item.source is not None else folder or Path()
+    root: Place = item.source.parent if folder is None and item.source is not None else folder or Path()
     try:
         name = namer(item.source)
     except OutputError as problem:
         return Task(item.source, root, root, item.problem or problem)
-    below = item.below if folder is not None else Path()
+    below = item.below if folder is not None else PurePath()
     return Task(item.source, root / below / name, root, item.problem)
 
 
-def _find(name: str, recursive: bool, output: Path | None) -> Iterator[_Found]:
-    path = Path(name)
+def _find(name: str, recursive: bool, output: Place | None) -> Iterator[_Found]:
+    path = place(name)
     if name == PIPE:
         yield _Found(None)
+    elif not isinstance(path, Path):
+        yield from _in_store(path, name.endswith("/"), recursive, output)
     elif os.path.isdir(path):
-        yield from _in_folder(path, recursive, output)
+        yield from _in_folder(path, recursive, output if isinstance(output, Path) else None)
     elif not os.path.lexists(path) and glob.has_magic(name):
         yield from _by_pattern(name)
     else:
@@ -177,6 +187,27 @@ def _in_folder(folder: Path, recursive: bool, output: Path | None) -> Iterator[_
         yield _Found(folder, problem=InputError(f"{folder}: no pictures in this folder{hint}"), listed=True)
 
 
+def _in_store(path: RemotePath, named_as_folder: bool, recursive: bool, output: Place | None) -> Iterator[_Found]:
+    """The file of that URL, or the pictures in the folder of that URL; one that cannot be listed is a failure."""
+    if not named_as_folder and path.suffix.lower() in images.READABLE_SUFFIXES:
+        yield _Found(path)
+        return
+    try:
+        files = list(path.files(recursive))
+    except InputError as problem:
+        yield _Found(path, problem=problem, listed=True)
+        return
+    count = 0
+    apart = output.url + "/" if isinstance(output, RemotePath) and output != path else None
+    for file in files:
+        if _is_picture_name(file) and not (apart and file.url.startswith(apart)):  # outputs are no inputs
+            count += 1
+            yield _Found(file, file.parent.below(path), listed=True)
+    if count == 0:
+        hint = "" if recursive else "; --recursive looks into the folders inside"
+        yield _Found(path, problem=InputError(f"{path}: no pictures in this folder{hint}"), listed=True)
+
+
 def _by_pattern(pattern: str) -> Iterator[_Found]:
     matches = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
     pictures = [path for path in matches if _is_picture_name(path) and path.is_file()]
@@ -186,7 +217,7 @@ def _by_pattern(pattern: str) -> Iterator[_Found]:
         yield _Found(path, listed=True)
 
 
-def _is_picture_name(path: Path) -> bool:
+def _is_picture_name(path: Place) -> bool:
     return path.suffix.lower() in images.READABLE_SUFFIXES and not path.name.startswith(".")
 
 
@@ -204,39 +235,42 @@ def _settled(items: list[tuple[Task, bool]], several: bool, options: UpscaleOpti
     for task in tasks:
         if task.source is not None:
             # By its own name and by what that may be a link to: both must stay as they are.
-            inputs[_place(task.source)] = inputs[os.path.realpath(task.source)] = task
+            inputs[_place(task.source)] = task
+            if isinstance(task.source, Path):
+                inputs[os.path.realpath(task.source)] = task
     targets: dict[str, Task] = {}
     for index, task in enumerate(tasks):
         if task.target is None or task.problem is not None:
             continue
         try:
-            images.for_target(task.target, options.format)
+            images.for_target(Path(task.target.name), options.format)
         except UsageError as problem:
             if not several:
                 raise
             tasks[index] = replace(task, problem=problem)
             continue
-        place = _place(task.target)
-        if place in inputs:
-            which = "the input itself" if inputs[place] is task else "also an input"
+        key = _place(task.target)
+        if key in inputs:
+            which = "the input itself" if inputs[key] is task else "also an input"
             raise UsageError(f"the output {task.target} is {which}; choose another name")
-        if place in targets:
+        if key in targets:
             raise UsageError(
-                f"{targets[place].shown_source} and {task.shown_source} would both become {task.target}; "
+                f"{targets[key].shown_source} and {task.shown_source} would both become {task.target}; "
                 "choose a --name with {name} or {parent}"
             )
-        targets[place] = task
+        targets[key] = task
     return Batch(tuple(tasks), several, tuple(left_out))
 
 
-def _without_outputs(items: list[tuple[Task, bool]], journals: Journals) -> tuple[list[Task], list[Path]]:
+def _without_outputs(items: list[tuple[Task, bool]], journals: Journals) -> tuple[list[Task], list[Place]]:
     """Tasks to do, and the pictures found in folders that are outputs themselves.
 
     They are targets of this batch, or in the journal of an earlier one, or marked by themselves: then no journal,
-    name or folder is needed (`images.is_output`).
+    name or folder is needed (`images.is_output`; in a store it would have to read every object, and is not asked).
     """
     targets = {_place(task.target) for task, _ in items if task.target and not task.problem}
-    tasks, left_out = [], []
+    tasks: list[Task] = []
+    left_out: list[Place] = []
     for task, listed in items:
         source = task.source if listed and not task.problem else None
         if source and _is_output(task, source, targets, journals):
@@ -246,19 +280,25 @@ def _without_outputs(items: list[tuple[Task, bool]], journals: Journals) -> tupl
     return tasks, left_out
 
 
-def _is_output(task: Task, source: Path, targets: set[str], journals: Journals) -> bool:
+def _is_output(task: Task, source: Place, targets: set[str], journals: Journals) -> bool:
     known = journals.made(source)
     if _onto_itself(task):  # which is named as done before, where the journal knows it
-        return not known and images.is_output(source)
-    return known or _place(source) in targets or images.is_output(source)
+        return not known and _is_marked(source)
+    return known or _place(source) in targets or _is_marked(source)
+
+
+def _is_marked(source: Place) -> bool:
+    return isinstance(source, Path) and images.is_output(source)
 
 
 def _onto_itself(task: Task) -> bool:
     return task.target is not None and task.source is not None and _place(task.target) == _place(task.source)
 
 
-def _place(path: Path) -> str:
+def _place(path: Place) -> str:
     """A key that is the same for all spellings of one place, as far as the system sees them as one."""
+    if not isinstance(path, Path):
+        return path.url
     # The folder is resolved, the file is not: an output replaces a link and never writes through it.
     place = os.path.join(_real_folder(str(path.parent)), path.name)
     if sys.platform == "darwin":

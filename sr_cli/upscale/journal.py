@@ -1,14 +1,15 @@
 """What was done before: one journal per output folder, so that an interrupted batch goes on where it stopped.
 
 A journal lies in the user's state folder (`journal/`, named after the output folder's path), never among the
-photographs; that of a shard, whose fellows may be on other machines, lies in `.srup/` in the output folder, a file for
-each run. It has one line of JSON per output, written when the file is complete and just before it gets its
-name: whatever moment a process is killed at, an output that is there is either described or not ours. A line
+photographs; that of a shard, whose fellows may be on other machines, and that of a store lie in `.srup/` in the output
+folder, a file for each run. It has one line of JSON per output, written when the file is complete and just before it
+gets its name: whatever moment a process is killed at, an output that is there is either described or not ours. A line
 that makes no sense (cut off, overwritten) is passed over: at worst a file is done again.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from dataclasses import dataclass
@@ -16,12 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from sr_cli import __version__
-from sr_cli.storage import JsonLines, sha256_of_bytes, state_folder
+from sr_cli.errors import InputError, OutputError, SrupError
+from sr_cli.storage import JsonLines, Place, RemotePath, parse_line, sha256_of_bytes, state_folder
 from sr_cli.upscale.options import UpscaleOptions
 from sr_cli.upscale.shards import Shard
 
 SHARED_FOLDER = ".srup"
 """Holds the journals of shards, in an output folder."""
+
+_LINES = 200
 
 # Some file systems keep the time of a change to two seconds only.
 _TIME_GRAIN_NS = 2 * 10**9
@@ -63,23 +67,34 @@ class Journals:
         self._folder = state_folder() / "journal"
         self._shared_name = None if shard is None else f"{shard.index}-of-{shard.count}-{os.urandom(6).hex()}.jsonl"
         self._journals: dict[str, _Journal] = {}
+        self._stores: dict[str, _StoreJournal] = {}
         self._lock = threading.Lock()
 
-    def made(self, path: Path) -> bool:
-        """Whether a picture is an output of this or an earlier batch, and unchanged since."""
-        return self._check(path, None)
+    def made(self, path: Place, error: type[SrupError] = InputError) -> bool:
+        """Whether a picture is an output of this or an earlier batch, unchanged since. Raises `error` for a store."""
+        return self._check(path, None, error)
 
-    def recognises(self, target: Path, key: str) -> bool:
+    def recognises(self, target: Place, key: str) -> bool:
         """Whether the file `target` is the unchanged output of exactly this work."""
-        return self._check(target, key)
+        return self._check(target, key, OutputError)
 
-    def record(self, target: Path, key: str, finished: Path) -> None:
-        """Notes that `finished` is about to be given the name `target`. Raises OSError."""
+    def record(self, target: Place, key: str, finished: Path) -> None:
+        """Note that `finished` is about to be given the name `target`. Raises OSError, or OutputError for a store."""
         status = finished.stat()
         with self._lock:
-            self._of(target).append(_Entry(target.name, key, status.st_size, status.st_mtime_ns))
+            if isinstance(target, RemotePath):
+                self._in_store(target, OutputError).append(_Entry(target.name, key, status.st_size, 0))
+            else:
+                self._of(target).append(_Entry(target.name, key, status.st_size, status.st_mtime_ns))
 
-    def _check(self, path: Path, key: str | None) -> bool:
+    def _check(self, path: Place, key: str | None, error: type[SrupError]) -> bool:
+        if isinstance(path, RemotePath):
+            with self._lock:
+                entry = self._in_store(path, error).entries.get(path.name)
+            if entry is None or key not in (None, entry.key):
+                return False
+            info = path.listed or path.info(error)
+            return info is not None and info.size == entry.size
         try:
             status = path.lstat()
         except OSError:
@@ -87,6 +102,13 @@ class Journals:
         with self._lock:
             entry = self._of(path).read().get(path.name)
         return entry is not None and key in (None, entry.key) and entry.describes(status)
+
+    def _in_store(self, path: RemotePath, error: type[SrupError]) -> _StoreJournal:
+        folder = path.parent
+        if folder.url not in self._stores:
+            name = self._shared_name or f"all-{os.urandom(6).hex()}.jsonl"
+            self._stores[folder.url] = _StoreJournal(folder / SHARED_FOLDER, name, error)
+        return self._stores[folder.url]
 
     def _of(self, path: Path) -> _Journal:
         folder = os.path.realpath(path.parent)
@@ -119,6 +141,35 @@ class _Journal:
     def append(self, entry: _Entry) -> None:
         """Write an entry, durably: it must be there before the output gets its name. Raises OSError."""
         self._written.append(vars(entry), durable=True)
+
+
+class _StoreJournal:
+    """The journals of one folder in a store.
+
+    An object cannot be appended to: the one being written is replaced whole before each output, and begun anew when it
+    has `_LINES` lines.
+    """
+
+    def __init__(self, folder: RemotePath, name: str, error: type[SrupError]) -> None:
+        """Read all that is in `folder`; write to `name` there. Raises `error`."""
+        self._folder, self._name = folder, name
+        self._lines: list[str] = []
+        self._parts = 0
+        self.entries: dict[str, _Entry] = {}
+        """The last entry of each output."""
+        for content in folder.read_folder(".jsonl", error):
+            for line in content.splitlines():
+                if (record := parse_line(line)) is not None and (entry := _parsed(record)):
+                    self.entries[entry.name] = entry
+
+    def append(self, entry: _Entry) -> None:
+        """Write an entry. Raises OutputError."""
+        if len(self._lines) >= _LINES:
+            self._lines.clear()
+            self._parts += 1
+        self._lines.append(json.dumps(vars(entry)) + "\n")
+        (self._folder / self._name.replace(".jsonl", f"-{self._parts}.jsonl")).write("".join(self._lines).encode())
+        self.entries[entry.name] = entry
 
 
 def _parsed(record: dict[str, Any]) -> _Entry | None:

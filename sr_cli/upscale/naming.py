@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from sr_cli import images
 from sr_cli.errors import OutputError, SrupError, UsageError
+from sr_cli.storage import Place
 from sr_cli.upscale.options import UpscaleOptions
 from sr_cli.weights import parse_spec
 
@@ -48,7 +49,7 @@ class Namer:
             raise UsageError("--name: a template must not hold control characters")
         _check_template_path(self.template)
 
-    def __call__(self, source: Path | None) -> Path:
+    def __call__(self, source: Place | None) -> Path:
         """Return the output's path relative to its folder.
 
         Raises OutputError where this input's own name would lead out of it (`...png`, whose stem is `..`).
@@ -58,7 +59,7 @@ class Namer:
         values = {
             "stem": stem,
             "name": name,
-            "parent": "" if source is None else source.absolute().parent.name,
+            "parent": "" if source is None else _parent_name(source),
             "model": self.model,
             "size": self.options.size_label,
             "scale": self.options.size_label.removeprefix("x"),
@@ -72,23 +73,27 @@ class Namer:
             )
         return path
 
-    def _suffix(self, source: Path | None) -> str:
+    def _suffix(self, source: Place | None) -> str:
         if self.options.format is not None:
             return images.by_name(self.options.format).suffixes[0]
         if source is None:
             return ".png"
-        return images.default_suffix(source, _kind(source) if source.suffix.lower() == ".gif" else "still")
+        return images.default_suffix(Path(source.name), _kind(source) if source.suffix.lower() == ".gif" else "still")
 
 
-def _kind(source: Path) -> str:
+def _parent_name(source: Place) -> str:
+    return source.absolute().parent.name if isinstance(source, Path) else source.parent.name
+
+
+def _kind(source: Place) -> str:
     """Whether a file is an animation, which decides its output's suffix; "still" if it cannot be read.
 
     A pipe or a device can be read only once and is not asked.
     """
-    if not os.path.isfile(source):
+    if isinstance(source, Path) and not os.path.isfile(source):
         return "still"
     try:
-        return images.probe(source).kind
+        return images.probe(source if isinstance(source, Path) else source.read(images.Limits().max_input_bytes)).kind
     except SrupError:
         return "still"  # reading it will say what is wrong
 

@@ -1,0 +1,276 @@
+"""Inputs and outputs in object stores: a real S3 server on loopback (moto's), and fsspec's memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+from PIL import Image
+
+from sr_cli.errors import InputError, OutputError, SrupError, UsageError
+from sr_cli.storage import RemotePath, place, remote
+from sr_cli.upscale.batch import run
+from sr_cli.upscale.estimate import estimate
+from sr_cli.upscale.events import ImageResult
+from sr_cli.upscale.options import UpscaleOptions
+
+BICUBIC = UpscaleOptions(model="bicubic", recursive=True)
+SECRET = "a-very-secret-access-key"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "BACKOFF_S", 0.001)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for index in range(6):
+        path = tmp_path / f"in/{'ab'[index % 2]}/{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(index).integers(0, 256, (6, 8, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def memory(photos: Path) -> Iterator[Any]:
+    fs = fsspec.filesystem("memory")
+    fs.store.clear()
+    fs.pseudo_dirs[:] = [""]
+    fs.put(str(photos), "/in", recursive=True)
+    yield fs
+    fs.store.clear()
+    fs.pseudo_dirs[:] = [""]
+
+
+def do(source: Any, target: Any, **changes: Any) -> list[ImageResult]:
+    return run([source], target, replace(BICUBIC, **changes), lambda event: None)
+
+
+def statuses(results: list[ImageResult]) -> list[str]:
+    return [result.status for result in results]
+
+
+def local(photos: Path, tmp_path: Path) -> dict[str, bytes]:
+    do(photos, tmp_path / "local")
+    return {p.relative_to(tmp_path / "local").as_posix(): p.read_bytes() for p in (tmp_path / "local").rglob("*.png")}
+
+
+def stored(fs: Any, folder: str) -> dict[str, bytes]:
+    return {name.split("/out/")[-1]: fs.cat_file(name) for name in fs.find(folder) if name.endswith(".png")}
+
+
+# Paths
+
+
+def test_names_of_a_remote_path() -> None:
+    path = place("s3://bucket/a/b.tar.png")
+    assert isinstance(path, RemotePath)
+    assert (path.name, path.stem, path.suffix, str(path.parent)) == ("b.tar.png", "b.tar", ".png", "s3://bucket/a")
+    assert str(path.parent.parent) == "s3://bucket" and str(path.parent / Path("x/y.png")) == "s3://bucket/a/x/y.png"
+    assert str(path.below(place("s3://bucket"))) == "a/b.tar.png"  # type: ignore[arg-type]
+    assert place("file:///tmp/a%20b.png") == Path("/tmp/a b.png") and place("C:\\x.png") == Path("C:\\x.png")
+
+
+def test_no_credentials_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    path = RemotePath(f"ftp://me:{SECRET}@host/a.png?X-Amz-Signature=abc")
+    assert str(path) == "ftp://***@host/a.png?..."
+
+    def refuse() -> None:
+        raise OSError(f"no answer from https://me:pass@host/a?token=1 with {SECRET}\nsecond line")
+
+    with pytest.raises(OutputError) as error:
+        path._attempt(refuse, OutputError, "cannot be written")
+    assert SECRET not in str(error.value) and "token" not in str(error.value) and "\n" not in str(error.value)
+    assert "in 5 attempts" in str(error.value)
+
+
+def test_failures_that_may_pass_are_tried_again(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    really, failures = memory.cat_file, 3
+
+    def flaky(self: Any, *arguments: Any, **named: Any) -> bytes:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise ConnectionResetError("reset by peer")
+        return really(*arguments, **named)
+
+    monkeypatch.setattr(type(memory), "cat_file", flaky)
+    assert statuses(do("memory://in/a/0.png", "memory://out/")) == ["done"]
+
+
+def test_a_driver_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(UsageError, match=r"pip install 'srup\[gcs\]'"):
+        do("gs://bucket/", "memory://out/")
+    (result,) = do("nosuch://bucket/a.png", "memory://out/")
+    assert result.exit_code == 2 and "nosuch" in str(result.error)
+
+
+# Batches
+
+
+def test_a_store_gives_what_a_folder_gives(memory: Any, photos: Path, tmp_path: Path) -> None:
+    results = do("memory://in", "memory://out")
+    assert statuses(results) == ["done"] * 6
+    assert {str(result.output) for result in results} == {
+        f"memory://out/{'ab'[i % 2]}/{i}_bicubic_x4.png" for i in range(6)
+    }
+    expected = local(photos, tmp_path)
+    assert stored(memory, "/out") == expected
+    assert statuses(do("memory://in", "memory://out")) == ["skipped"] * 6
+    memory.pipe_file("/in/a/0.png", (photos / "b/1.png").read_bytes())  # another content
+    again = do("memory://in", "memory://out")
+    assert statuses(again) == ["failed", *["skipped"] * 5] and again[0].exit_code == 6
+    assert statuses(do("memory://in", tmp_path / "here")) == ["done"] * 6
+    assert statuses(do(photos, "memory://there/")) == ["done"] * 6
+    assert {name.removeprefix("/there/"): memory.cat_file(name) for name in memory.find("/there", maxdepth=3)
+            if name.endswith(".png")} == expected  # fmt: skip
+
+
+def test_outputs_beside_the_inputs_are_no_inputs(memory: Any) -> None:
+    assert statuses(do("memory://in", None)) == ["done"] * 6
+    assert statuses(do("memory://in", None)) == ["skipped"] * 6
+    assert len([name for name in memory.find("/in") if name.endswith(".png")]) == 12
+
+
+def test_shards_of_a_store(memory: Any, photos: Path, tmp_path: Path) -> None:
+    results = [result for i in (1, 2, 3) for result in do("memory://in", "memory://out", shard=f"{i}/3")]
+    assert statuses(results) == ["done"] * 6 and stored(memory, "/out") == local(photos, tmp_path)
+    assert statuses([r for i in (1, 2) for r in do("memory://in", "memory://out", shard=f"{i}/2")]) == ["skipped"] * 6
+
+
+def test_a_dry_run_of_a_store_writes_nothing(memory: Any) -> None:
+    found = estimate(["memory://in"], "memory://out", BICUBIC)
+    assert [file.status for file in found.files] == ["planned"] * 6 and not memory.exists("/out")
+
+
+def test_what_is_wrong_with_one_object_stops_nothing(memory: Any) -> None:
+    memory.pipe_file("/in/a/bad.png", b"no picture")
+    results = do("memory://in", "memory://out")
+    assert sorted(statuses(results)) == ["done"] * 6 + ["failed"]
+    (bad,) = [result for result in results if result.status == "failed"]
+    assert bad.exit_code == 3 and "memory://in/a/bad.png" in str(bad.error)
+    assert [r.exit_code for r in do("memory://nowhere/", "memory://out")] == [3]
+    assert [r.exit_code for r in do("memory://in/a/missing.png", "memory://out/x.png")] == [3]
+
+
+# A real S3 server
+
+
+@pytest.fixture
+def s3(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    s3fs = pytest.importorskip("s3fs")
+    server_module = pytest.importorskip("moto.server")
+    server = server_module.ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "somebody-with-access",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_MAX_ATTEMPTS": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
+    s3fs.S3FileSystem.clear_instance_cache()
+    fs = s3fs.S3FileSystem()
+    for bucket in ("in", "out"):
+        fs.mkdir(f"bucket-{bucket}")
+    fs.put(f"{photos}/", "bucket-in/", recursive=True)
+    fs.invalidate_cache()
+    yield fs
+    server.stop()
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def objects(fs: Any) -> dict[str, bytes]:
+    fs.invalidate_cache()
+    return {n.removeprefix("bucket-out/"): fs.cat_file(n) for n in fs.find("bucket-out") if n.endswith(".png")}
+
+
+def test_from_bucket_to_bucket_with_kills(s3: Any, photos: Path, tmp_path: Path) -> None:
+    """Killed in the middle, resumed: each output there once and byte for byte that of a local run."""
+    command = [sys.executable, "-m", "sr_cli", "upscale", "s3://bucket-in/", "-r", "-m", "bicubic"]
+    command += ["-o", "s3://bucket-out/", "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    for wanted in (1, 3):
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, cwd=tmp_path)
+        while process.poll() is None and len(objects(s3)) < wanted:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {result["status"] for result in json.loads(done.stdout)["results"]} <= {"done", "skipped"}
+    assert objects(s3) == local(photos, tmp_path)
+    assert SECRET not in done.stdout + done.stderr
+
+
+def outcome(source: Any, target: Any) -> tuple[int, str]:
+    """The exit code and message of one photo."""
+    try:
+        (result,) = do(source, target)
+    except SrupError as error:
+        return error.exit_code, str(error)
+    return result.exit_code, str(result.error)
+
+
+def test_faults_of_a_store_are_one_line_each(
+    s3: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = str(photos / "a/0.png")
+    cases = [
+        ("s3://no-such-bucket/a.png", tmp_path / "x.png", 3, "exist"),
+        ("s3://no-such-bucket/", tmp_path / "out", 3, "no such bucket"),
+        (one, "s3://no-such-bucket/x.png", 6, "no such bucket"),
+    ]
+    for source, target, code, says in cases:
+        found, message = outcome(source, target)
+        assert found == code and says in message and "\n" not in message
+    ways: list[tuple[Any, Any, int]] = [
+        ("s3://bucket-in/a/0.png", tmp_path / "x.png", 3),
+        (one, "s3://bucket-out/x.png", 6),
+    ]
+    faults = [
+        (PermissionError("The AWS Access Key Id you provided does not exist in our records."), "check the credentials"),
+        (OSError(16, "Please reduce your request rate (503)"), "in 5 attempts"),
+        (ConnectionResetError(104, "Connection reset by peer"), "in 5 attempts"),
+    ]
+    for fault, says in faults:
+
+        async def fail(self: Any, *arguments: Any, fault: Exception = fault, **named: Any) -> Any:
+            raise fault
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(s3), "_call_s3", fail)
+            for source, target, code in ways:
+                found, message = outcome(source, target)
+                assert found == code and says in message and "\n" not in message and SECRET not in message
+
+
+def test_a_store_that_does_not_answer(s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(remote, "RETRIES", 1)
+    type(s3).clear_instance_cache()
+    with pytest.raises(InputError, match="in 2 attempts") as error:
+        RemotePath("s3://bucket-in/a/0.png").info()
+    assert "\n" not in str(error.value) and SECRET not in str(error.value)
