@@ -202,9 +202,8 @@ class _Run:
         if reason := self.past.reason_to_skip(task, content):
             return _skip(index, task, reason)
         check_target(task, self.options)
-        if isinstance(task.source, Path) and images.is_output(
-            task.source
-        ):  # and named by the user, else it were left out
+        # One that the user named: what is found in a folder was left out.
+        if isinstance(task.source, Path) and images.is_output(task.source):
             self._message("note", f"{task.source} is an output of srup already; it is enlarged again")
         limits = self.options.limits
         source = task.source.read(limits.max_input_bytes) if isinstance(task.source, RemotePath) else task.source

@@ -171,9 +171,13 @@ def _shards(files: Sequence[FileEstimate], batch: Batch, count: int) -> tuple[Sh
 def _pixels_to_come(task: Task, options: UpscaleOptions) -> int | None:
     """Input pixels of a single task; None where its header does not tell, or would have to be read from a pipe."""
     try:
-        if task.source is None or not task.source.is_file():
+        if isinstance(task.source, RemotePath):
+            source: Path | BinaryIO = task.source.read(options.limits.max_input_bytes)
+        elif task.source is None or not os.path.isfile(task.source):
             return None
-        return sum(width * height for width, height in images.probe(task.source, limits=options.limits).sizes)
+        else:
+            source = task.source
+        return sum(width * height for width, height in images.probe(source, limits=options.limits).sizes)
     except SrupError:
         return None
 
