@@ -17,7 +17,7 @@ import numpy as np
 from sr_cli import images, inference
 from sr_cli.errors import OutOfMemory, OutputError, SrupError
 from sr_cli.inference import memory
-from sr_cli.storage import Place, format_bytes
+from sr_cli.storage import Place, RemotePath, format_bytes
 from sr_cli.upscale import inputs as planning
 from sr_cli.upscale.batch import make_upscaler
 from sr_cli.upscale.checks import Past, check_source, check_target, checked_size, existing_folder, output_format
