@@ -54,7 +54,7 @@ def run(
     batch = planning.plan([str(name) for name in inputs], None if output is None else str(output), options, journals)
     if shard is not None:
         batch = planning.of_shard(batch, shard)
-    return _Run(batch, options, report, journals, stdin, stdout).run()
+    return _Run(batch, options, report, journals, _Streams(stdin, stdout)).run()
 
 
 def run_batch(
@@ -65,7 +65,7 @@ def run_batch(
     For workers that are handed a part of a batch: tasks can be pickled. `upscaler` is one that is loaded already; it
     must be what `make_upscaler` makes of the options. Raises as `run` does.
     """
-    return _Run(batch, options, report, Journals(options.part), None, None, upscaler).run()
+    return _Run(batch, options, report, Journals(options.part), _Streams(), upscaler).run()
 
 
 def make_upscaler(options: UpscaleOptions, pixels: int | None = None) -> inference.Upscaler:
@@ -102,6 +102,14 @@ class _Job:
     """Time spent so far."""
 
 
+@dataclass(frozen=True)
+class _Streams:
+    """What `-` stands for; None where there is none."""
+
+    stdin: BinaryIO | None = None
+    stdout: BinaryIO | None = None
+
+
 class _Run:
     """One run over a batch; what its threads share."""
 
@@ -111,13 +119,12 @@ class _Run:
         options: UpscaleOptions,
         report: Report,
         journals: Journals,
-        stdin: BinaryIO | None,
-        stdout: BinaryIO | None,
+        streams: _Streams,
         upscaler: inference.Upscaler | None = None,
     ) -> None:
         self.batch, self.options = batch, options
         self.past = Past(batch, options, journals, self.upscaler)
-        self.stdin, self.stdout = stdin, stdout
+        self.stdin, self.stdout = streams.stdin, streams.stdout
         self.claims = storage.Claims() if batch.several else None
         self.results: dict[int, ImageResult] = {}
         self._started: set[int] = set()
