@@ -26,10 +26,11 @@ from torch import Tensor
 
 from sr_cli import models, weights
 from sr_cli.errors import DivergedError, InputError, OutputError, UsageError, WeightsError
-from sr_cli.training import checkpoint, core, stages
-from sr_cli.training.events import Event, Notice, Progress, TrainResult
+from sr_cli.training import checkpoint, stages, trainer
+from sr_cli.training.events import Notice, StageProgress, TrainEvent, TrainResult
 from sr_cli.training.job import TrainOptions, run_training
 from sr_cli.training.run import Run
+from sr_cli.training.state import TrainState
 from tests.test_training_parts import picture, squeezenet_weights
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -117,7 +118,7 @@ def assert_equal_files(one: Path, other: Path) -> None:
 
 
 def test_both_stages_leave_a_readable_folder(material: Path) -> None:
-    events: list[Event] = []
+    events: list[TrainEvent] = []
     result = train(material, "run", events.append, stage="both")
     folder = material / "run"
     assert result.complete
@@ -133,7 +134,7 @@ def test_both_stages_leave_a_readable_folder(material: Path) -> None:
     assert [(line["stage"], line["step"]) for line in lines] == [(s, n) for s in ("pixel", "gan") for n in (4, 8)]
     assert all(0 <= line["waiting"] <= 1 and line["images_per_second"] > 0 for line in lines)
     assert {"loss", "content", "feature", "adversarial", "discriminator", "val_psnr_y"} <= lines[-1].keys()
-    assert [e.step for e in events if isinstance(e, Progress) and e.val_psnr_y is not None] == [4, 8, 4, 8]
+    assert [e.step for e in events if isinstance(e, StageProgress) and e.val_psnr_y is not None] == [4, 8, 4, 8]
 
     for stage in ("pixel", "gan"):
         assert weights.load(folder / f"{stage}.best.safetensors").generator.config == models.PRESETS["mesrgan"]
@@ -165,9 +166,9 @@ def test_training_starts_from_a_checkpoints_average(material: Path) -> None:
 
 def test_weights_of_another_model_are_refused(material: Path) -> None:
     train(material, "one", steps=1)
-    with pytest.raises(WeightsError, match="not of this model"):
+    with pytest.raises(WeightsError, match="of another network"):
         train(material, "two", model="srgan", init=material / "one" / "pixel.best.safetensors")
-    with pytest.raises(InputError, match=r"nowhere\.safetensors"):
+    with pytest.raises(WeightsError, match=r"nowhere\.safetensors"):
         train(material, "two", init=material / "nowhere.safetensors")
 
 
@@ -215,8 +216,8 @@ def test_a_run_with_a_teacher_resumes_bit_for_bit(material: Path, teacher: str, 
     class Killed(Exception):
         pass
 
-    def die(event: Event) -> None:
-        if isinstance(event, Progress) and event.step >= 4:
+    def die(event: TrainEvent) -> None:
+        if isinstance(event, StageProgress) and event.step >= 4:
             raise Killed
 
     with pytest.raises(Killed):
@@ -286,9 +287,9 @@ def test_a_resumed_run_gives_the_weights_of_an_uninterrupted_one(material: Path,
     class Killed(Exception):
         pass
 
-    def die_once(event: Event) -> None:
+    def die_once(event: TrainEvent) -> None:
         """At the first report of each stage and step."""
-        if isinstance(event, Progress) and (event.stage, event.step) not in seen:
+        if isinstance(event, StageProgress) and (event.stage, event.step) not in seen:
             seen.add((event.stage, event.step))
             raise Killed
 
@@ -453,20 +454,58 @@ def test_twenty_kills_never_lose_a_checkpoint(material: Path) -> None:
 
 
 def test_a_run_of_non_finite_losses_ends_with_a_clear_error(material: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages.losses, "content", lambda kind, output, target: output.sum() * float("nan"))
-    monkeypatch.setattr(core, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(stages.pixel, "content", lambda kind, output, target: output.sum() * float("nan"))
+    monkeypatch.setattr(trainer, "REPORT_SECONDS", 0.0)
     (material / "small.toml").write_text("max_bad_steps = 5\n" + SMALL)
-    with pytest.raises(DivergedError, match="6 of 6 steps"):
+    with pytest.raises(DivergedError, match="6 of the last 6 steps"):
         train(material, "run", steps=100)
 
 
+def test_bad_steps_are_counted_within_a_window() -> None:
+    state = TrainState()
+    for at in (10, 500, 1200):
+        state.step = at
+        state.count_bad(20)
+    assert (state.bad_steps, state.bad_in_window) == (60, 40)
+    again = TrainState.from_dict(json.loads(json.dumps(state.to_dict())))
+    assert again == state
+    again.step = 2300
+    again.count_bad(0)
+    assert (again.bad_steps, again.bad_in_window) == (60, 0)
+
+
+def test_a_run_that_is_stopped_before_its_first_validation_names_no_weights(material: Path) -> None:
+    result = train(material, "run", max_minutes=0)
+    assert (result.stages[0].step, result.stages[0].val_psnr_y, result.stages[0].weights) == (1, None, None)
+    again = train(material, "run", resume=True, steps=4)
+    assert again.stages[0].weights is not None and again.stages[0].weights.exists()
+
+
+def test_weights_of_the_first_light_upsampler_are_a_start(material: Path) -> None:
+    single = models.create(models.mesrgan.MesrganConfig(upsampler="single"))
+    single.reset_parameters(torch.Generator().manual_seed(5))
+    save_file(single.state_dict(), material / "single.safetensors")
+    train(material, "run", steps=1, init=material / "single.safetensors", lr=1e-9)
+    expected = models.mesrgan.with_light_upsampler(single.state_dict())
+    for name, value in load_file(material / "run" / "pixel.best.safetensors").items():
+        assert torch.allclose(value, expected[name], atol=1e-6)
+
+
+def test_validation_gives_bicubics_value_too(material: Path) -> None:
+    events: list[TrainEvent] = []
+    train(material, "run", events.append, steps=4)
+    validated = [e for e in events if isinstance(e, StageProgress) and e.val_psnr_y is not None]
+    assert len(validated) == 1 and validated[0].bicubic_psnr_y is not None
+    assert abs(validated[0].bicubic_psnr_y - validated[0].val_psnr_y) < 1  # it starts near the bicubic enlargement
+
+
 def test_a_single_bad_step_is_left_out_and_counted(material: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = stages.losses.content, iter(range(100))
+    real, calls = stages.pixel.content, iter(range(100))
 
     def sometimes(kind: str, output: Tensor, target: Tensor) -> Tensor:
         return real(kind, output, target) * (float("inf") if next(calls) == 2 else 1.0)
 
-    monkeypatch.setattr(stages.losses, "content", sometimes)
+    monkeypatch.setattr(stages.pixel, "content", sometimes)
     result = train(material, "run", steps=6, model="srgan")
     assert result.stages[0].bad_steps == 1
     assert all(torch.isfinite(t).all() for t in load_file(material / "run" / "pixel.last.safetensors").values())
@@ -474,7 +513,7 @@ def test_a_single_bad_step_is_left_out_and_counted(material: Path, monkeypatch: 
 
 def test_corrupt_images_are_named_and_counted(material: Path) -> None:
     (material / "photos" / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
-    events: list[Event] = []
+    events: list[TrainEvent] = []
     assert train(material, "run", events.append, steps=1).skipped_images == 1
     assert sum("broken.jpg" in e.message for e in events if isinstance(e, Notice)) == 1
 

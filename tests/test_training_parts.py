@@ -6,6 +6,7 @@ import pickle
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,12 @@ from sr_cli import datasets, degradation, models
 from sr_cli.errors import InputError, UsageError, WeightsError
 from sr_cli.metrics import features
 from sr_cli.models.discriminator import Discriminator, UnetDiscriminator
-from sr_cli.training import checkpoint, config, data, losses, plot, stages, teachers
+from sr_cli.training import checkpoint, config, data, plot, recipes, stages, teachers
+from sr_cli.training.losses import adversarial, pixel
+
+
+def dataset(images: list[data.CachedImage], *drawing: int, **more: Any) -> data.PatchDataset:
+    return data.PatchDataset(images, data.PatchDrawing(*drawing, **more))
 
 
 def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -51,17 +57,17 @@ def test_lr_is_made_as_for_evaluation(images: list[data.CachedImage]) -> None:
 
 
 def test_patches_depend_on_seed_step_and_position_alone(images: list[data.CachedImage]) -> None:
-    whole = data.PatchDataset(images, seed=1, batch=4, patch=32)
-    assert torch.equal(whole[7][1], data.PatchDataset(images, 1, 4, 32)[7][1])
+    whole = dataset(images, 1, 4, 32)
+    assert torch.equal(whole[7][1], dataset(images, 1, 4, 32)[7][1])
     assert not torch.equal(whole[7][1], whole[8][1])
-    assert not torch.equal(whole[7][1], data.PatchDataset(images, 2, 4, 32)[7][1])
-    shares = [data.PatchDataset(images, 1, 4, 32, rank=rank, world=2)[7] for rank in range(2)]
+    assert not torch.equal(whole[7][1], dataset(images, 2, 4, 32)[7][1])
+    shares = [data.PatchDataset(images, data.PatchDrawing(1, 4, 32), rank, world=2)[7] for rank in range(2)]
     for which in range(2):
         assert torch.equal(torch.stack([s[which] for s in shares], 1).flatten(0, 1), whole[7][which])
 
 
 def test_a_patch_and_its_reduction_show_the_same(images: list[data.CachedImage]) -> None:
-    lr, hr, _ = data.PatchDataset(images, 0, 16, 64)[0]
+    lr, hr, _ = dataset(images, 0, 16, 64)[0]
     assert lr.shape == (16, 3, 16, 16)
     assert hr.shape == (16, 3, 64, 64)
     for low, high in zip(lr, hr, strict=True):
@@ -74,24 +80,24 @@ def test_a_patch_and_its_reduction_show_the_same(images: list[data.CachedImage])
 
 
 def test_batches_from_the_device_are_those_from_the_workers(images: list[data.CachedImage]) -> None:
-    dataset = data.PatchDataset(images, 3, 8, 32, min_detail=2.0)
-    resident = data.ResidentPatches(dataset, torch.device("cpu"))
+    patches = dataset(images, 3, 8, 32, min_detail=2.0)
+    resident = data.ResidentPatches(patches, torch.device("cpu"))
     for step in range(5):
-        for mine, theirs in zip(resident[step][:2], dataset[step][:2], strict=True):
+        for mine, theirs in zip(resident[step][:2], patches[step][:2], strict=True):
             assert torch.equal(mine, theirs)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_give_the_steps_in_order(images: list[data.CachedImage], workers: int) -> None:
-    dataset = data.PatchDataset(images, 3, 2, 32, degrade="photo")
-    for step, (lr, hr, _) in enumerate(data.batches(dataset, 4, 9, workers, torch.device("cpu")), 4):
-        assert torch.equal(lr, dataset[step][0])
-        assert torch.equal(hr, dataset[step][1])
+    patches = dataset(images, 3, 2, 32, degrade="photo")
+    for step, (lr, hr, _) in enumerate(data.batches(patches, 4, 9, workers, torch.device("cpu")), 4):
+        assert torch.equal(lr, patches[step][0])
+        assert torch.equal(hr, patches[step][1])
     assert step == 8
 
 
 def test_degraded_patches_stay_in_place(images: list[data.CachedImage]) -> None:
-    clean, damaged = (data.PatchDataset(images, 5, 32, 64, degrade=kind) for kind in ("none", "photo"))
+    clean, damaged = (dataset(images, 5, 32, 64, degrade=kind) for kind in ("none", "photo"))
     assert torch.equal(clean[0][1], damaged[0][1])
     error = (clean[0][0].float() - damaged[0][0].float()).abs().mean((1, 2, 3))
     shuffled = (clean[0][0].float() - damaged[0][0].roll(1, 0).float()).abs().mean((1, 2, 3))
@@ -151,12 +157,12 @@ def test_a_stopped_teacher_keeps_what_it_made(images: list[data.CachedImage]) ->
 
 def test_patches_of_the_teachers_picture_lie_on_those_of_the_photo(images: list[data.CachedImage]) -> None:
     taught = teachers.teach(images, FakeTeacher(), lambda *_: None)
-    dataset = data.PatchDataset(images, 3, 8, 32).with_images(taught)
-    lr, hr, pictures = dataset[2]
-    assert torch.equal(hr, data.PatchDataset(images, 3, 8, 32)[2].hr)
+    patches = dataset(taught, 3, 8, 32)
+    lr, hr, pictures = patches[2]
+    assert torch.equal(hr, dataset(images, 3, 8, 32)[2].hr)
     assert torch.equal(pictures, lr.repeat_interleave(4, 2).repeat_interleave(4, 3))
-    resident = data.ResidentPatches(dataset, torch.device("cpu"))[2]
-    assert all(torch.equal(mine, theirs) for mine, theirs in zip(resident, dataset[2], strict=True))
+    resident = data.ResidentPatches(patches, torch.device("cpu"))[2]
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(resident, patches[2], strict=True))
 
 
 @pytest.mark.parametrize(("weight", "expected"), [(0.0, 0.2), (0.75, 0.5), (1.0, 0.6)])
@@ -280,9 +286,9 @@ def test_sheet_shows_every_patch() -> None:
 
 def test_content_losses() -> None:
     output, target = torch.tensor([[0.0, 1.0]]), torch.tensor([[0.5, 0.5]])
-    assert losses.content("l1", output, target).item() == pytest.approx(0.5)
-    assert losses.content("l2", output, target).item() == pytest.approx(0.25)
-    assert losses.content("charbonnier", output, target).item() == pytest.approx(0.5, abs=1e-5)
+    assert pixel.content("l1", output, target).item() == pytest.approx(0.5)
+    assert pixel.content("l2", output, target).item() == pytest.approx(0.25)
+    assert pixel.content("charbonnier", output, target).item() == pytest.approx(0.5, abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["vanilla", "relativistic"])
@@ -293,9 +299,9 @@ def test_adversarial_losses_are_the_papers(kind: str) -> None:
     if kind == "relativistic":
         d_real, d_fake = torch.sigmoid(real - fake.mean()), torch.sigmoid(fake - real.mean())
     expected = -log(d_real).mean() - log(1 - d_fake).mean()
-    assert torch.allclose(losses.discriminator(kind, real, fake), expected)
+    assert torch.allclose(adversarial.discriminator(kind, real, fake), expected)
     swapped = -log(d_fake).mean() - (log(1 - d_real).mean() if kind == "relativistic" else 0)
-    assert torch.allclose(losses.adversarial(kind, real, fake), swapped)
+    assert torch.allclose(adversarial.generator(kind, real, fake), swapped)
 
 
 def squeezenet_weights(torchvision_names: bool = False) -> dict[str, Tensor]:
@@ -451,26 +457,26 @@ def test_ema_follows_and_undoes_what_a_bad_step_did_to_batchnorm() -> None:
 def test_the_grid_loss_sees_what_repeats_with_the_upsampler() -> None:
     generator = torch.Generator().manual_seed(0)
     target = torch.rand(2, 3, 96, 80, generator=generator)
-    assert losses.grid(target, target) == 0
+    assert pixel.grid(target, target) == 0
     strength = 0.05
     noise = strength * torch.randn(2, 3, 96, 80, generator=generator)
     tile = strength * torch.randn(2, 3, 4, 4, generator=generator)
-    on_the_grid = losses.grid(target + tile.repeat(1, 1, 24, 20), target)
+    on_the_grid = pixel.grid(target + tile.repeat(1, 1, 24, 20), target)
     assert on_the_grid == pytest.approx(tile.abs().mean().item(), rel=1e-4)
-    assert losses.grid(target + noise, target) < 0.35 * on_the_grid
+    assert pixel.grid(target + noise, target) < 0.35 * on_the_grid
     tile = strength * torch.randn(2, 3, 5, 5, generator=generator)  # another period
-    assert losses.grid(target + tile.repeat(1, 1, 20, 16)[:, :, :96], target[:, :, :96]) < 0.5 * on_the_grid
+    assert pixel.grid(target + tile.repeat(1, 1, 20, 16)[:, :, :96], target[:, :, :96]) < 0.5 * on_the_grid
 
 
 def test_the_flat_loss_counts_only_what_flat_places_get() -> None:
     target = torch.full((1, 3, 64, 64), 0.5)
     target[..., 32:] = torch.rand(1, 3, 64, 32, generator=torch.Generator().manual_seed(0))
-    assert losses.flat(target, target) == 0
+    assert pixel.flat(target, target) == 0
     sky, leaves = target.clone(), target.clone()
     sky[..., :28] += 0.01
     leaves[..., 36:] += 0.01
-    assert losses.flat(sky, target).item() == pytest.approx(0.01 * 28 / 64, rel=1e-3)
-    assert losses.flat(leaves, target) < 0.01 * losses.flat(sky, target)
+    assert pixel.flat(sky, target).item() == pytest.approx(0.01 * 28 / 64, rel=1e-3)
+    assert pixel.flat(leaves, target) < 0.01 * pixel.flat(sky, target)
 
 
 def test_spectral_loss_sees_strength_and_not_place() -> None:
@@ -478,19 +484,19 @@ def test_spectral_loss_sees_strength_and_not_place() -> None:
     flat = torch.full((1, 3, 64, 64), 0.5)
     noise = 0.1 * torch.randn(1, 1, 64, 64)
     texture, moved, stronger = flat + noise, flat + noise.roll((5, 3), (2, 3)), flat + 2 * noise
-    assert losses.spectral(texture, texture) == 0
+    assert pixel.spectral(texture, texture) == 0
     # Independent noise of equal strength differs by chance; smoothing or doubling it by much more.
-    assert losses.spectral(moved, texture) < 0.6 * losses.spectral(flat, texture)
-    assert losses.spectral(texture.mean((2, 3), keepdim=True).expand_as(flat), texture) > 0.5
+    assert pixel.spectral(moved, texture) < 0.6 * pixel.spectral(flat, texture)
+    assert pixel.spectral(texture.mean((2, 3), keepdim=True).expand_as(flat), texture) > 0.5
     screen = flat.clone()
     screen[..., ::4, ::4] += 0.02
-    assert losses.spectral(screen, flat) > 10 * losses.content("l1", screen, flat)
-    assert losses.spectral(stronger, texture) > 0.3
+    assert pixel.spectral(screen, flat) > 10 * pixel.content("l1", screen, flat)
+    assert pixel.spectral(stronger, texture) > 0.3
 
 
 def test_spectral_loss_has_a_gradient_where_nothing_varies() -> None:
     flat = torch.zeros(1, 3, 32, 32, requires_grad=True)
-    losses.spectral(flat, torch.rand(1, 3, 32, 32)).backward()
+    pixel.spectral(flat, torch.rand(1, 3, 32, 32)).backward()
     assert flat.grad is not None and flat.grad.isfinite().all()
 
 
@@ -558,8 +564,8 @@ def test_a_checkpoint_replaced_while_it_is_read_is_not_mixed_with_the_next(
 
 
 def test_configuration_survives_toml(tmp_path: Path) -> None:
-    for known in config.RECIPES.values():
-        (tmp_path / "config.toml").write_text(config.dump_toml(config.to_dict(known)))
+    for known in recipes.RECIPES.values():
+        (tmp_path / "config.toml").write_text(config.dump_toml(known))
         assert config.override(config.TrainConfig(), config.read_toml(tmp_path / "config.toml")) == known
 
 

@@ -18,7 +18,7 @@ from sr_cli.options import Option
 from sr_cli.training.options import TrainOptions
 
 if TYPE_CHECKING:
-    from sr_cli.training.events import Event, Progress, Report, TrainResult
+    from sr_cli.training.events import OnEvent, StageProgress, TrainEvent, TrainResult
 
 PLAIN_SECONDS = 10.0
 """Time between two progress lines where there is no terminal."""
@@ -70,7 +70,8 @@ def _finish(console: Console, result: TrainResult) -> int:
     if console.machine:
         console.event({"event": "done", **result.to_dict()})
     for done in result.stages:
-        console.note(f"{done.stage}: {done.step}/{done.steps} steps, {done.val_psnr_y:.2f} dB, {done.weights}")
+        quality = "not yet validated" if done.val_psnr_y is None else f"{done.val_psnr_y:.2f} dB, {done.weights}"
+        console.note(f"{done.stage}: {done.step}/{done.steps} steps, {quality}")
     if result.skipped_images:
         console.note(f"{result.skipped_images} images could not be used")
     if result.interrupted:
@@ -78,7 +79,7 @@ def _finish(console: Console, result: TrainResult) -> int:
     return EXIT_CODES.get(result.interrupted or "", 0)
 
 
-def _report(console: Console, bar: Bar) -> Report:
+def _report(console: Console, bar: Bar) -> OnEvent:
     """What shows a run while it lasts: JSON lines, a live line on a terminal, or plain lines."""
     from sr_cli.training.events import Download, Notice, Teaching
 
@@ -88,7 +89,7 @@ def _report(console: Console, bar: Bar) -> Report:
     shown = 0.0
     psnr: float | None = None
 
-    def report(event: Event) -> None:
+    def report(event: TrainEvent) -> None:
         nonlocal shown, psnr
         if isinstance(event, Notice):
             console.note(event.message)
@@ -109,7 +110,7 @@ def _report(console: Console, bar: Bar) -> Report:
     return report
 
 
-def _short(event: Progress, psnr: float | None) -> str:
+def _short(event: StageProgress, psnr: float | None) -> str:
     """What fits beside a bar."""
     quality = "" if psnr is None else f" {psnr:.2f} dB"
     return (
@@ -117,8 +118,9 @@ def _short(event: Progress, psnr: float | None) -> str:
     )
 
 
-def _long(event: Progress) -> str:
+def _long(event: StageProgress) -> str:
     losses = " ".join(f"{name} {value:.4g}" for name, value in event.losses.items())
-    psnr = "" if event.val_psnr_y is None else f", validation {event.val_psnr_y:.2f} dB"
+    bicubic = "" if event.bicubic_psnr_y is None else f" (bicubic {event.bicubic_psnr_y:.2f})"
+    psnr = "" if event.val_psnr_y is None else f", validation {event.val_psnr_y:.2f} dB{bicubic}"
     bad = f", {event.bad_steps} bad steps" if event.bad_steps else ""
     return f"{losses}{psnr}, {event.images_per_second:.1f} images/s, {event.waiting:.0%} waiting for data{bad}"

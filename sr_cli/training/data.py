@@ -6,7 +6,6 @@ several processes, sees the same patches as one that ran through.
 
 from __future__ import annotations
 
-import copy
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -185,39 +184,37 @@ class Patches(NamedTuple):
     """(batch, 3, patch, patch): what the teacher makes of the clean reduction; None without a teacher."""
 
 
+@dataclass(frozen=True)
+class PatchDrawing:
+    """How patches are drawn."""
+
+    seed: int
+    """Decides, with the step and the position in the batch, on every patch."""
+    batch: int
+    """Patches of a step, over all processes."""
+    patch: int
+    """Side of a patch in HR pixels."""
+    min_detail: float = 0.0
+    """Patches whose luma deviates less (0..255) are drawn again, at most four times."""
+    degrade: str = "none"
+    """`none` or `photo`."""
+
+
 class PatchDataset(torch.utils.data.Dataset[Patches]):
     """Batches of uint8 patches by step number.
 
     `rank` and `world` select this process's share of each batch.
     """
 
-    def __init__(
-        self,
-        images: Sequence[CachedImage],
-        seed: int,
-        batch: int,
-        patch: int,
-        min_detail: float = 0.0,
-        degrade: str = "none",
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        assert batch % world == 0 and patch % SCALE == 0
+    def __init__(self, images: Sequence[CachedImage], drawing: PatchDrawing, rank: int = 0, world: int = 1) -> None:
+        assert drawing.batch % world == 0 and drawing.patch % SCALE == 0
         self.images = images
-        self.seed = seed
-        self.positions = range(rank, batch, world)
-        self.side = patch // SCALE
-        self.min_detail = min_detail
-        self.degrade = degrade
-
-    def with_images(self, images: Sequence[CachedImage]) -> PatchDataset:
-        """The same patches of other forms of the same images."""
-        other = copy.copy(self)
-        other.images = images
-        return other
+        self.drawing = drawing
+        self.positions = range(rank, drawing.batch, world)
+        self.side = drawing.patch // SCALE
 
     def __getitem__(self, step: int) -> Patches:
-        drawn = [self._draw(np.random.default_rng([self.seed, step, i])) for i in self.positions]
+        drawn = [self._draw(np.random.default_rng([self.drawing.seed, step, i])) for i in self.positions]
         return Patches(*(torch.from_numpy(np.stack(patches)) for patches in zip(*drawn, strict=True)))
 
     def place(self, rng: np.random.Generator) -> Place:
@@ -227,8 +224,12 @@ class PatchDataset(torch.utils.data.Dataset[Patches]):
             lr = self.images[index].lr
             top = int(rng.integers(lr.shape[0] - self.side + 1))
             left = int(rng.integers(lr.shape[1] - self.side + 1))
-            detail = lr[top : top + self.side, left : left + self.side].mean(axis=2).std() if self.min_detail else 0.0
-            if detail >= self.min_detail:
+            detail = (
+                lr[top : top + self.side, left : left + self.side].mean(axis=2).std()
+                if self.drawing.min_detail
+                else 0.0
+            )
+            if detail >= self.drawing.min_detail:
                 break
         return Place(index, top, left, turns=int(rng.integers(4)), flip=bool(rng.integers(2)))
 
@@ -237,7 +238,7 @@ class PatchDataset(torch.utils.data.Dataset[Patches]):
         place = self.place(rng)
         image, top, left, side = self.images[place.image], place.top, place.left, self.side
         large = slice(SCALE * top, SCALE * (top + side)), slice(SCALE * left, SCALE * (left + side))
-        if self.degrade == "photo":
+        if self.drawing.degrade == "photo":
             lr = self._degraded(image.hr, top, left, rng)
         else:
             lr = image.lr[top : top + side, left : left + side]
@@ -270,7 +271,7 @@ class ResidentPatches:
     """The same batches as a `PatchDataset` without degradation, cut out of images that lie on the device."""
 
     def __init__(self, dataset: PatchDataset, device: torch.device) -> None:
-        assert dataset.degrade == "none"
+        assert dataset.drawing.degrade == "none"
         self.dataset = dataset
         self.images = [
             tuple(torch.from_numpy(pixels.transpose(2, 0, 1).copy()).to(device) for pixels in image.planes())
@@ -278,7 +279,7 @@ class ResidentPatches:
         ]
 
     def __getitem__(self, step: int) -> Patches:
-        seed, side = self.dataset.seed, self.dataset.side
+        seed, side = self.dataset.drawing.seed, self.dataset.side
         places = [self.dataset.place(np.random.default_rng([seed, step, i])) for i in self.dataset.positions]
         return Patches(
             *(
@@ -296,7 +297,7 @@ class ResidentPatches:
 
 def fits_on(device: torch.device, dataset: PatchDataset) -> bool:
     """Whether all images may lie on a GPU: without degradation, in at most half of its free memory."""
-    if device.type != "cuda" or dataset.degrade != "none":
+    if device.type != "cuda" or dataset.drawing.degrade != "none":
         return False
     needed = sum(pixels.nbytes for image in dataset.images for pixels in image.planes())
     return needed <= torch.cuda.mem_get_info(device)[0] // 2

@@ -29,7 +29,7 @@ class Notice:
 
 
 @dataclass(frozen=True)
-class Progress:
+class StageProgress:
     """Where a stage stands."""
 
     stage: str
@@ -50,6 +50,8 @@ class Progress:
     """Steps left out because a loss was not finite."""
     val_psnr_y: float | None = None
     """Validation PSNR on luma, in dB, where this step was validated."""
+    bicubic_psnr_y: float | None = None
+    """The same of bicubic interpolation, to compare with."""
     samples: Path | None = None
     """The picture of validation crops made at this step."""
 
@@ -95,8 +97,8 @@ class Teaching:
         return plain
 
 
-Event = Notice | Progress | Download | Teaching
-Report = Callable[[Event], None]
+TrainEvent = Notice | StageProgress | Download | Teaching
+OnEvent = Callable[[TrainEvent], None]
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,10 @@ class StageResult:
     """Steps done."""
     steps: int
     """Steps of the whole stage."""
-    val_psnr_y: float
-    """Validation PSNR on luma of the weights in `weights`, in dB."""
-    weights: Path
-    """The stage's best weights."""
+    val_psnr_y: float | None
+    """Validation PSNR on luma of the weights in `weights`, in dB; None before the first validation."""
+    weights: Path | None
+    """The stage's best weights; None before the first validation."""
     seconds: float
     """Time spent on the stage."""
     bad_steps: int = 0

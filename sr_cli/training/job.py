@@ -6,28 +6,29 @@ import contextlib
 import dataclasses
 import json
 import os
-import signal
 import subprocess
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import sr_cli
 from sr_cli import models, storage, weights
 from sr_cli.errors import InputError, OutputError, UsageError, WeightsError
 from sr_cli.inference import Upscaler, choose_device, memory
 from sr_cli.metrics.features import FeatureLoss, feature_net
-from sr_cli.training import checkpoint, core, data, parallel, sources, stages, teachers, validation
-from sr_cli.training.config import RECIPES, TrainConfig, override, read_toml
-from sr_cli.training.events import Notice, Report, StageResult, Teaching, TrainResult
+from sr_cli.models.mesrgan import MesrganConfig, with_light_upsampler
+from sr_cli.training import data, parallel, sources, stages, teachers, validation
+from sr_cli.training.config import TrainConfig, override, read_toml
+from sr_cli.training.data import CachedImage, PatchDataset, PatchDrawing
+from sr_cli.training.events import Notice, OnEvent, Teaching, TrainResult
+from sr_cli.training.interruption import Interruption
 from sr_cli.training.options import TrainOptions
+from sr_cli.training.recipes import RECIPES
 from sr_cli.training.run import Run
+from sr_cli.training.trainer import Trainer, TrainingData
+from sr_cli.weights.loading import read_file
 
 STAGES = {"pixel": ["pixel"], "photo": ["photo"], "gan": ["gan"], "both": ["pixel", "gan"]}
 PARENTS = {"photo": ("pixel",), "gan": ("photo", "pixel")}
@@ -100,15 +101,12 @@ def _record_sources(options: TrainOptions, run: Run) -> None:
     storage.write_file(run.sources, json.dumps(known, indent=2).encode())
 
 
-def run_training(options: TrainOptions, report: Report) -> TrainResult:
+def run_training(options: TrainOptions, on_event: OnEvent) -> TrainResult:
     """Trains the stages asked for and returns where their weights are.
 
     Ctrl-C, SIGTERM and `max_minutes` end the run after the step at hand, saved; the result then says
     so. Raises a SrupError for unusable options, data, weights or disks, and DivergedError.
     """
-    if options.stage not in (None, *STAGES):
-        raise UsageError(f"--stage must be pixel, photo, gan or both, not {options.stage!r}")
-    stopper = _Stopper(options.max_minutes)
     run = Run(resolve_folder(options))
     resumed = run.config if options.resume and run.config.exists() else None
     if options.resume:
@@ -121,77 +119,114 @@ def run_training(options: TrainOptions, report: Report) -> TrainResult:
         memory.keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
-    results: list[StageResult] = []
-    with stopper, parallel.group(device), contextlib.ExitStack() as held:
-        # What can fail at once does so before anything is downloaded or decoded.
-        if config.batch % parallel.world():
-            raise UsageError(f"--batch {config.batch} cannot be shared equally by {parallel.world()} processes")
-        for folder in [*options.data, *([options.val] if options.val else [])]:
-            data.find_images([folder])  # a mistyped name is not worth a download
-        sources.confirm_downloads(
-            None if options.data else options.dataset or sources.DEFAULT_SET,
-            config.gan.feature_net if "gan" in names and not options.feature_weights else "none",
-            options.confirm,
-        )
-        features = _features(config, options) if "gan" in names else None
-        teacher = teachers.load_teacher(options.teacher, options.device, options.offline) if options.teacher else None
-        if teacher is None and config.gan.real != "originals" and "gan" in names:
-            raise UsageError(f"gan.real = {config.gan.real!r} needs --teacher WEIGHTS")
-        if names[0] != "pixel":
-            _start(config, names[0], options, run)
-        paths = _image_paths(options, report)
-        material, skipped = _material(config, options, paths, report)
-        run.about = _about(paths, teacher)
+    with Interruption(options.max_minutes) as interruption, parallel.group(device), contextlib.ExitStack() as held:
+        setup = _RunSetup(options, config, run, names)
         if parallel.rank() == 0:
             held.enter_context(run.held())
             run.write_config(config)
             _record_sources(options, run)
-        if teacher:
-            patches = _teach(material.patches, teacher, report, stopper)
-            if patches is None:
-                return TrainResult(run.folder, [], skipped, parallel.from_first(stopper.reason))
-            material = dataclasses.replace(material, patches=patches)
+        training_data, skipped = setup.data(_from_process_0(on_event), interruption)
         parallel.from_first(None)
-        for name in names:
-            generator, parent, where = _start(config, name, options, run)
-            if parallel.rank() == 0:
-                report(Notice(f"{name} stage: {where}"))
-            stage, steps = _stage(config, name, generator, device, features)
-            results.append(core.train(name, stage, config, steps, material, run, report, stopper, parent))
-            parallel.from_first(None)  # the next stage starts from what process 0 has written
-            if not results[-1].complete:
-                break
-        reason = parallel.from_first(stopper.reason) if not results[-1].complete else None
+        results = []
+        if training_data:
+            trainer = Trainer(config, training_data, run, on_event)
+            for name in names:
+                stage, parent = setup.stage(name, device, _from_process_0(on_event))
+                results.append(trainer.train(stage, interruption, parent))
+                parallel.from_first(None)  # the next stage starts from what process 0 has written
+                if not results[-1].complete:
+                    break
+        complete = bool(results) and results[-1].complete
+        reason = None if complete else parallel.from_first(interruption.reason)
     return TrainResult(run.folder, results, skipped, reason)
 
 
-class _Stopper:
-    """Says when to stop: after a time, or when SIGINT or SIGTERM came. A second signal ends at once."""
+def _from_process_0(on_event: OnEvent) -> OnEvent:
+    """Of several processes, the first one speaks."""
+    return on_event if parallel.rank() == 0 else lambda _: None
 
-    def __init__(self, max_minutes: float | None) -> None:
-        self.deadline = time.monotonic() + 60 * max_minutes if max_minutes is not None else None
-        self.reason: str | None = None
-        self.previous: dict[signal.Signals, Any] = {}
 
-    def __call__(self) -> bool:
-        if self.deadline is not None and time.monotonic() >= self.deadline:
-            self.reason = self.reason or "--max-minutes"
-        return self.reason is not None
+class _RunSetup:
+    """What a run needs beside its data. What can fail at once does so here, before anything large is downloaded."""
 
-    def __enter__(self) -> _Stopper:
-        if threading.current_thread() is threading.main_thread():
-            for which in (signal.SIGINT, signal.SIGTERM):
-                self.previous[which] = signal.signal(which, self._handle)
-        return self
+    def __init__(self, options: TrainOptions, config: TrainConfig, run: Run, names: list[str]) -> None:
+        self.options, self.config, self.run = options, config, run
+        if config.batch % parallel.world():
+            raise UsageError(f"--batch {config.batch} cannot be shared equally by {parallel.world()} processes")
+        for folder in [*options.data, *([options.val] if options.val else [])]:
+            data.find_images([folder])  # a mistyped name is not worth a download
+        gan = "gan" in names
+        sources.confirm_downloads(
+            None if options.data else options.dataset or sources.DEFAULT_SET,
+            config.gan.feature_net if gan and not options.feature_weights else "none",
+            options.confirm,
+        )
+        self.features = _features(config, options) if gan else None
+        self.teacher: Upscaler | None = None
+        if options.teacher:
+            self.teacher = teachers.load_teacher(options.teacher, options.device, options.offline)
+        elif gan and config.gan.real != "originals":
+            raise UsageError(f"gan.real = {config.gan.real!r} needs --teacher WEIGHTS")
+        if names[0] != "pixel":
+            self._start(names[0])
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        which = signal.Signals(number)
-        self.reason = which.name
-        signal.signal(which, self.previous[which])
+    def data(self, on_event: OnEvent, interruption: Interruption) -> tuple[TrainingData | None, int]:
+        """Gives patches and validation crops, and the number of files left out; None if interrupted before."""
+        config, options = self.config, self.options
+        training, validating = _image_paths(options, on_event)
+        self.run.about = _about(training, self.teacher)
+        cache = options.cache or sources.default_cache()
 
-    def __exit__(self, *_: object) -> None:
-        for which, handler in self.previous.items():
-            signal.signal(which, handler)
+        def load() -> tuple[list[CachedImage], list[CachedImage], int]:
+            def skip(message: str) -> None:
+                on_event(Notice(message))
+
+            images, skipped = data.load_images(training, cache, config.patch, skip, config.sizes)
+            held_out, skipped_too = data.load_images(validating, cache, SMALLEST_CROP, skip)
+            return images, held_out, skipped + skipped_too
+
+        images, held_out, skipped = parallel.first_then_others(load)
+        sizes = f" (at {len(config.sizes)} sizes)" if len(config.sizes) > 1 else ""
+        on_event(Notice(f"{len(images)} training images{sizes}, {len(held_out)} for validation, {skipped} skipped"))
+        if self.teacher:
+            taught = _teach(images, self.teacher, on_event, interruption)
+            if taught is None:
+                return None, skipped
+            images = taught
+        drawing = PatchDrawing(config.seed, config.batch, config.patch, config.min_detail, config.degrade)
+        patches = PatchDataset(images, drawing, parallel.rank(), parallel.world())
+        crops = validation.validation_crops(held_out, degrade=config.degrade)
+        return TrainingData(patches, crops, _workers(options)), skipped
+
+    def stage(self, name: str, device: torch.device, on_event: OnEvent) -> tuple[stages.Stage, str | None]:
+        """Gives a stage before its first step, and the sha256 of the weights that it starts from."""
+        generator, parent, where = self._start(name)
+        on_event(Notice(f"{name} stage: {where}"))
+        if name == "gan":
+            return stages.GanStage(self.config, generator, device, self.features), parent
+        return stages.PixelStage(self.config, generator, device, name), parent
+
+    def _start(self, name: str) -> tuple[models.Generator, str | None, str]:
+        """A stage's generator, the sha256 of the weights that it has, and where they are from."""
+        config, options, run = self.config, self.options, self.run
+        generator = models.create(models.PRESETS[config.model])
+        generator.reset_parameters(torch.Generator().manual_seed(config.seed))
+        if run.checkpoint(name).exists():
+            return generator, None, f"continuing {run.checkpoint(name)}"
+        source = options.init
+        if source is None or options.stage != name:
+            trained = [run.best(parent) for parent in PARENTS.get(name, ()) if run.best(parent).exists()]
+            source = next(iter(trained), source)
+        if source is not None:
+            return generator, start_from(generator, source), f"starting from {source}"
+        if name == "pixel" or options.stage not in PARENTS:
+            return generator, None, "starting from fresh weights"
+        try:
+            loaded = weights.load(f"{config.model}:pixel", offline=options.offline)
+        except WeightsError as error:
+            raise WeightsError(f"no pixel-stage weights to start from: {error}; name some with --init FILE") from None
+        generator.load_state_dict(loaded.generator.state_dict())
+        return generator, loaded.sha256, f"starting from {config.model}:pixel"
 
 
 def _device(name: str) -> torch.device:
@@ -223,124 +258,56 @@ def _features(config: TrainConfig, options: TrainOptions) -> FeatureLoss | None:
     return FeatureLoss(net, config.gan.feature_loss, config.gan.feature_relative)
 
 
-def _image_paths(options: TrainOptions, report: Report) -> tuple[list[Path], list[Path]]:
+def _image_paths(options: TrainOptions, on_event: OnEvent) -> tuple[list[Path], list[Path]]:
     """The image files for training and for validation; one process downloads, the others find them."""
     if options.data:
         return sources.split(data.find_images(options.data), options.val)
-    for turn in (True, False):
-        if (parallel.rank() == 0) == turn:
-            found = sources.set_images(options.dataset or sources.DEFAULT_SET, options.offline, report)
-        parallel.from_first(None)
+    name = options.dataset or sources.DEFAULT_SET
+    found = parallel.first_then_others(lambda: sources.set_images(name, options.offline, on_event))
     return sources.split(found, options.val)
 
 
-def _material(
-    config: TrainConfig, options: TrainOptions, paths: tuple[list[Path], list[Path]], report: Report
-) -> tuple[core.Material, int]:
-    """Patches and validation crops, and the number of image files left out."""
-    rank, world = parallel.rank(), parallel.world()
-    cache = options.cache or sources.default_cache()
-
-    def notice(message: str) -> None:
-        if rank == 0:
-            report(Notice(message))
-
-    # One process decodes, the others find its files.
-    for turn in (True, False):
-        if (rank == 0) == turn:
-            images, skipped = data.load_images(paths[0], cache, config.patch, notice, config.sizes)
-            held_out, skipped_val = data.load_images(paths[1], cache, SMALLEST_CROP, notice)
-        parallel.from_first(None)
-    patches = data.PatchDataset(
-        images, config.seed, config.batch, config.patch, config.min_detail, config.degrade, rank, world
-    )
-    workers = options.workers if options.workers is not None else min(8, max(1, (os.cpu_count() or 2) // world - 1))
-    crops = validation.validation_crops(held_out, degrade=config.degrade)
-    sizes = f" (at {len(config.sizes)} sizes)" if len(config.sizes) > 1 else ""
-    notice(f"{len(images)} training images{sizes}, {len(held_out)} for validation, {skipped + skipped_val} skipped")
-    return core.Material(patches, crops, workers), skipped + skipped_val
-
-
 def _teach(
-    patches: data.PatchDataset, teacher: Upscaler, report: Report, should_stop: Callable[[], bool]
-) -> data.PatchDataset | None:
-    """The same patches with the teacher's pictures; None if the run is to stop first."""
-    taught = None
-    for turn in (True, False):  # one process computes, the others find its files
-        if (parallel.rank() == 0) == turn:
+    images: list[CachedImage], teacher: Upscaler, on_event: OnEvent, should_stop: Callable[[], bool]
+) -> list[CachedImage] | None:
+    """The images with the teacher's pictures; None if the run is to stop first."""
 
-            def tell(done: int, total: int) -> None:
-                report(Teaching(teacher.name, done, total))
+    def teach() -> list[CachedImage] | None:
+        return teachers.teach(images, teacher, lambda *n: on_event(Teaching(teacher.name, *n)), should_stop)
 
-            taught = teachers.teach(patches.images, teacher, tell, should_stop)
-        if parallel.from_first(taught is None and turn):
-            return None
-    assert taught is not None
-    return patches.with_images(taught)
+    return parallel.first_then_others(teach, go_on=lambda taught: taught is not None)
 
 
-def _start(config: TrainConfig, name: str, options: TrainOptions, run: Run) -> tuple[models.Generator, str | None, str]:
-    """A stage's generator before its first step, the sha256 of the weights that it has, and where they are from."""
-    generator = models.create(models.PRESETS[config.model])
-    generator.reset_parameters(torch.Generator().manual_seed(config.seed))
-    if run.checkpoint(name).exists():
-        return generator, None, f"continuing {run.checkpoint(name)}"
-    source = options.init
-    if source is None or options.stage != name:
-        trained = [run.best(parent) for parent in PARENTS.get(name, ()) if run.best(parent).exists()]
-        source = next(iter(trained), source)
-    if source is not None:
-        load_generator(generator, source)
-        return generator, storage.sha256_of_file(source), f"starting from {source}"
-    if name == "pixel" or options.stage not in PARENTS:
-        return generator, None, "starting from fresh weights"
-    try:
-        loaded = weights.load(f"{config.model}:pixel", offline=options.offline)
-    except WeightsError as error:
-        raise WeightsError(f"no pixel-stage weights to start from: {error}; name some with --init FILE") from None
-    return loaded.generator, loaded.sha256, f"starting from {config.model}:pixel"
+def _workers(options: TrainOptions) -> int:
+    """Processes that draw patches: as asked for, else as many as there are cores to spare, at most 16."""
+    if options.workers is not None:
+        return options.workers
+    return min(16, max(1, (os.cpu_count() or 2) // parallel.world() - 2))
 
 
-def _stage(
-    config: TrainConfig,
-    name: str,
-    generator: models.Generator,
-    device: torch.device,
-    features: FeatureLoss | None,
-) -> tuple[stages.Stage, int]:
-    if name != "gan":
-        return stages.PixelStage(config, generator, device), config.pixel.steps
-    return stages.GanStage(config, generator, device, features), config.gan.steps
+def start_from(generator: models.Generator, path: Path) -> str | None:
+    """Gives a generator the weights of a file, or the averaged ones of a checkpoint; returns the file's sha256.
 
-
-def load_generator(generator: models.Generator, path: Path) -> None:
-    """Loads weights from a file of generator weights, or the averaged ones from a checkpoint.
-
-    Raises InputError when the file cannot be read, WeightsError when it is of another model.
+    MESRGAN's first light upsampler is carried over into the present one. Raises WeightsError when the file is
+    missing, damaged or of another network.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"cannot read the weights {path}: {error}") from None
-    tensors = checkpoint.part(tensors, "ema") or tensors
-    wanted = generator.state_dict()
-    wrong = [k for k in wanted if k not in tensors or tensors[k].shape != wanted[k].shape]
-    wrong += [k for k in tensors if k not in wanted]
-    if wrong:
-        raise WeightsError(f"{path} is not of this model: {wrong[0]} is missing, unexpected or of another shape")
-    generator.load_state_dict({k: v.to(wanted[k].dtype) for k, v in tensors.items()})
+    loaded, _ = read_file(path)
+    tensors, config = loaded.generator.state_dict(), loaded.generator.config
+    if isinstance(config, MesrganConfig) and config.upsampler == "single":
+        tensors, config = with_light_upsampler(tensors), dataclasses.replace(config, upsampler="light")
+    if config != generator.config:
+        raise WeightsError(f"{path} is of another network: {config}, not {generator.config}")
+    generator.load_state_dict(tensors)
+    return loaded.sha256
 
 
-def _about(paths: tuple[list[Path], list[Path]], teacher: Upscaler | None) -> dict[str, Any]:
+def _about(paths: list[Path], teacher: Upscaler | None) -> dict[str, Any]:
     """What a model card says of a run; folders by their names alone, as weights are published."""
     taught = {"teacher": teacher.name, "teacher_sha256": teacher.weights_sha256} if teacher else {}
     return {
         **taught,
-        "data": sorted({path.parent.name for path in paths[0]}),
-        "images": len(paths[0]),
+        "data": sorted({path.parent.name for path in paths}),
+        "images": len(paths),
         "srup": sr_cli.__version__,
         "torch": torch.__version__,
         "commit": _git_commit(),

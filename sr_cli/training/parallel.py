@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+T = TypeVar("T")
 
 
 def rank() -> int:
@@ -58,6 +60,23 @@ def from_first(value: Any) -> Any:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def first_then_others(work: Callable[[], T], go_on: Callable[[T], bool] = lambda _: True) -> T:
+    """Does the same in every process, first in process 0: it makes files that the others then find.
+
+    Where `go_on` says no to its result, the others take that instead of working.
+    """
+    if world() == 1:
+        return work()
+    result = work() if rank() == 0 else None
+    done = from_first(go_on(result) if rank() == 0 else None)  # type: ignore[arg-type]
+    if not done:
+        return from_first(result)
+    if rank() != 0:
+        result = work()
+    from_first(None)
+    return result  # type: ignore[return-value]
 
 
 AGREE_EVERY = 10

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from sr_cli import storage
 from sr_cli.errors import OutputError
+from sr_cli.models import Generator
 from sr_cli.training import checkpoint, plot
 from sr_cli.training.config import TrainConfig, dump_toml, to_dict
-from sr_cli.training.events import Progress
-from sr_cli.training.stages import Stage
+from sr_cli.training.events import StageProgress
+from sr_cli.training.state import TrainState
 
 
 class Run:
@@ -77,23 +78,23 @@ class Run:
         return self.folder / "snapshots" / f"{stage}-{step:06d}.safetensors"
 
     def write_config(self, config: TrainConfig) -> None:
-        storage.write_file(self.config, dump_toml(to_dict(config)).encode())
+        storage.write_file(self.config, dump_toml(config).encode())
 
-    def save_weights(
-        self, path: Path, stage: str, weights: Stage, config: TrainConfig, state: Mapping[str, Any], psnr: float
-    ) -> None:
-        """The averaged generator as a plain state dict, with what is known of its origin as metadata."""
-        model = weights.ema.model
-        info = {
+    def origin(self, stage: str, config: TrainConfig, state: TrainState, psnr: float) -> dict[str, Any]:
+        """Gives what is known of the origin of a stage's weights."""
+        return {
             "stage": "photo" if stage == "pixel" and config.degrade == "photo" else stage,
-            "generator": model.config.to_dict(),
-            "step": state["step"],
-            "seconds": round(state["seconds"], 1),
+            "step": state.step,
+            "seconds": round(state.seconds, 1),
             "val_psnr_y": round(psnr, 4),
-            "parent_sha256": state["parent_sha256"],
+            "parent_sha256": state.parent_sha256,
             "config": to_dict(config),
             **self.about,
         }
+
+    def save_weights(self, path: Path, model: Generator, origin: dict[str, Any]) -> None:
+        """Writes a generator as a plain state dict, with its configuration and origin as metadata."""
+        info = {**origin, "generator": model.config.to_dict()}
         with checkpoint.writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         checkpoint.save_state(path, dict(model.state_dict()), info)
@@ -119,7 +120,7 @@ class Run:
         kept = [r for r in self.records() if r.get("stage") != stage or r.get("step", 0) <= step]
         storage.write_file(self._log, "".join(json.dumps(r) + "\n" for r in kept).encode())
 
-    def log(self, event: Progress) -> None:
+    def log(self, event: StageProgress) -> None:
         """Appends one JSON line to `log.jsonl`; after a validation draws `curves.svg` anew."""
         plain = event.to_dict()
         del plain["event"]

@@ -9,7 +9,7 @@ from sr_cli import datasets, storage
 from sr_cli.errors import UsageError
 from sr_cli.metrics.features import missing_megabytes
 from sr_cli.training import data
-from sr_cli.training.events import Download, Report
+from sr_cli.training.events import Download, OnEvent
 
 SETS = {"div2k": "div2k-train", "div2k-train": "div2k-train"}
 """Named sets that are made for training; the others are for testing, and stay unseen."""
@@ -51,11 +51,11 @@ def confirm_downloads(dataset: str | None, feature_net: str, confirm: Confirm | 
         raise UsageError(f"training needs {' and '.join(wanted)}: --yes downloads, or give {' and '.join(instead)}")
 
 
-def set_images(name: str, offline: bool, report: Report) -> list[Path]:
+def set_images(name: str, offline: bool, on_event: OnEvent) -> list[Path]:
     """The high-resolution images of a named set, downloaded where need be. Raises InputError."""
 
     def tell(what: str, done: int, total: int | None) -> None:
-        report(Download(what, done, total))
+        on_event(Download(what, done, total))
 
     found = datasets.named(check_set(name), storage.cache_folder() / "datasets", offline=offline, progress=tell)
     return [pair.hr for pair in found.pairs if pair.hr is not None]

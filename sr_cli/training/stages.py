@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from sr_cli import models
 from sr_cli.metrics.features import FeatureLoss
 from sr_cli.models.discriminator import DISCRIMINATORS, STRIDE
-from sr_cli.training import checkpoint, losses, parallel
-from sr_cli.training.config import OptimiserConfig, TrainConfig
+from sr_cli.training import checkpoint, parallel
+from sr_cli.training.config import GanConfig, OptimiserConfig, PixelConfig, TrainConfig
 from sr_cli.training.data import Patches
+from sr_cli.training.losses import adversarial, pixel
 
 NEVER = 2**30
 """Steps after which a gradient scaler that need not scale may grow."""
@@ -42,7 +43,8 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     processors with AVX512-BF16 or AMX, and slows it down on the others.
     """
     if precision == "auto":
-        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16()
+        # Before Ampere, CUDA emulates bf16.
+        native = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _cpu_has_bf16()
         return torch.bfloat16 if native and device.type in ("cpu", "cuda") else None
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
@@ -54,6 +56,10 @@ def _cpu_has_bf16() -> bool:
 class Stage(Protocol):
     """What the loop needs of a stage."""
 
+    name: str
+    """`pixel`, `photo` or `gan`; names its files."""
+    steps: int
+    """Steps of the whole stage."""
     device: torch.device
     ema: Ema
 
@@ -140,18 +146,25 @@ class Optimisation:
         checkpoint.restore_optimiser(self.adam, state)
 
 
-class _GeneratorTraining:
+class GeneratorStage:
     """What both stages share: the generator on its device, its average, its optimiser, its precision."""
 
     def __init__(
-        self, config: TrainConfig, model: models.Generator, device: torch.device, optimiser: OptimiserConfig, steps: int
+        self,
+        name: str,
+        config: TrainConfig,
+        own: PixelConfig | GanConfig,
+        model: models.Generator,
+        device: torch.device,
     ) -> None:
+        self.name = name
+        self.steps = own.steps
         self.device = device
         self.teacher_weight = config.teacher_weight
         self.dtype = autocast_dtype(config.precision, device)
         self.model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.ema = Ema(self.model, config.ema_decay)
-        self.optimisation = Optimisation(optimiser, steps, self.model.parameters(), self.dtype)
+        self.optimisation = Optimisation(own.generator, own.steps, self.model.parameters(), self.dtype)
         compiled = torch.compile(self.model) if config.compile else self.model
         self.forward = parallel.wrap(compiled, device)
 
@@ -177,33 +190,33 @@ class _GeneratorTraining:
         self.optimisation.restore("adam", tensors)
 
 
-class PixelStage(_GeneratorTraining):
+class PixelStage(GeneratorStage):
     """Stage 1: content loss alone."""
 
-    def __init__(self, config: TrainConfig, model: models.Generator, device: torch.device) -> None:
+    def __init__(self, config: TrainConfig, model: models.Generator, device: torch.device, name: str = "pixel") -> None:
         self.config = config.pixel
-        super().__init__(config, model, device, self.config.generator, self.config.steps)
+        super().__init__(name, config, config.pixel, model, device)
 
     def step(self, step: int, patches: Patches) -> dict[str, Tensor]:
         with self.autocast():
             output = self.forward(patches.lr).float()
         target = self.target(patches)
-        loss = losses.content(self.config.loss, output, target)
+        loss = pixel.content(self.config.loss, output, target)
         if self.config.spectral_weight:
-            loss = loss + self.config.spectral_weight * losses.spectral(output, target)
+            loss = loss + self.config.spectral_weight * pixel.spectral(output, target)
         bad = self.optimisation.step(step, loss)
         self.ema.update(self.model, step, bad)
         return {"loss": loss.detach(), "bad": bad}
 
 
-class GanStage(_GeneratorTraining):
-    """Stage 2: content, feature and adversarial loss, and a discriminator that learns beside."""
+class GanStage(GeneratorStage):
+    """Stage 2: content, feature and adversarial loss, and a discriminator that learns at the same time."""
 
     def __init__(
         self, config: TrainConfig, model: models.Generator, device: torch.device, features: FeatureLoss | None
     ) -> None:
         self.config = config.gan
-        super().__init__(config, model, device, self.config.generator, self.config.steps)
+        super().__init__("gan", config, config.gan, model, device)
         self.kind = self.config.adversarial
         if self.kind == "auto":
             plain = model.config.family == "srgan" or self.config.discriminator_kind != "vgg"
@@ -252,13 +265,13 @@ class GanStage(_GeneratorTraining):
     def _parts(self, step: int, fake: Tensor, patches: Patches) -> dict[str, Tensor]:
         """The generator's losses by name: those that have a weight at this step."""
         config, target = self.config, self.target(patches)
-        parts = {"content": losses.content(config.content, fake, target)}
+        parts = {"content": pixel.content(config.content, fake, target)}
         if config.grid_weight:
-            parts["grid"] = losses.grid(fake, target, self.model.scale)
+            parts["grid"] = pixel.grid(fake, target, self.model.scale)
         if config.flat_weight:
-            parts["flat"] = losses.flat(fake, target)
+            parts["flat"] = pixel.flat(fake, target)
         if config.spectral_weight:
-            parts["spectral"] = losses.spectral(fake, target)
+            parts["spectral"] = pixel.spectral(fake, target)
         if self.features:
             with self.autocast():
                 parts["feature"] = self.features(fake, target, step)
@@ -276,13 +289,13 @@ class GanStage(_GeneratorTraining):
                 with torch.no_grad():
                     real_logits = self.discriminator(self._shown(real, step)).float()
         self.discriminator.requires_grad_(True)
-        return losses.adversarial(self.kind, real_logits, fake_logits)
+        return adversarial.generator(self.kind, real_logits, fake_logits)
 
     def _discriminator_step(self, step: int, fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
         with self.autocast():
             real_logits = self.discriminate(self._shown(real, step)).float()
             fake_logits = self.discriminate(self._shown(fake, step)).float()
-        loss = losses.discriminator(self.kind, real_logits, fake_logits)
+        loss = adversarial.discriminator(self.kind, real_logits, fake_logits)
         return loss.detach(), self.discriminator_optimisation.step(step, loss)
 
     def tensors(self) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sr_cli import degradation, models
+from sr_cli import degradation, models, storage
 from sr_cli.datasets import SCALE
 from sr_cli.inference import Upscaler
 from sr_cli.metrics.colour import crop_border, luma
@@ -54,6 +55,12 @@ def enlarge(model: models.Generator, crops: Sequence[ValidationCrop]) -> list[Rg
     return [upscaler.upscale(crop.lr).pixels for crop in crops]
 
 
+def interpolate(crops: Sequence[ValidationCrop]) -> list[Rgb]:
+    """Enlarges each crop by bicubic interpolation, (4H, 4W, 3)."""
+    bicubic = Upscaler("bicubic")
+    return [bicubic.upscale(crop.lr).pixels for crop in crops]
+
+
 def mean_psnr_y(outputs: Sequence[Rgb], crops: Sequence[ValidationCrop]) -> float:
     """Mean PSNR on luma, in dB, four border pixels left out: `srup eval`'s."""
     scores = [
@@ -65,13 +72,12 @@ def mean_psnr_y(outputs: Sequence[Rgb], crops: Sequence[ValidationCrop]) -> floa
 
 def save_samples(path: Path, outputs: Sequence[Rgb], crops: Sequence[ValidationCrop], most: int = 4) -> None:
     """A picture with a row per crop: input enlarged by bicubic, output, original."""
-    rows = []
-    for output, crop in list(zip(outputs, crops, strict=True))[:most]:
-        height, width = crop.hr.shape[:2]
-        bicubic = Image.fromarray(crop.lr).resize((width, height), Image.Resampling.BICUBIC)
-        rows.append(np.concatenate([np.asarray(bicubic), output, crop.hr], axis=1))
+    shown = list(zip(interpolate(crops[:most]), outputs[:most], crops[:most], strict=True))
+    rows = [np.concatenate([bicubic, output, crop.hr], axis=1) for bicubic, output, crop in shown]
     width = max(row.shape[1] for row in rows)
     padded = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]
+    buffer = io.BytesIO()
+    Image.fromarray(np.concatenate(padded)).save(buffer, "png")
     with checkpoint.writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.concatenate(padded)).save(path)
+    storage.write_file(path, buffer.getvalue())

@@ -1,4 +1,4 @@
-"""The losses on pixels and on the discriminator's logits; `metrics.features` has the one on feature maps."""
+"""Losses between pictures: content, the upsampler's grid, flat places, local spectra."""
 
 from __future__ import annotations
 
@@ -82,29 +82,3 @@ def _log_spectra(rgb: Tensor) -> Tensor:
     # The root of a sum of squares has no gradient at zero: the small term gives it one.
     amplitude = torch.sqrt(spectra.real**2 + spectra.imag**2 + 1e-8)
     return torch.log(SPECTRAL_FLOOR + amplitude)
-
-
-def _is(real: bool, logits: Tensor) -> Tensor:
-    """Cross entropy of calling `logits` real, or generated."""
-    target = torch.ones_like(logits) if real else torch.zeros_like(logits)
-    return F.binary_cross_entropy_with_logits(logits, target)
-
-
-def discriminator(kind: str, real: Tensor, fake: Tensor) -> Tensor:
-    """What the discriminator minimises, from its logits of any shape of photographs and of generated pictures.
-
-    `vanilla`: Goodfellow et al. 2014, section 3. `relativistic`: the average of Jolicoeur-Martineau
-    2018, as in Wang et al. 2018 (ESRGAN), eq. 1.
-    """
-    if kind == "vanilla":
-        return _is(True, real) + _is(False, fake)
-    assert kind == "relativistic"
-    return _is(True, real - fake.mean()) + _is(False, fake - real.mean())
-
-
-def adversarial(kind: str, real: Tensor, fake: Tensor) -> Tensor:
-    """What the generator minimises, from the same logits: the non-saturating form (ESRGAN, eq. 2)."""
-    if kind == "vanilla":
-        return _is(True, fake)
-    assert kind == "relativistic"
-    return _is(False, real - fake.mean()) + _is(True, fake - real.mean())
