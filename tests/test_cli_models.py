@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,12 +54,30 @@ def test_list_and_info(run, tmp_path: Path) -> None:
     assert by_name["remacri"]["stages"] == ["gan"]
     assert by_name["remacri"]["bundled"] is False
     assert by_name["nickelback"]["weights"][0]["licence"] == "GPL-3.0-only"
+    assert [name for name, model in by_name.items() if model["default"]] == ["mesrgan"]
+    assert by_name["mesrgan"]["style"] == {"natural": "photo", "crisp": "gan"}
     text = run("models", "list")
     assert text.returncode == 0
-    assert "remacri" in text.stdout
+    for line in (
+        r"mesrgan \(default\) .* faithful: keeps to what is there; .* \(also mesrgan:photo\) .* x4 .* bundled",
+        r"mesrgan:pixel .* clean sources only",
+        r"mesrgan:gan .* crisp: invents plausible texture",
+        r"mesrgan-poster .* no weights yet",
+        r"bicubic .* plain enlargement",
+        r"lanczos .* plain enlargement",
+    ):
+        assert re.search(line, text.stdout), (line, text.stdout)
     info = document(run("models", "info", "mesrgan-poster", "--json"))
     assert info["config"]["expansion"] == 2
     assert info["multiplications"] > 5_000_000
+    info = document(run("models", "info", "mesrgan:gan", "--json"))
+    assert (info["stage"], [weight["stage"] for weight in info["weights"]]) == ("gan", ["gan"])
+    assert "\n  stage: photo\n" in run("models", "info", "mesrgan").stdout
+    assert "\n  stage: photo\n" not in run("models", "info", "mesrgan:gan").stdout
+    assert document(run("models", "info", "bicubic", "--json"))["look"].startswith("soft")
+    make_run(tmp_path / "run")
+    info = document(run("models", "info", tmp_path / "run", "--json"))
+    assert (info["family"], info["stage"], info["training"]["steps"]) == ("mesrgan", "pixel", 500)
     save_file(old_style(new_style(6, 3, 8, 4), 6, 3), tmp_path / "8x.safetensors")
     info = document(run("models", "info", tmp_path / "8x.safetensors", "--json"))
     assert (info["family"], info["scale"], info["config"]["blocks"]) == ("rrdbnet", 8, 6)

@@ -13,6 +13,7 @@ from sr_cli import hub, weights
 from sr_cli.errors import UsageError, WeightsError
 from sr_cli.weights import manifest, registry
 from sr_cli.weights.publish import publish
+from sr_cli.weights.registry import AddOptions
 from tests.fake_hub import COMMIT, FakeHub
 from tests.test_rrdbnet import new_style, old_style
 from tests.test_weights_runs import make_run
@@ -34,7 +35,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_a_file_is_copied(file: Path, home: Path) -> None:
-    entry = registry.add(str(file), "thing", licence="MIT", summary="a thing")
+    entry = registry.add(str(file), "thing", AddOptions(licence="MIT", summary="a thing"))
     file.unlink()
     loaded = weights.load("thing")
     assert loaded.path == home / "weights" / "thing-pixel.safetensors"
@@ -61,15 +62,15 @@ def test_a_stage_can_come_later_but_not_twice_and_not_of_another_network(tmp_pat
     registry.add(str(run), "mine")
     with pytest.raises(UsageError, match="mine:pixel exists"):
         registry.add(str(run), "mine")
-    registry.add(str(run), "mine", overwrite=True)
+    registry.add(str(run), "mine", AddOptions(overwrite=True))
     registry.add(str(make_run(tmp_path / "later", "gan", 1)), "mine")
     assert list(weights.read_manifest().models["mine"].stages) == ["pixel", "gan"]
     with pytest.raises(WeightsError, match=r"but mine is .*choose another name"):
-        registry.add(str(file), "mine", stage="photo")
+        registry.add(str(file), "mine", AddOptions(stage="photo"))
     make_run(run, "gan", 2)
-    assert list(registry.add(str(run), "only", stage="gan").stages) == ["gan"]
+    assert list(registry.add(str(run), "only", AddOptions(stage="gan")).stages) == ["gan"]
     with pytest.raises(WeightsError, match="has the stages gan, pixel, not photo"):
-        registry.add(str(run), "only", stage="photo")
+        registry.add(str(run), "only", AddOptions(stage="photo"))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_a_stage_can_come_later_but_not_twice_and_not_of_another_network(tmp_pat
 )
 def test_names_and_stages_that_cannot_be_used(file: Path, name: str, stage: str | None, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        registry.add(str(file), name, stage=stage)
+        registry.add(str(file), name, AddOptions(stage=stage))
     assert not manifest.user_path().exists()
 
 
@@ -164,7 +165,7 @@ def test_publishing_and_adding_again_keeps_what_is_known(
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_verysecrettoken")
     run = make_run(tmp_path / "run")
-    registry.add(str(run), "mine", licence="CC-BY-4.0", summary="my network")
+    registry.add(str(run), "mine", AddOptions(licence="CC-BY-4.0", summary="my network"))
     done = publish("mine", "someone/my-model")
     assert (done.commit, done.repo) == (COMMIT, "someone/my-model")
     assert set(done.files) == {"mine-pixel.safetensors", "README.md", "srup.json"}

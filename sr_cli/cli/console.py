@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Protocol, TextIO
@@ -178,14 +178,20 @@ class Console:
         """A line on standard error that is shown even when quiet."""
         say(f"srup: warning: {printable(text)}", sys.stderr)
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
-        """A table on standard output; the first column is text, the others are right-aligned."""
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        title: str | None = None,
+        left: Collection[int] = (0,),
+    ) -> None:
+        """A table on standard output; the columns `left` are text, the others are right-aligned."""
         from rich.table import Table
         from rich.text import Text
 
         table = Table(title=title, title_justify="left")
         for index, column in enumerate(columns):
-            table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+            table.add_column(column, justify="left" if index in left else "right", overflow="fold")
         for row in rows:
             table.add_row(*(Text(printable(cell)) for cell in row))
         with _writing():

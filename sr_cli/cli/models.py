@@ -29,50 +29,96 @@ All = Annotated[bool, Option("All models.", names=("--all",))]
 
 @command(app, "list")
 def list_(json: Json = False) -> None:
-    """List the models that have a name."""
+    """List what -m takes, and what each makes of a photo."""
     from sr_cli import weights
+    from sr_cli.upscale.options import UpscaleOptions
 
     console = Console(json=json)
     entries = list(weights.read_manifest().models.values())
+    default = UpscaleOptions().model
     if json:
-        console.document({"models": [_record(entry) for entry in entries]})
+        plain = [{"name": name, "look": look} for name, look in weights.INTERPOLATION_LOOKS.items()]
+        records = [{**_record(entry), "default": entry.name == default} for entry in entries]
+        console.document({"models": records, "interpolations": plain})
         return
-    rows = [(entry.name, _stages(entry), _place(entry), f"x{entry.scale}", entry.summary) for entry in entries]
-    console.table(["model", "stages", "weights", "scale", "what it is"], rows)
+    rows = [row for entry in entries for row in _rows(entry, default)]
+    rows += [(name, look, "any", "built in") for name, look in weights.INTERPOLATION_LOOKS.items()]
+    console.table(["model", "look", "scale", "weights"], rows, left=(0, 1, 3))
+    console.note("Use one with -m MODEL; `srup models info MODEL` shows its network, training, scores and licence.")
+
+
+def _rows(entry: ModelEntry, default: str) -> list[tuple[str, str, str, str]]:
+    """A row for each stage of a model, its default stage first and under the bare name."""
+    scale = f"x{entry.scale}"
+    name = f"{entry.name} (default)" if entry.name == default else entry.name
+    if not entry.stages:
+        return [(name, "no weights yet: for srup bench and srup train", scale, "none")]
+    stages = sorted(entry.stages.values(), key=lambda stage: stage.name != entry.default_stage)
+    rows = []
+    for stage in stages:
+        is_default = stage.name == entry.default_stage
+        same = f" (also {entry.name}:{stage.name})" if is_default and len(stages) > 1 else ""
+        rows.append(
+            (name if is_default else f"{entry.name}:{stage.name}", stage.words + same, scale, _place(entry, stage))
+        )
+    return rows
 
 
 @command(app, "info")
 def info(
     name: Annotated[
-        str, typer.Argument(metavar="NAME|PATH", help="A model's name, name:stage, or a .safetensors file.")
+        str, typer.Argument(metavar="MODEL", help="A model's name, name:stage, a .safetensors file or a run's folder.")
     ],
     offline: Offline = False,
     json: Json = False,
 ) -> None:
     """Show what is known of a model, or of a file: network, licence, training, scores."""
     from sr_cli import weights
-    from sr_cli.weights import loading, registry
 
     console = Console(json=json)
-    if weights.is_path(name):
-        loaded = weights.load(name)
-        entry = loaded.entry
-        record = {
-            "path": str(loaded.path),
-            "sha256": loaded.sha256,
-            "known_as": f"{entry.name}:{loaded.stage}" if entry else None,
-            "overlap": loaded.overlap,
-            **registry.describe(loaded.generator),
-        }
-    else:
-        entry = weights.read_manifest().model(name.partition(":")[0])
-        if ":" in name:
-            weights.read_manifest().stage(name)  # for its error
-        record = {**_record(entry), **registry.describe(loading.network_of(entry))}
+    record = _of_file(name) if weights.is_path(name) else _of_name(name)
     if json:
         console.document(record)
     else:
         _tell(console, record)
+
+
+def _of_file(name: str) -> dict[str, Any]:
+    """What a file, or a run's folder, says of itself."""
+    from msgspec.structs import asdict
+
+    from sr_cli import weights
+    from sr_cli.weights import provenance, registry
+
+    loaded = weights.load(name)
+    entry, stage = loaded.entry, loaded.stage
+    return {
+        "path": str(loaded.path),
+        "sha256": loaded.sha256,
+        "known_as": f"{entry.name}:{stage}" if entry else None,
+        "stage": stage,
+        "training": asdict(provenance.training_of(loaded.metadata, stage)) if stage and loaded.metadata else None,
+        "overlap": loaded.overlap,
+        **registry.describe(loaded.generator),
+    }
+
+
+def _of_name(name: str) -> dict[str, Any]:
+    """What the manifest says of a model, or of one stage of it."""
+    from sr_cli import weights
+    from sr_cli.weights import loading, registry
+
+    spec = weights.parse_spec(name)
+    if spec.is_interpolation:
+        return {"name": name, "look": weights.INTERPOLATION_LOOKS[name], "weights": None}
+    manifest = weights.read_manifest()
+    entry = manifest.model(spec.name)
+    record = {**_record(entry), **registry.describe(loading.network_of(entry))}
+    if spec.stage is not None:
+        manifest.stage(name)  # for its error
+        record["stage"] = spec.stage
+        record["weights"] = [weight for weight in record["weights"] if weight["stage"] == spec.stage]
+    return record
 
 
 @command(app, "download")
@@ -160,7 +206,8 @@ def add(
 
     console = Console(**vars(printing))
     with console.progress(source) as bar:
-        entry = registry.add(source, **vars(options), progress=_onto(bar))
+        details = registry.AddOptions(options.stage, options.licence, options.summary, options.overwrite)
+        entry = registry.add(source, options.name, details, progress=_onto(bar))
     if printing.json:
         console.document(_record(entry))
     else:
@@ -215,7 +262,7 @@ def export(
     offline: Offline = False,
     json: Json = False,
 ) -> None:
-    """Write a model's weights for other programs: safetensors, BasicSR's layout, or ONNX."""
+    """Write a model's weights for other programs: chaiNNer and ComfyUI (.pth), ONNX (.onnx), or safetensors."""
     from sr_cli import weights
     from sr_cli.weights.export import export as job
 
@@ -226,7 +273,9 @@ def export(
     if json:
         console.document({"target": str(target), "format": written, "size": target.stat().st_size})
     else:
-        console.data(f"{target}: {written}")
+        console.data(f"{target}: {written}, {target.stat().st_size / 1e6:.0f} MB")
+        if written == "basicsr" and loaded.generator.config.family == "mesrgan":
+            console.note("the same pictures as SRVGGNetCompact, with 80 times the arithmetic: meant for a GPU")
 
 
 @command(app, "publish")
@@ -273,7 +322,8 @@ def _record(entry: ModelEntry) -> dict[str, Any]:
     details = []
     for stage in entry.stages.values():
         path = registry.present(entry, stage)
-        details.append({"stage": stage.name, "path": str(path) if path else None, **stages[stage.name]})
+        here = {"stage": stage.name, "path": str(path) if path else None}
+        details.append({**here, **stages[stage.name], "look": stage.words})
     return {
         "name": entry.name,
         "stages": list(stages),
@@ -296,18 +346,15 @@ def _stages(entry: ModelEntry) -> str:
     )
 
 
-def _place(entry: ModelEntry) -> str:
-    """Where an entry's weights are, in a word."""
+def _place(entry: ModelEntry, stage: Stage) -> str:
+    """Where a stage's weights are, in a word."""
     from sr_cli.weights import registry
 
-    if not entry.stages:
-        return "none yet"
-    if _bundled(entry):
-        return "bundled"
-    here = sum(registry.present(entry, stage) is not None for stage in entry.stages.values())
-    if here < len(entry.stages):
-        return "on the Hub" if here == 0 else "partly here"
-    return "here" if entry.origin == "built-in" else "yours"
+    if registry.present(entry, stage) is None:
+        return "on the Hub" if stage.hub is not None else "missing"
+    if entry.origin == "user":
+        return "yours"
+    return "downloaded" if stage.file is None else "bundled"
 
 
 def _tell(console: Console, record: dict[str, Any], indent: str = "") -> None:

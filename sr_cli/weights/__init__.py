@@ -8,11 +8,12 @@ from sr_cli.weights.blend import check as check_fidelity
 from sr_cli.weights.blend import load_blend
 from sr_cli.weights.loading import Blend, LoadedModel, load, load_as
 from sr_cli.weights.manifest import HubFile, Manifest, ModelEntry, Stage, TrainingSummary, read_manifest
-from sr_cli.weights.specs import INTERPOLATIONS, Spec, is_path, styled
+from sr_cli.weights.specs import INTERPOLATION_LOOKS, INTERPOLATIONS, Spec, is_path, styled
 from sr_cli.weights.specs import parse as parse_spec
 
 __all__ = [
     "INTERPOLATIONS",
+    "INTERPOLATION_LOOKS",
     "Blend",
     "HubFile",
     "LoadedModel",

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sr_cli.errors import UsageError, WeightsError
 from sr_cli.weights.loading import LoadedModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMATS = ("safetensors", "basicsr", "onnx")
 _SUFFIXES = {"safetensors": (".safetensors",), "basicsr": (".pth", ".safetensors"), "onnx": (".onnx",)}
 
 
 def export(loaded: LoadedModel, target: Path, format: str | None = None, *, overwrite: bool = False) -> str:
-    """Writes a model's fp32 weights; gives the format that was written.
+    """Writes a model's weights; gives the format that was written.
 
-    `safetensors`: under our names, readable by `-m`. `basicsr`: BasicSR's names (RRDBNet and its SRResNet),
-    as safetensors or, with the suffix .pth, as a PyTorch file of the kind BasicSR and Real-ESRGAN load.
-    `onnx`: the folded network with the weights inside, from RGB in 0..1 (N, 3, H, W) to (N, 3, sH, sW), any
-    size. Without a format the suffix decides.
+    `safetensors`: under our names, readable by `-m`. `basicsr`: under BasicSR's, as safetensors or, with the suffix
+    .pth, as a PyTorch file of the kind that BasicSR, chaiNNer and ComfyUI load: RRDBNet and MSRResNet as they are,
+    MESRGAN in the form of SRVGGNetCompact (`models.compact`; in fp16, it is large). `onnx`: the folded network with
+    the weights inside, from RGB in 0..1 (N, 3, H, W) to (N, 3, sH, sW), any size. Without a format the suffix decides.
 
     Raises UsageError for a format or suffix that does not fit, WeightsError where the network has no such
     form or the packages for it are missing, OutputError where the file cannot be written or exists.
@@ -41,19 +45,31 @@ def _tensors(loaded: LoadedModel, basicsr: bool, pickle: bool) -> bytes:
     import torch
     from safetensors.torch import save
 
-    from sr_cli.models import rrdbnet
-
-    state = {name: value.contiguous() for name, value in loaded.generator.state_dict().items()}
-    family = loaded.generator.config.family
-    if basicsr:
-        if family not in ("rrdbnet", "msrresnet"):
-            raise WeightsError(f"{loaded.name} is of the family {family!r}, which BasicSR does not have")
-        state = rrdbnet.to_basicsr(state) if family == "rrdbnet" else state
+    tensors = _basicsr(loaded) if basicsr else loaded.generator.state_dict()
+    state = {name: value.contiguous() for name, value in tensors.items()}
     if not pickle:
         return save(state, metadata={"format": "pt"})
     buffer = io.BytesIO()
     torch.save({"params": state}, buffer)
     return buffer.getvalue()
+
+
+def _basicsr(loaded: LoadedModel) -> dict[str, Tensor]:
+    """The weights of the network of BasicSR's that computes the same. Raises WeightsError where there is none."""
+    from sr_cli.models import compact, mesrgan, rrdbnet
+
+    generator = loaded.generator
+    family = generator.config.family
+    if family == "rrdbnet":
+        return rrdbnet.to_basicsr(generator.state_dict())
+    if family == "msrresnet":
+        return generator.state_dict()
+    if isinstance(generator, mesrgan.Mesrgan) and generator.config.upsampler != "full":
+        return {name: value.half() for name, value in compact.to_compact(generator).items()}
+    raise WeightsError(
+        f"{loaded.name} is a network of the family {family!r} that BasicSR has no form of; "
+        "export it to a file that ends in .onnx, which chaiNNer opens as well"
+    )
 
 
 def _onnx(loaded: LoadedModel) -> bytes:

@@ -49,38 +49,43 @@ def is_hub_spec(source: str) -> bool:
     return source.startswith("hf:")
 
 
-def add(
-    source: str,
-    name: str,
-    *,
-    stage: str | None = None,
-    licence: str | None = None,
-    summary: str | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> ModelEntry:
+@dataclass(frozen=True)
+class AddOptions:
+    """What the user says of weights to register."""
+
+    stage: str | None = None
+    """What a single file is (None: what it says itself, else `pixel`); which of a run's stages (None: all)."""
+    licence: str | None = None
+    """SPDX expression; None for what is known, else `unknown`."""
+    summary: str | None = None
+    """One line for people; None for where it came from."""
+    overwrite: bool = False
+    """Replace a stage that exists."""
+
+
+def add(source: str, name: str, options: AddOptions = AddOptions(), *, progress: Progress | None = None) -> ModelEntry:
     """Registers weights under a name of the user's: `hf:USER/REPO[@REVISION]/FILE`, a run folder, or a file.
 
     Files on the Hub are pinned to the commit that the revision stands for now (default `main`) and stay in
-    the Hub's cache; others are copied. `stage` says what a single file is (else what the file says itself,
-    else `pixel`), and picks one of a run's. A model that exists gains stages; a stage that exists is
-    replaced only with `overwrite`. The bare name stands for the stage photo, pixel or gan, whichever is first.
+    the Hub's cache; others are copied. A model that exists gains stages. The bare name stands for the stage photo,
+    pixel or gan, whichever is first.
 
     Raises UsageError for a name or stage that cannot be used, WeightsError for weights that cannot be had
     or do not belong to the model, OutputError where nothing can be written.
     """
     own = dict(user_models())
+    stage, summary = options.stage, options.summary
     _check_name(name)
     if stage is not None and stage not in manifest.STAGES:
         raise UsageError(f"--stage must be one of {', '.join(manifest.STAGES)}, not {stage!r}")
     entry = own.get(name)
     contents: dict[str, bytes] = {}
-    for config, scale, new, data in _sources(source, name, stage, licence, progress):
+    for config, scale, new, data in _sources(source, name, options, progress):
         if entry is None:
             entry = _new_entry(name, summary or f"added from {source}", config, scale)
         if dict(entry.config) != dict(config):
             raise WeightsError(f"{source} is {dict(config)}, but {name} is {dict(entry.config)}; choose another name")
-        if new.name in entry.stages and not overwrite:
+        if new.name in entry.stages and not options.overwrite:
             raise UsageError(f"{name}:{new.name} exists; choose another name, or pass --overwrite")
         entry = manifest.with_stage(entry, new)
         if new.file is not None:
@@ -183,10 +188,9 @@ def _new_entry(name: str, summary: str, config: Mapping[str, Any], scale: int) -
 _Source = tuple[Mapping[str, Any], int, Stage, bytes]
 
 
-def _sources(
-    source: str, name: str, stage: str | None, licence: str | None, progress: Progress | None
-) -> Iterator[_Source]:
+def _sources(source: str, name: str, options: AddOptions, progress: Progress | None) -> Iterator[_Source]:
     """The configuration, scale, stage and content of all weights that `source` stands for."""
+    stage, licence = options.stage, options.licence
     if is_hub_spec(source):
         yield _from_hub(source, stage, licence, progress)
         return

@@ -9,8 +9,12 @@ from pathlib import Path
 from sr_cli.errors import UsageError
 from sr_cli.weights.manifest import STAGES, read_manifest
 
-INTERPOLATIONS = ("bicubic", "lanczos")
-"""Model names that stand for plain interpolation, by Pillow; they have no weights."""
+INTERPOLATION_LOOKS = {
+    "bicubic": "soft: plain enlargement, nothing is sharpened or invented",
+    "lanczos": "soft: plain enlargement, a little sharper than bicubic",
+}
+"""Model names that stand for plain interpolation, by Pillow, and what it looks like; they have no weights."""
+INTERPOLATIONS = tuple(INTERPOLATION_LOOKS)
 
 _FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".onnx")
 
