@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from sr_cli import __version__
 from sr_cli.models.base import Generator
 
 OPSET = 18
@@ -56,7 +55,7 @@ def _describe(model: Any, generator: Generator) -> None:
     scale = generator.scale
     rgb = "float32 (N, 3, height, width): red, green, blue as sRGB stores them, divided to 0..1"
     enlarged = f"float32 (N, 3, {scale} * height, {scale} * width): the same, {scale} times larger; clamp it to 0..1"
-    model.producer_name, model.producer_version = "srup", __version__
+    model.producer_name = "srup"
     model.doc_string = f"Enlarges photographs by {scale}; network of the family {generator.config.family}."
     model.graph.input[0].doc_string, model.graph.output[0].doc_string = rgb, enlarged
     facts = {
