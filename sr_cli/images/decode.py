@@ -15,10 +15,15 @@ from PIL import Image
 from sr_cli.errors import InputError
 from sr_cli.images import animation, bmp, colour, gif, isobmff, jpeg, pixel_parts, png, tiff
 from sr_cli.images import exif as exif_block
+from sr_cli.images import xmp as xmp_packet
 from sr_cli.images.photo import Limits, Photo, PhotoSequence, Pixels, with_pixels
 from sr_cli.images.pieces import joined
 from sr_cli.images.signatures import HEAD_BYTES, major_brand
 from sr_cli.images.source import Source, decoding, opened
+
+_OTHER_PROFILE = "the colour profile is left out: it is for another kind of pixels"
+_CONVERTED = {"CMYK": "CMYK", "LAB": "CIE Lab"}
+"""Pillow's modes whose colours are converted, and their names."""
 
 
 def read(source: Path | BinaryIO, *, limits: Limits | None = None) -> Photo:
@@ -175,8 +180,9 @@ def _one(photo: Photo) -> PhotoSequence:
 
 def _deep(photo: Photo, profile: bytes | None, format: str) -> Photo:
     """A photo with 16 bits per sample, described."""
-    profile = colour.fitting(profile, gray=photo.is_gray)
-    return replace(photo, icc_profile=profile, source_format=format, source_mode="16 bits")
+    fitting = colour.fitting(profile, gray=photo.is_gray)
+    notes = (_OTHER_PROFILE,) if profile and not fitting else ()
+    return replace(photo, icc_profile=fitting, source_format=format, source_mode="16 bits", notes=notes)
 
 
 def _photo(name: str, image: Image.Image, profile: bytes | None) -> Photo:
@@ -184,9 +190,15 @@ def _photo(name: str, image: Image.Image, profile: bytes | None) -> Photo:
     mode, format = image.mode, image.format
     if mode in ("I", "F"):
         raise InputError(f"{name}: samples of 32 bits cannot be read; save it with 8 or 16 bits")
+    notes: tuple[str, ...] = ()
     if not mode.startswith("I;16"):
-        image, profile = colour.gray_or_rgb(image, profile)
-    return Photo(*channels(image), profile, source_format=format, source_mode=mode)
+        image, fitting = colour.gray_or_rgb(image, profile)
+        if mode in _CONVERTED:
+            notes = (f"{_CONVERTED[mode]} becomes sRGB",)
+        elif profile and not fitting:
+            notes = (_OTHER_PROFILE,)
+        profile = fitting
+    return Photo(*channels(image), profile, source_format=format, source_mode=mode, notes=notes)
 
 
 def channels(image: Image.Image) -> tuple[Pixels, Pixels | None]:
@@ -229,11 +241,15 @@ def _dpi(value: object) -> tuple[float, float] | None:
 def upright(photo: Photo) -> Photo:
     """The photo turned as its EXIF says, which then says "upright".
 
-    The thumbnail embedded in EXIF is dropped, and what XMP says about attachments, which are not read.
+    EXIF and XMP of converted colours then name sRGB. The thumbnail embedded in EXIF is dropped, and what XMP says
+    about attachments, which are not read.
     """
     if photo.exif is None and photo.xmp is None:
         return photo
     orientation = 1 if photo.exif is None else exif_block.orientation(photo.exif)
+    if photo.source_mode in _CONVERTED:
+        exif = None if photo.exif is None else exif_block.as_srgb(photo.exif)
+        photo = replace(photo, exif=exif, xmp=None if photo.xmp is None else xmp_packet.as_srgb(photo.xmp))
     alpha = None if photo.alpha is None else oriented(photo.alpha, orientation)
     return with_pixels(photo, oriented(photo.pixels, orientation), alpha, orientation=orientation)
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from sr_cli import storage
 from sr_cli.errors import OutputError, UsageError
-from sr_cli.images import colour, formats, gif, jpeg, png, profiles, tiff_writer, xmp
+from sr_cli.images import colour, exif, formats, gif, jpeg, png, profiles, tiff_writer, xmp
 from sr_cli.images.alpha import bleed
 from sr_cli.images.formats import OutputFormat
 from sr_cli.images.photo import Photo, PhotoSequence, Pixels, without_metadata
@@ -104,6 +104,13 @@ def losses(photo: Photo, output: OutputFormat) -> list[str]:
         lost += ["EXIF is left out"] if photo.exif else []
         if photo.dpi:
             lost.append("the printing resolution is left out")
+    if output is formats.WEBP and photo.dpi and not (photo.exif and exif.has(photo.exif, exif.X_RESOLUTION)):
+        lost.append("the printing resolution is left out")
+    if (output is formats.TIFF) != (photo.source_format == "TIFF") and photo.exif:
+        # TIFF holds EXIF in its own directories, elsewhere in the file; a maker's offsets do not follow.
+        lost += (
+            ["maker notes are moved, which some programs cannot read"] if exif.has(photo.exif, exif.MAKER_NOTE) else []
+        )
     if output is formats.JPEG:
         lost += jpeg.metadata(photo).lost
     if output in (formats.WEBP, formats.GIF):

@@ -21,7 +21,7 @@ IMAGE_WIDTH, IMAGE_LENGTH = 0x0100, 0x0101
 PIXEL_X, PIXEL_Y = 0xA002, 0xA003
 _SUB_IFDS, _INTEROPERABILITY_IFD = 0x014A, 0xA005
 _RELATED_WIDTH, _RELATED_LENGTH = 0x1001, 0x1002
-_X_RESOLUTION, _Y_RESOLUTION = 0x011A, 0x011B
+X_RESOLUTION, Y_RESOLUTION = 0x011A, 0x011B
 _FOCAL_PLANE_X, _FOCAL_PLANE_Y = 0xA20E, 0xA20F
 _SUBJECT_AREA, _SUBJECT_LOCATION = 0x9214, 0xA214
 _COLOUR_SPACE = 0xA001
@@ -201,7 +201,7 @@ def _set_sizes(block: _Block, entries: dict[int, _Entry], move: Move) -> None:
 def _swap_resolutions(block: _Block, entries: dict[int, _Entry], move: Move) -> None:
     """Dots per inch stay as they are, so a print grows with the picture; a turn exchanges across and down."""
     if move.swaps:
-        _swap(block, entries.get(_X_RESOLUTION), entries.get(_Y_RESOLUTION))
+        _swap(block, entries.get(X_RESOLUTION), entries.get(Y_RESOLUTION))
 
 
 def _scale_focal_plane(block: _Block, entries: dict[int, _Entry], move: Move) -> None:

@@ -26,6 +26,7 @@ from sr_cli.images.pieces import joined
 from sr_cli.images.signatures import raw_photo
 from sr_cli.images.source import Source
 from sr_cli.images.tiff_tags import (
+    CARRIED,
     ICC,
     IPTC,
     PHOTOSHOP,
@@ -67,6 +68,18 @@ _RAW_COMPRESSIONS = (32767, 32769, 32770, 34713, 65000, 65535)  # Sony, Epson, S
 _CR2_SLICES, _RAW_FILES = 50752, (50706, 34310)  # in the first directory: DNGVersion, Leaf's data
 _RAW_MARKS = (b"CR\2", b"IIII", b"MMMM")  # Canon's and Phase One's, after the header
 _DEFLATE, _LZW, _PACKBITS = (8, 32946), 5, 32773
+# Where and how pixels are stored, what exiftool and libtiff write by themselves, padding (TIFF 6.0; Technical Notes).
+_STORAGE = {
+    *range(254, 269), *range(273, 285), 288, 289, 290, 291, 292, 293, 296, 297, *range(317, 333), 334, 338, 339, 340,
+    341, 342, 347, *range(512, 522), *range(529, 533), 32781, 32995, 32996, 32997, 32998, 59932, 65535,
+}  # fmt: skip
+_KNOWN_TAGS = (
+    ({33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113}, "places on the globe (GeoTIFF, GDAL)"),
+    ({286, 287}, "the picture's place on a page"),
+    ({301, 320, 333, 336, 337}, "tables of inks and transfer functions"),
+    ({37724}, "layers of Photoshop"),
+    ({50838, 50839}, "ImageJ's metadata"),
+)
 _MAX_SAMPLES = 8
 _LARGEST_TILE = 4096
 _NAMES = {0: "gray", 1: "gray", 2: "RGB", 3: "palette", 4: "mask", 5: "CMYK", 6: "YCbCr", 8: "CIE Lab"}
@@ -250,10 +263,29 @@ def unsupported(source: Source, what: str) -> InputError:
 
 def describe(page: Page, photo: Photo) -> Photo:
     """Adds the page's metadata to `photo`; the colour profile belongs to the pixels and is there already."""
-    xmp, iptc = page.block(XMP), page.block(IPTC)
-    if iptc is None and (resources := page.block(PHOTOSHOP)) is not None:
-        iptc = photoshop.iptc(resources)
-    return replace(photo, exif=page.exif, xmp=xmp, iptc=iptc, dpi=page.dpi, source_format="TIFF")
+    resources = photoshop.read(page.block(PHOTOSHOP) or b"")
+    notes = (*photo.notes, *resources.notes, *_lost_tags(page))
+    return replace(
+        photo,
+        exif=page.exif,
+        xmp=page.block(XMP),
+        iptc=page.block(IPTC) or resources.iptc,
+        photoshop=resources.others,
+        dpi=page.dpi,
+        source_format="TIFF",
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _lost_tags(page: Page) -> list[str]:
+    """Names tags that are neither carried nor about how pixels are stored."""
+    left = {entry.tag for entry in page.entries if entry.tag not in CARRIED and entry.tag not in _STORAGE}
+    notes = [f"{what} are left out" for tags, what in _KNOWN_TAGS if left & tags]
+    others = sorted(left.difference(*(tags for tags, _ in _KNOWN_TAGS)))
+    if others:
+        shown = ", ".join(map(str, others[:8])) + (", ..." if len(others) > 8 else "")
+        notes.append(f"TIFF tags that srup does not know are left out ({shown})")
+    return notes
 
 
 # Pixels

@@ -34,6 +34,8 @@ _DESCRIPTION = {
     *(36867, 36868, 36880, 36881, 36882, 37377, 37378, 37379, 37380, 37381, 37383, 37384, 37385, 37386),
     *(40091, 40092, 40093, 40094, 40095),
 }
+CARRIED = frozenset({*_DESCRIPTION, ORIENTATION, *_CHILDREN, XMP, IPTC, PHOTOSHOP, ICC})
+"""Tags of a page that an output can have."""
 _MAX_ENTRIES = 4096
 _MAX_NUMBERS = 2**22
 """Numbers of one value: more strips than any picture within the limits has."""

@@ -22,6 +22,7 @@ from sr_cli.images.tiff_tags import (
     LONG,
     LONG8,
     ORIENTATION,
+    PHOTOSHOP,
     RATIONAL,
     SHORT,
     UNDEFINED,
@@ -102,8 +103,9 @@ class TiffWriter:
             for tag, dpi in zip((_X_RESOLUTION, _Y_RESOLUTION), photo.dpi, strict=True):
                 directory.fields[tag] = Field(RATIONAL, 1, self._layout.pack("II", round(dpi * 1000), 1000))
             put(_RESOLUTION_UNIT, SHORT, 2)
-        for tag, data in {XMP: photo.xmp, IPTC: photo.iptc, ICC: photo.icc_profile}.items():
-            if data is not None:
+        blocks = {XMP: photo.xmp, IPTC: photo.iptc, PHOTOSHOP: photo.photoshop, ICC: photo.icc_profile}
+        for tag, data in blocks.items():
+            if data:
                 directory.fields[tag] = Field(BYTE if tag == XMP else UNDEFINED, len(data), data)
         return directory
 
