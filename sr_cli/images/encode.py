@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -17,15 +16,13 @@ from PIL import Image
 
 from sr_cli import storage
 from sr_cli.errors import OutputError, UsageError
-from sr_cli.images import colour, exif, formats, gif, jpeg, png, profiles, tiff_writer, xmp
+from sr_cli.images import colour, formats, gif, jpeg, png, profiles, tiff_writer, xmp
 from sr_cli.images.alpha import bleed
 from sr_cli.images.formats import OutputFormat
 from sr_cli.images.photo import Photo, PhotoSequence, Pixels, without_metadata
 
 JPEG_QUALITY, WEBP_QUALITY = 95, 90
 _STRIPE_ROWS = 128
-# A GIF's frame lasts 16 bits of 1/100 s; a WebP's time is 31 bits of 1/1000 s for all (of up to 2,000) frames.
-_LONGEST_MS = {"GIF": 655_350, "WEBP": 1_000_000}
 
 
 def write(
@@ -90,55 +87,6 @@ def write_all(
                 os.utime(file.fileno() if os.utime in os.supports_fd else file.name, ns=(modified, modified))
 
 
-def losses(photo: Photo, output: OutputFormat) -> list[str]:
-    """What of a photo was not read, and what the format cannot hold, for people: one short phrase each."""
-    lost = list(photo.notes)
-    if photo.bits == 16 and not output.sixteen_bits:
-        lost.append("16 bits per sample become 8")
-    if photo.alpha is not None and not output.alpha:
-        lost.append("transparency is laid on white")
-    if photo.icc_profile is not None and not _profile_fits(photo, output):
-        lost.append("the colour profile is left out: it is not one for these pixels in this format")
-    if output is formats.GIF:
-        lost.append("colours are reduced to 255 per frame")
-        lost += ["EXIF is left out"] if photo.exif else []
-        if photo.dpi:
-            lost.append("the printing resolution is left out")
-    if output is formats.WEBP and photo.dpi and not (photo.exif and exif.has(photo.exif, exif.X_RESOLUTION)):
-        lost.append("the printing resolution is left out")
-    if (output is formats.TIFF) != (photo.source_format == "TIFF") and photo.exif:
-        # TIFF holds EXIF in its own directories, elsewhere in the file; a maker's offsets do not follow.
-        lost += (
-            ["maker notes are moved, which some programs cannot read"] if exif.has(photo.exif, exif.MAKER_NOTE) else []
-        )
-    if output is formats.JPEG:
-        lost += jpeg.metadata(photo).lost
-    if output in (formats.WEBP, formats.GIF):
-        lost += ["IPTC is left out"] if photo.iptc else []
-        lost += ["Photoshop's own data are left out"] if photo.photoshop else []
-    if output is not formats.PNG:
-        if any(key != "Comment" or output not in (formats.JPEG, formats.GIF) for key, _ in photo.text):
-            lost.append("text is left out")
-        if photo.png_chunks:
-            kinds = sorted({kind.decode("latin-1") for kind, _ in photo.png_chunks})
-            lost.append(f"what only PNG can hold is left out ({', '.join(kinds)})")
-        if photo.icc_profile is None and not png.says_srgb(photo) and _equivalent_profile(photo) is None:
-            lost.append("the colour space, which is not sRGB and cannot be given as an ICC profile, is left out")
-    return list(dict.fromkeys(lost))
-
-
-def losses_of_all(sequence: PhotoSequence, output: OutputFormat, *, strip: bool = False) -> list[str]:
-    """What of all pages or frames was not read or cannot be held, each phrase once.
-
-    strip: metadata are not wanted, so their loss is none.
-    """
-    frames = map(without_metadata, sequence.frames) if strip else sequence.frames
-    lost = [phrase for photo in frames for phrase in losses(photo, output)]
-    if sequence.kind == "animation" and max(sequence.durations_ms) > _LONGEST_MS.get(output.name, math.inf):
-        lost.append(f"frames are shown for {_LONGEST_MS[output.name] / 1000:g} s at most")
-    return list(dict.fromkeys(lost))
-
-
 class _Unnamed(io.RawIOBase):
     """A file without its descriptor, so that Pillow writes through Python, where "disk full" keeps its name."""
 
@@ -199,7 +147,7 @@ class _Encoder:
             photo = without_metadata(photo)
         pixels, alpha = photo.pixels, photo.alpha
         if self._output is not formats.PNG and photo.icc_profile is None:
-            photo = replace(photo, icc_profile=_equivalent_profile(photo))
+            photo = replace(photo, icc_profile=profiles.equivalent(photo))
         if not self._output.sixteen_bits:
             pixels, alpha = to_8_bits(pixels), None if alpha is None else to_8_bits(alpha)
         if alpha is not None and not self._output.alpha:
@@ -210,7 +158,7 @@ class _Encoder:
     def _png(self, frames: Iterator[Photo], file: BinaryIO) -> None:
         first = next(frames)
         count = len(self._sequence.frames)
-        fitting = first.icc_profile if _profile_fits(first, self._output) else None
+        fitting = first.icc_profile if profiles.fits(first, self._output) else None
         with png.PngWriter(
             file,
             first.width,
@@ -239,7 +187,7 @@ class _Encoder:
         size = count * (first.pixels.nbytes + (0 if first.alpha is None else first.alpha.nbytes))
         with tiff_writer.TiffWriter(file, order=tiff_writer.order_of(first), big=size > 4_000_000_000) as writer:
             for photo in itertools.chain([first], frames):
-                profile = photo.icc_profile if _profile_fits(photo, self._output) else None
+                profile = photo.icc_profile if profiles.fits(photo, self._output) else None
                 writer.page(replace(photo, icc_profile=profile), several=count > 1)
 
     def _pillow(self, frames: Iterator[Photo], file: BinaryIO) -> None:
@@ -251,7 +199,7 @@ class _Encoder:
         if profile is not None and self._output is not formats.GIF:
             options["icc_profile"] = profile
         if self._sequence.kind == "animation":
-            plays, longest = self._sequence.plays, _LONGEST_MS[self._output.name]
+            plays, longest = self._sequence.plays, formats.LONGEST_MS[self._output.name]
             durations = [min(round(value), longest) for value in self._sequence.durations_ms]
             options |= {"save_all": True, "duration": durations}
             options["append_images"] = [self._image(photo)[0] for photo in frames]
@@ -270,7 +218,7 @@ class _Encoder:
     def _image(self, photo: Photo) -> tuple[Image.Image, bytes | None]:
         """Pillow's image for the format, and the profile that fits it."""
         if self._output is formats.GIF:
-            return _palette_image(photo), photo.icc_profile if _profile_fits(photo, self._output) else None
+            return _palette_image(photo), photo.icc_profile if profiles.fits(photo, self._output) else None
         samples = _samples(photo)
         image = Image.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples)
         profile = photo.icc_profile
@@ -278,7 +226,7 @@ class _Encoder:
             if profile is not None and colour.space(profile) == b"GRAY":
                 return colour.gray_to_rgb(image, profile)
             return image.convert("RGBA" if photo.alpha is not None else "RGB"), profile
-        return image, profile if _profile_fits(photo, self._output) else None
+        return image, profile if profiles.fits(photo, self._output) else None
 
 
 def to_8_bits(samples: Pixels) -> Pixels:
@@ -316,26 +264,6 @@ def _samples(photo: Photo) -> Pixels:
     if photo.alpha is None:
         return photo.pixels
     return np.concatenate([photo.pixels, photo.alpha[..., None]], axis=2)
-
-
-def _profile_fits(photo: Photo, output: OutputFormat) -> bool:
-    """Whether decoders of the format accept the photo's profile for these pixels.
-
-    PNG and TIFF want exactly that of gray or RGB; JPEG takes an RGB profile for gray; a palette is RGB.
-    """
-    if photo.icc_profile is None:
-        return False
-    space = colour.space(photo.icc_profile)
-    if output is formats.GIF:
-        return space == b"RGB "
-    if output in (formats.JPEG, formats.WEBP) and photo.is_gray:
-        return True
-    return space == (b"GRAY" if photo.is_gray else b"RGB ")
-
-
-def _equivalent_profile(photo: Photo) -> bytes | None:
-    """A profile for what the photo's PNG chunks say about colours; None for sRGB, HDR and gray pixels."""
-    return None if photo.is_gray or png.says_srgb(photo) else profiles.from_chunks(photo.colour_chunks)
 
 
 def _changed(before: Pixels | None, after: Pixels) -> tuple[int, int, int, int]:

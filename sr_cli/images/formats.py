@@ -42,6 +42,10 @@ TIFF = OutputFormat("TIFF", (".tif", ".tiff"), 2**31 - 1, gray=True, alpha=True,
 GIF = OutputFormat("GIF", (".gif",), 65_535, gray=True, alpha=True, sixteen_bits=False, several="animation")
 OUTPUT_FORMATS = (PNG, JPEG, WEBP, TIFF, GIF)
 
+# A GIF's frame lasts 16 bits of 1/100 s; a WebP's time is 31 bits of 1/1000 s for all (of up to 2,000) frames.
+LONGEST_MS = {"GIF": 655_350, "WEBP": 1_000_000}
+"""How long a frame can be shown, by format."""
+
 READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF")
 """Pillow's names of the formats that are opened at all; files of any other are refused unread."""
 READABLE_SUFFIXES = frozenset(

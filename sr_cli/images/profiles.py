@@ -1,4 +1,4 @@
-"""ICC profiles made for colours that are given in another way: PNG's cICP, or gAMA and cHRM.
+"""ICC profiles: which a format accepts, and one made for colours that are given as PNG's cICP, or gAMA and cHRM.
 
 Sources: ICC.1:2022 (profile format, 8.3.3 three-component matrix profiles, 10.18 parametric curves); ITU-T H.273
 (2021), tables 2 and 3 (primaries, transfer functions); B. Lindbloom, "Chromatic Adaptation" (Bradford matrix).
@@ -11,6 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sr_cli.images import colour, formats, png
+from sr_cli.images.formats import OutputFormat
+from sr_cli.images.photo import Photo
 
 _D65, _DCI = (0.3127, 0.3290), (0.314, 0.351)
 _D50 = np.array([0.9642, 1.0, 0.8249])
@@ -37,6 +41,26 @@ _CURVES: dict[int, tuple[float, ...]] = {
 }
 """Parameters of a parametric curve, by code point: g alone, or g, a, b, c, d."""
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+
+
+def fits(photo: Photo, output: OutputFormat) -> bool:
+    """Whether decoders of the format accept the photo's profile for these pixels.
+
+    PNG and TIFF want exactly that of gray or RGB; JPEG takes an RGB profile for gray; a palette is RGB.
+    """
+    if photo.icc_profile is None:
+        return False
+    space = colour.space(photo.icc_profile)
+    if output is formats.GIF:
+        return space == b"RGB "
+    if output in (formats.JPEG, formats.WEBP) and photo.is_gray:
+        return True
+    return space == (b"GRAY" if photo.is_gray else b"RGB ")
+
+
+def equivalent(photo: Photo) -> bytes | None:
+    """A profile for what the photo's PNG chunks say about colours; None for sRGB, HDR and gray pixels."""
+    return None if photo.is_gray or png.says_srgb(photo) else from_chunks(photo.colour_chunks)
 
 
 def from_chunks(chunks: Sequence[tuple[bytes, bytes]]) -> bytes | None:
