@@ -212,6 +212,9 @@ def validate(options: Any) -> None:
         field.check(getattr(options, field.name))
 
 
+DEFAULT_MODEL = "mesrgan"
+"""What a command uses where no model is named."""
+
 Device = Annotated[str, Option("Where to compute: auto, cpu, cuda, cuda:N or mps.", group="Speed", metavar="DEVICE")]
 PrecisionName = Literal["auto", "fp32", "fp16", "bf16"]
 Precision = Annotated[PrecisionName, Option("Number format.", group="Speed")]

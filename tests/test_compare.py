@@ -8,6 +8,7 @@ import html
 import io
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from test_fidelity import fine_tuned, home, register
 from test_models import SMALL, _with_weights
 
 from sr_cli import images
-from sr_cli.compare import job, page, sheet, spots
+from sr_cli.compare import job, methods, page, sheet, spots, tiles
 from sr_cli.compare import job as compare
 from sr_cli.compare.display import for_display
 from sr_cli.errors import InputError, OutputError, UsageError, WeightsError
@@ -108,14 +109,14 @@ def decode(data: bytes | None) -> np.ndarray:
 
 def test_small_pictures_are_stored_without_loss() -> None:
     pictures = [smooth(150, 200), smooth(600, 800, 1), smooth(600, 800, 2)]
-    pyramid = page.build(pictures, 10**7)
+    pyramid = tiles.build(pictures, 10**7)
     assert (pyramid.quality, pyramid.coverage) == (100, 1.0)
     full = pyramid.pictures[2][0]
     assert (full.width, full.height, len(full.tiles)) == (800, 600, 4)
     corners = [(0, 0), (0, 512), (512, 0), (512, 512)]
     for (top, left), tile in zip(corners, full.tiles, strict=True):
-        up, back = max(0, top - page.MARGIN), max(0, left - page.MARGIN)
-        expected = pictures[2][up : top + 512 + page.MARGIN, back : left + 512 + page.MARGIN]
+        up, back = max(0, top - tiles.MARGIN), max(0, left - tiles.MARGIN)
+        expected = pictures[2][up : top + 512 + tiles.MARGIN, back : left + 512 + tiles.MARGIN]
         assert np.array_equal(decode(tile), expected)
     assert len(pyramid.pictures[0]) == 1
     coarse = pyramid.pictures[1][1]
@@ -124,7 +125,7 @@ def test_small_pictures_are_stored_without_loss() -> None:
     assert np.abs(decode(coarse.tiles[0]) - expected).max() <= 1
 
 
-def size(pyramid: page.Pyramid) -> int:
+def size(pyramid: tiles.Pyramid) -> int:
     levels = [level for picture in pyramid.pictures for level in picture]
     return sum(len(tile or "") for level in levels for tile in level.record()["tiles"])
 
@@ -132,12 +133,12 @@ def size(pyramid: page.Pyramid) -> int:
 @pytest.mark.parametrize("avif", [pytest.param(True, marks=pytest.mark.needs("avif")), False])
 @pytest.mark.parametrize("budget", [300_000, 60_000])
 def test_less_room_lowers_the_quality(budget: int, avif: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page, "TILE", 64)
-    monkeypatch.setattr(page.features, "check", lambda _name: avif)
+    monkeypatch.setattr(tiles, "TILE", 64)
+    monkeypatch.setattr(tiles.features, "check", lambda _name: avif)
     pictures = [noise(16, 24), *(smooth(300, 400, seed) for seed in range(3))]
     pictures[2] = pictures[2] ^ (noise(300, 400) & 7)
     steps: list[tuple[int, int]] = []
-    pyramid = page.build(pictures, budget, lambda *step: steps.append(step))
+    pyramid = tiles.build(pictures, budget, lambda *step: steps.append(step))
     assert pyramid.quality < 100 and size(pyramid) <= budget
     assert pyramid.format == Image.open(io.BytesIO(pyramid.pictures[1][0].tiles[0] or b"")).format
     assert pyramid.format == ("AVIF" if avif else "WEBP")
@@ -145,20 +146,20 @@ def test_less_room_lowers_the_quality(budget: int, avif: bool, monkeypatch: pyte
 
 
 def test_without_room_the_least_different_tiles_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page, "TILE", 64)
-    monkeypatch.setattr(page, "_LOSSLESS_BYTES", 10**9)
-    monkeypatch.setattr(page, "LOSSY", {page.lossy_format(): (60,)})
+    monkeypatch.setattr(tiles, "TILE", 64)
+    monkeypatch.setattr(tiles, "_LOSSLESS_BYTES", 10**9)
+    monkeypatch.setattr(tiles, "LOSSY", {tiles.lossy_format(): (60,)})
     base = smooth(128, 256)
     other = base.copy()
     other[64:, 64:128] ^= noise(64, 64) & 63  # the tile of row 1, column 1
     pictures = [noise(16, 24), base, base, other]
-    enough = size(page.build(pictures, 10**9))
-    pyramid = page.build(pictures, int(0.85 * enough))
+    enough = size(tiles.build(pictures, 10**9))
+    pyramid = tiles.build(pictures, int(0.85 * enough))
     assert 0 < pyramid.coverage < 1 and size(pyramid) <= 0.85 * enough
     kept = [tile is not None for tile in pyramid.pictures[3][0].tiles]
     assert kept[5] and not all(kept)
     with pytest.raises(UsageError, match="--max-mb"):
-        page.build(pictures, 1000)
+        tiles.build(pictures, 1000)
     assert all(tile is not None for picture in pyramid.pictures for tile in picture[-1].tiles)
 
 
@@ -168,10 +169,10 @@ HOSTILE = "</script><img src=x onerror=alert(1)>&amp;'\"__DATA__.png"
 
 
 def test_names_are_escaped() -> None:
-    text = page.render(HOSTILE, {"name": HOSTILE, "line": "\u2028"})
+    text = page.render(HOSTILE, 3, {"name": HOSTILE, "line": "\u2028"})
     assert text.count("</script>") == 2 and "<img" not in text
     title = re.search(r"<title>(.*?)</title>", text)
-    assert title and html.unescape(title[1]) == HOSTILE
+    assert title and html.unescape(title[1]) == f"{HOSTILE}: 3 models compared"
     data = re.search(r'id="data">(.*?)</script>', text, re.DOTALL)
     assert data and json.loads(data[1]) == {"name": HOSTILE, "line": "\u2028"}
 
@@ -206,19 +207,59 @@ def test_a_model_at_several_fidelities(photo: Path) -> None:
     result = run(photo, "first", "bicubic", fidelities=(0.0, 0.5, 1.0))
     labels = [layer.label for layer in result.layers[2:]]
     assert labels == ["first, fidelity 0", "first, fidelity 0.5", "first, fidelity 1"]
+    assert result.layers[3].command == f"srup upscale {photo} -m first --fidelity 0.5"
     with pytest.raises(WeightsError, match="second has none"):
         run(photo, "second", fidelities=(0.5,), overwrite=True)
 
 
 @pytest.mark.usefixtures("models")
 def test_without_models_those_whose_files_are_there(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entries = {n: e for n, e in job.weights.read_manifest().models.items() if n in ("first", "second", "remacri")}
-    monkeypatch.setattr(job.weights, "read_manifest", lambda: job.weights.Manifest(entries))
+    entries = {n: e for n, e in methods.weights.read_manifest().models.items() if n in ("first", "second", "remacri")}
+    monkeypatch.setattr(methods.weights, "read_manifest", lambda: methods.weights.Manifest(entries))
     assert [layer.model for layer in run(photo).layers] == ["nearest", "bicubic", "first", "second"]
     assert len(run(photo, fidelities=(0.5,), overwrite=True).layers) == 3
     del entries["first"], entries["second"]
     with pytest.raises(WeightsError, match="-m"):
         run(photo, overwrite=True)
+
+
+@pytest.mark.usefixtures("models")
+def test_without_models_the_default_one_comes_first_with_all_its_stages(
+    photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(methods, "DEFAULT_MODEL", "second")
+    entries = {n: e for n, e in methods.weights.read_manifest().models.items() if n in ("first", "second")}
+    monkeypatch.setattr(methods.weights, "read_manifest", lambda: methods.weights.Manifest(entries))
+    assert methods.bundled(compare.CompareOptions()) == ["second:pixel", "first:pixel"]
+    monkeypatch.setattr(methods, "DEFAULT_MODEL", "first")
+    assert methods.bundled(compare.CompareOptions()) == ["first:pixel", "first:gan", "second:pixel"]
+    assert methods.bundled(compare.CompareOptions(fidelities=(0.5,))) == ["first:gan"]
+
+
+@pytest.mark.usefixtures("models")
+def test_each_command_makes_the_picture_that_is_shown(tmp_path: Path, srup_here: Any, models: Path) -> None:
+    photo = tmp_path / "a photo.png"
+    Image.fromarray(smooth(40, 60)).save(photo)
+    weights = tmp_path / "my weights.safetensors"
+    save_file(_with_weights(SMALL["srgan"]).state_dict(), weights)
+    result = run(photo, "first:gan", str(weights), ensemble=True)
+    record = record_of(result.page)
+    assert [layer["command"] for layer in record["layers"]][:2] == [None, f"srup upscale '{photo}' -m bicubic"]
+    for layer in record["layers"][1:]:
+        command = shlex.split(layer["command"])
+        done = srup_here(*command[1:], "-o", tmp_path / "out.png", "--overwrite", SRUP_HOME=str(models))
+        assert done.returncode == 0, done.stderr
+        shown = decode(base64.b64decode(layer["levels"][0]["tiles"][0]))
+        assert np.abs(np.asarray(Image.open(tmp_path / "out.png")).astype(int) - shown).max() <= 1
+
+
+def test_progress_is_of_the_whole_job(photo: Path) -> None:
+    events: list[compare.CompareEvent] = []
+    compare.run(photo, compare.CompareOptions(("lanczos",)), events.append)
+    assert {event.steps for event in events} == {3}
+    assert [event.done for event in events] == sorted(event.done for event in events)
+    assert (events[0].done, events[-1].done, events[-1].label) == (0, 3, "writing the page")
+    assert list(dict.fromkeys(event.label for event in events)) == ["Bicubic", "Lanczos", "writing the page"]
 
 
 def test_crop(photo: Path) -> None:
@@ -240,8 +281,9 @@ def test_pictures_of_another_scale_are_shown_at_the_largest(photo: Path, monkeyp
 
             return EngineResult(pixels.repeat(2, 0).repeat(2, 1), 1, 1, 0, 0, setup)
 
-    sources = [job._interpolation("bicubic"), job._Source(Doubling(), job.Layer("double", "x", scale=2))]  # type: ignore[arg-type]
-    monkeypatch.setattr(job, "_sources", lambda options: sources)
+    layer = methods.Layer("double", "x", scale=2)
+    sources = [methods.interpolation("bicubic", photo), methods.Method(Doubling(), layer)]  # type: ignore[arg-type]
+    monkeypatch.setattr(methods, "load", lambda options, photo: sources)
     result = run(photo, "whatever")
     assert (result.width, result.scale, result.layers[2].scale) == (240, 4, 2)
 
@@ -353,7 +395,9 @@ def test_command_line(srup_here: Any, photo: Path, models: Path, tmp_path: Path)
     wrong = srup_here("compare", photo, "-m", "lanczos", "--crop", "1,2,3")
     assert wrong.returncode == 2 and "X,Y,W,H" in wrong.stderr
     plain = srup_here("compare", photo, "-m", "lanczos")
-    assert plain.returncode == 0 and "photo_compare.html" in plain.stderr and not plain.stdout
+    assert plain.returncode == 0 and not plain.stdout
+    summary = r"^compared 1 model on photo\.png in .* s: open .*photo_compare\.html in a browser \("
+    assert re.search(summary, plain.stderr, re.MULTILINE)
 
 
 def test_checksums_of_the_test_weights_differ(models: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 from browser import Browser, Page, running
 from PIL import Image, ImageFilter
 
-from sr_cli.compare import job
 from sr_cli.compare import job as compare
+from sr_cli.compare import methods
 from sr_cli.inference import EngineResult, Setup
 
 HOSTILE = "<img src=x onerror=alert(1)> & 'ünï\"cödé'.png"
@@ -45,12 +45,13 @@ def make(folder: Path, name: str = "photo.png", size: tuple[int, int] = (300, 20
     rows, columns = np.mgrid[: size[1], : size[0]]
     board = (((rows + columns) % 2) * 255).astype(np.uint8)
     Image.fromarray(board).save(folder / name)
-    sources = [job._interpolation("bicubic")]
+    sources = [methods.interpolation("bicubic", Path(name))]
     for label, colour in COLOURS.items():
-        layer = job.Layer(label, label, "pixel", device="cpu", precision="fp32", parameters=10**6, weights_bytes=10**6)
-        sources.append(job._Source(Paint(colour), layer))  # type: ignore[arg-type]
+        costs = {"device": "cpu", "precision": "fp32", "parameters": 10**6, "weights_bytes": 10**6}
+        layer = methods.Layer(label, label, "pixel", command=f"srup upscale '{name}' -m {label}", **costs)  # type: ignore[arg-type]
+        sources.append(methods.Method(Paint(colour), layer))  # type: ignore[arg-type]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "_sources", lambda _options: sources)
+        patch.setattr(methods, "load", lambda _options, _photo: sources)
         return compare.run(folder / name, compare.CompareOptions(**options), lambda _event: None).page
 
 
@@ -69,6 +70,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def page(browser: Browser, file: Path) -> Iterator[Page]:
     page = browser.open(file, WIDTH, HEIGHT)
     settle(page)
+    page.js("comparison.state.left = 1; comparison.redraw(); 0")  # bicubic, which is grey, against red
     yield page
     assert page.errors == [] and page.requests == []
     page.close()
@@ -98,9 +100,33 @@ def colour_at(page: Page, across: float, down: float) -> tuple[int, ...]:
 def test_it_opens_without_errors_and_requests(page: Page) -> None:
     assert page.js("document.title") == "photo.png: 3 models compared"
     assert page.js("document.querySelector('h1').textContent") == "photo.png"
-    assert page.js("document.querySelectorAll('#facts tr').length") == 4
+    assert page.js("document.querySelectorAll('#facts tr:not(.command)').length") == 4
     assert page.js("[...document.querySelectorAll('#spots img')].every((i) => i.complete && i.naturalWidth === 128)")
     assert page.js("document.querySelectorAll('#spots img').length") >= 5
+
+
+def test_it_opens_on_the_original_against_the_first_model(browser: Browser, file: Path) -> None:
+    page = browser.open(file, WIDTH, HEIGHT)
+    settle(page)
+    assert page.js("[left.value, right.value].map((i) => comparison.data.layers[i].label)") == ["Original", "red"]
+    page.close()
+
+
+def test_the_command_of_each_model_is_copied(page: Page) -> None:
+    shown = page.js("[...document.querySelectorAll('#facts tr.command code')].map((code) => code.textContent)")
+    assert shown == [f"srup upscale photo.png -m {name}" for name in ("bicubic",)] + [
+        f"srup upscale 'photo.png' -m {name}" for name in COLOURS
+    ]
+    page.js("window.copied = []; 0")
+    page.js("document.addEventListener('copy', () => copied.push(document.activeElement.value))")
+    page.js("navigator.clipboard.writeText = (text) => { copied.push(text); return Promise.resolve(); }; 0")
+    page.click("#facts tr.command:nth-of-type(4) button")
+    page.wait("copied.length === 1")
+    page.js("navigator.clipboard.writeText = () => Promise.reject(new Error('not allowed')); 0")
+    page.click("#facts tr.command:nth-of-type(6) button")
+    page.wait("copied.length === 2")
+    assert page.js("copied") == ["srup upscale 'photo.png' -m red", "srup upscale 'photo.png' -m green"]
+    assert page.js("document.activeElement.textContent").startswith("Cop")
 
 
 def test_the_policy_forbids_the_network(browser: Browser, file: Path) -> None:
@@ -438,11 +464,11 @@ def test_a_real_photo_with_four_models(
 ) -> None:
     """Below 10 MB, and screenshots at desktop and phone width show left and right what they should."""
     photo = shared / "data" / "val" / "budgie__noche-bogota.jpg"
-    sources = [job._interpolation("bicubic")]
+    sources = [methods.interpolation("bicubic", photo)]
     for percent in (80, 120, 160, 200):
-        sources.append(job._Source(Sharpen(percent), job.Layer(f"sharpened by {percent}", "x")))  # type: ignore[arg-type]
+        sources.append(methods.Method(Sharpen(percent), methods.Layer(f"sharpened by {percent}", "x")))  # type: ignore[arg-type]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "_sources", lambda _options: sources)
+        patch.setattr(methods, "load", lambda _options, _photo: sources)
         options = compare.CompareOptions(crop=crop)
         result = compare.run(photo, options, lambda _event: None, output=tmp_path / "page.html")
     assert len(result.layers) == 6 and result.coverage == 1

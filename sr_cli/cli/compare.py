@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,22 +42,35 @@ def compare(
     from sr_cli.compare.job import CompareEvent, run
 
     console = Console(**vars(printing))
+    started = time.monotonic()
     with console.progress(photo.name) as bar:
 
-        def report(event: CompareEvent) -> None:
-            bar.update(event.done, event.total, event.label or "writing the page")
+        def on_event(event: CompareEvent) -> None:
+            step = min(int(event.done) + 1, event.steps)
+            bar.update(event.done, event.steps, f"{step} of {event.steps}: {event.label}")
 
-        result = run(photo, options, report, output=output, png=png)
+        result = run(photo, options, on_event, output=output, png=png)
     if printing.json:
         console.document(_record(result))
         return
     for layer in result.layers:
         if layer.seconds is not None:
             console.note(f"{layer.label}  {layer.seconds:.2f} s")
-    detail = "lossless" if result.quality == 100 else f"{result.format} at quality {result.quality}"
-    console.note(f"{result.page}  {result.page_bytes / 1e6:.1f} MB, {detail}")
+    console.note(_summary(result, time.monotonic() - started))
     if result.coverage < 1:
         console.warn(f"{result.coverage:.0%} is stored at full size; --max-mb or --crop gives the rest room")
+
+
+def _summary(result: Comparison, seconds: float) -> str:
+    """What was done, in one line."""
+    from sr_cli.storage import format_bytes
+
+    detail = "lossless" if result.quality == 100 else f"{result.format} at quality {result.quality}"
+    models = len(result.layers) - 2  # the photo's own pixels and bicubic are always there
+    return (
+        f"compared {models} model{'' if models == 1 else 's'} on {result.photo.name} in {seconds:.1f} s: "
+        f"open {result.page} in a browser ({format_bytes(result.page_bytes)}, {detail})"
+    )
 
 
 def _record(result: Comparison) -> dict[str, Any]:

@@ -1,248 +1,100 @@
-"""The page: enlargements cut into tiles at several sizes, put into one self-contained HTML file."""
+"""The page: everything that it shows, put into one self-contained HTML file."""
 
 from __future__ import annotations
 
 import base64
-import html
-import io
-import json
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, features
 
-from sr_cli.compare import spots
-from sr_cli.errors import UsageError
+from sr_cli import __version__, pages
+from sr_cli.compare import tiles
+from sr_cli.compare.methods import Layer
+from sr_cli.compare.spots import Spot
 
-TILE = 512
-"""Pixels a side of a tile."""
-MARGIN = 8
-"""Pixels that a tile holds beyond its own on each side. The page does not show them; without, lossy tiles would
-meet in visible steps (measured: errors jump by twice as much at a seam as elsewhere; with 8, as elsewhere)."""
-STEP = 4
-"""How much smaller each level of the pyramid is than the one before."""
-LOSSLESS = 100
-LOSSY = {"AVIF": (90, 80, 72, 66, 60, 55, 50, 45, 40), "WEBP": (95, 90, 84, 76, 68, 60)}
-"""Qualities that are tried, best first. AVIF, which keeps colour at full resolution, is 1 dB better at equal size."""
-_SAMPLES = 40
-_LOSSLESS_BYTES = 0.2
-"""Bytes a pixel below which lossless is not worth a try: enlargements need 0.3 to 0.6."""
-_BASE64 = 4 / 3
-
-Progress = Callable[[int, int], None]
-Pixels = NDArray[np.uint8]
+_OVERHEAD = 2**17
+"""Bytes of the page that are no pictures: the template and the figures."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """One tile to encode."""
+class Content:
+    """What a page shows."""
 
-    layer: int
-    """Which picture."""
-    level: int
-    """Which size of it; 0 is the full one."""
-    index: int
-    """Which tile, row by row."""
-    rows: slice
-    """Its rows, margin included."""
-    columns: slice
-    """Its columns, margin included."""
+    name: str
+    """The photo's file name."""
+    original: NDArray[np.uint8]
+    """The photo (H, W, 3), or the part of it that is compared."""
+    crop: tuple[int, int, int, int] | None
+    """Left, top, width and height of that part; None for the whole photo."""
+    layers: Sequence[Layer]
+    """Ways of enlarging; the first is the original."""
+    pictures: Sequence[NDArray[np.uint8]]
+    """The enlargements of the others, all of one size."""
+    spots: Sequence[Spot]
+    """Where they differ most."""
+    scale: int
+    """How much larger the pictures are than the original."""
 
-    @property
-    def area(self) -> int:
-        """Pixels."""
-        return (self.rows.stop - self.rows.start) * (self.columns.stop - self.columns.start)
+    def crops(self) -> list[list[NDArray[np.uint8]]]:
+        """Return for each spot what each layer shows there, the original with its pixels repeated."""
+        return [[self._nearest(spot), *(spot.of(picture) for picture in self.pictures)] for spot in self.spots]
 
-
-@dataclass(frozen=True)
-class Level:
-    """One size of a picture."""
-
-    width: int
-    """Its columns."""
-    height: int
-    """Its rows."""
-    tiles: tuple[bytes | None, ...]
-    """Their files, row by row; None where full size had no room."""
-
-    def record(self) -> dict[str, Any]:
-        """As the page reads it."""
-        tiles = [None if tile is None else base64.b64encode(tile).decode("ascii") for tile in self.tiles]
-        return {"width": self.width, "height": self.height, "tiles": tiles}
+    def _nearest(self, spot: Spot) -> NDArray[np.uint8]:
+        rows = np.arange(spot.top, spot.top + spot.side) // self.scale
+        columns = np.arange(spot.left, spot.left + spot.side) // self.scale
+        return self.original[rows[:, None], columns[None, :]]
 
 
-@dataclass(frozen=True)
-class Pyramid:
-    """All tiles of all pictures."""
+def build(content: Content, max_bytes: int, on_tile: tiles.OnTile) -> tuple[str, tiles.Pyramid]:
+    """Return the HTML text and the tiles in it, in at most `max_bytes`.
 
-    pictures: tuple[tuple[Level, ...], ...]
-    """For each picture its sizes, the full one first."""
-    format: str
-    """`WEBP` or `AVIF`."""
-    quality: int
-    """The encoder's quality; LOSSLESS means what it says."""
-    coverage: float
-    """Share of the full-size tiles that are there."""
-
-
-def levels(picture: Pixels) -> list[Pixels]:
-    """A picture (H, W, 3) and its reductions by STEP each, down to one that fits a tile."""
-    found = [picture]
-    while max(found[-1].shape[:2]) > TILE:
-        found.append(_reduced(found[-1]))
-    return found
-
-
-def _reduced(picture: Pixels) -> Pixels:
-    """Reduced by STEP, the mean of each square; computed in strips, as the picture may lie on disk."""
-    height, width = picture.shape[:2]
-    reduced = np.empty((-(-height // STEP), -(-width // STEP), 3), np.uint8)
-    for top in range(0, height, TILE):
-        strip = Image.fromarray(np.ascontiguousarray(picture[top : top + TILE])).reduce(STEP)
-        reduced[top // STEP : top // STEP + strip.height] = np.asarray(strip)
-    return reduced
-
-
-def _jobs(pictures: Sequence[Sequence[Pixels]]) -> Iterator[Job]:
-    for layer, sizes in enumerate(pictures):
-        for level, picture in enumerate(sizes):
-            height, width = picture.shape[:2]
-            places = [(rows, columns) for rows in _parts(height) for columns in _parts(width)]
-            for index, (rows, columns) in enumerate(places):
-                yield Job(layer, level, index, rows, columns)
-
-
-def _parts(length: int) -> list[slice]:
-    """One axis cut into tiles with their margins."""
-    return [slice(max(0, start - MARGIN), min(length, start + TILE + MARGIN)) for start in range(0, length, TILE)]
-
-
-def lossy_format() -> str:
-    """AVIF where Pillow was built with it, else WebP."""
-    return "AVIF" if features.check("avif") else "WEBP"
-
-
-def encode(pixels: Pixels, quality: int) -> bytes:
-    """A tile in the lossy format, or as lossless WebP."""
-    file = io.BytesIO()
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    if quality == LOSSLESS:
-        image.save(file, "WEBP", lossless=True, quality=30, method=2)
-    elif lossy_format() == "AVIF":
-        image.save(file, "AVIF", quality=quality, subsampling="4:4:4", speed=10, max_threads=1)
-    else:
-        image.save(file, "WEBP", quality=quality, method=3)
-    return file.getvalue()
-
-
-def build(pictures: Sequence[Pixels], budget: int, progress: Progress | None = None) -> Pyramid:
-    """Tiles of all pictures in at most `budget` bytes of base64, at the best quality that allows.
-
-    Where even the lowest does not, full-size tiles are left out, those with the least differences between
-    the pictures (all but the first, the original) first; smaller sizes are always there. Raises UsageError
-    where even those do not fit.
+    Raises UsageError where not even reduced pictures fit.
     """
-    sized = [levels(picture) for picture in pictures]
-    jobs = list(_jobs(sized))
-    room = int(budget / _BASE64)
-
-    def encode_job(job: Job, quality: int) -> bytes:
-        return encode(sized[job.layer][job.level][job.rows, job.columns], quality)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-
-        def encode_all(some: Sequence[Job], quality: int, report: Progress | None) -> list[bytes]:
-            encoded = []
-            for one in pool.map(lambda job: encode_job(job, quality), some):
-                encoded.append(one)
-                if report:
-                    report(len(encoded), len(some))
-            return encoded
-
-        qualities = (LOSSLESS, *LOSSY[lossy_format()])
-        quality = _choose_quality(qualities, jobs, room, lambda some, q: encode_all(some, q, None))
-        encoded = encode_all(jobs, quality, progress)
-        while sum(map(len, encoded)) > room and quality != qualities[-1]:  # the estimate was too low
-            quality = qualities[qualities.index(quality) + 1]
-            encoded = encode_all(jobs, quality, progress)
-    kept = _within(jobs, encoded, pictures, room)
-    tiles: dict[tuple[int, int], list[bytes | None]] = {}
-    for job, data in zip(jobs, kept, strict=True):
-        tiles.setdefault((job.layer, job.level), []).append(data)
-    done = tuple(
-        tuple(Level(size.shape[1], size.shape[0], tuple(tiles[layer, level])) for level, size in enumerate(sizes))
-        for layer, sizes in enumerate(sized)
-    )
-    full = [tile is not None for picture in done for tile in picture[0].tiles]
-    return Pyramid(done, "WEBP" if quality == LOSSLESS else lossy_format(), quality, sum(full) / len(full))
+    spots: list[dict[str, Any]] = [
+        {
+            "left": spot.left,
+            "top": spot.top,
+            "side": spot.side,
+            "difference": round(spot.difference, 1),
+            "crops": [_data_url(crop) for crop in row],
+        }
+        for spot, row in zip(content.spots, content.crops(), strict=True)
+    ]
+    used = _OVERHEAD + sum(len(url) for spot in spots for url in spot["crops"])
+    pyramid = tiles.build([content.original, *content.pictures], max(0, max_bytes - used), on_tile)
+    return render(content.name, len(content.layers) - 2, {**_record(content, pyramid), "spots": spots}), pyramid
 
 
-def _choose_quality(
-    qualities: Sequence[int], jobs: list[Job], room: int, encode_all: Callable[[list[Job], int], list[bytes]]
-) -> int:
-    """The best quality at which all tiles seem to fit, judged by some tiles of each level."""
-    groups: dict[bool, list[Job]] = {}
-    for job in jobs:
-        groups.setdefault(job.level == 0, []).append(job)
-    for quality in qualities[:-1]:
-        if quality == LOSSLESS and sum(job.area for job in jobs) * _LOSSLESS_BYTES > room:
-            continue
-        total = 0.0
-        for group in groups.values():
-            some = group[:: max(1, len(group) // _SAMPLES)]
-            density = sum(map(len, encode_all(some, quality))) / sum(job.area for job in some)
-            total += density * sum(job.area for job in group)
-        if total <= 0.97 * room:
-            return quality
-    return qualities[-1]
+def _record(content: Content, pyramid: tiles.Pyramid) -> dict[str, Any]:
+    """Return what the page's script reads, without the spots."""
+    height, width = content.pictures[0].shape[:2]
+    rows, columns = content.original.shape[:2]
+    return {
+        "version": __version__,
+        "photo": {"name": content.name, "width": columns, "height": rows, "crop": content.crop},
+        "width": width,
+        "height": height,
+        "scale": content.scale,
+        "tile": tiles.TILE,
+        "margin": tiles.MARGIN,
+        "format": pyramid.format,
+        "quality": pyramid.quality,
+        "coverage": round(pyramid.coverage, 4),
+        "layers": [
+            {**vars(layer), "levels": [level.record() for level in picture]}
+            for layer, picture in zip(content.layers, pyramid.pictures, strict=True)
+        ],
+    }
 
 
-def _within(jobs: list[Job], encoded: list[bytes], pictures: Sequence[Pixels], room: int) -> list[bytes | None]:
-    """The encoded tiles, without as many of the full-size ones where the least differs as do not fit."""
-    excess = sum(map(len, encoded)) - room
-    kept: list[bytes | None] = list(encoded)
-    if excess <= 0:
-        return kept
-    compared = pictures[1:] if len(pictures) > 2 else pictures
-    height, width = compared[0].shape[:2]
-    differences = spots.difference_map(compared, min(TILE // 8, height, width))
-    columns = -(-width // TILE)
-
-    def difference(index: int) -> float:
-        part = differences[8 * (index // columns) :, 8 * (index % columns) :][:8, :8]
-        return float(part.mean()) if part.size else 0.0  # a last tile of a few pixels has no block of its own
-
-    places: dict[int, list[int]] = {}
-    for position, job in enumerate(jobs):
-        if job.level == 0 and job.layer > 0:
-            places.setdefault(job.index, []).append(position)
-    for index in sorted(places, key=difference):
-        if excess <= 0:
-            return kept
-        for position in places[index]:
-            excess -= len(encoded[position])
-            kept[position] = None
-    if excess > 0:
-        raise UsageError("even reduced pictures need a larger page than that; raise --max-mb or use --crop")
-    return kept
+def render(name: str, models: int, record: dict[str, Any]) -> str:
+    """Return the HTML file. Whatever is in `name` and `record` is shown as text."""
+    return pages.render("compare.html", title=f"{name}: {models} models compared", record=record)
 
 
-def data_url(pixels: Pixels) -> str:
-    """A lossless picture as a data URL."""
-    return "data:image/webp;base64," + base64.b64encode(encode(pixels, LOSSLESS)).decode("ascii")
-
-
-def render(title: str, record: Mapping[str, Any]) -> str:
-    """The HTML file. Whatever stands in `title` and `record` is shown as text."""
-    template = resources.files("sr_cli").joinpath("pages/compare.html").read_text("utf-8")
-    # "<" could end the script element; both forms mean the same in JSON.
-    data = json.dumps(record, ensure_ascii=True, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    before, marker, after = template.partition("__DATA__")
-    assert marker
-    return before.replace("__TITLE__", html.escape(title)) + data + after
+def _data_url(pixels: NDArray[np.uint8]) -> str:
+    """Return a lossless picture as a data URL."""
+    return "data:image/webp;base64," + base64.b64encode(tiles.encode(pixels, tiles.LOSSLESS)).decode("ascii")

@@ -18,6 +18,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     environment.filters["fixed"] = lambda value, digits: f"{value:.{digits}f}"
     return environment
 

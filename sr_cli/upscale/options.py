@@ -6,7 +6,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from sr_cli.errors import UsageError
-from sr_cli.options import Backend, Device, Ensemble, Fidelity, Offline, Option, Overlap, Precision, Tile, validate
+from sr_cli.options import (
+    DEFAULT_MODEL,
+    Backend,
+    Device,
+    Ensemble,
+    Fidelity,
+    Offline,
+    Option,
+    Overlap,
+    Precision,
+    Tile,
+    validate,
+)
 from sr_cli.upscale.shards import Shard
 
 if TYPE_CHECKING:
@@ -96,7 +108,7 @@ class UpscaleOptions:
             metavar="MODEL",
             completion="model",
         ),
-    ] = "mesrgan"
+    ] = DEFAULT_MODEL
     fidelity: Fidelity = None
     ensemble: Ensemble = False
     device: Device = "auto"
