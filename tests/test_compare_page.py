@@ -294,9 +294,10 @@ def test_help_and_theme(page: Page) -> None:
     page.key("Escape")
     page.wait("!keys.open")
     backgrounds = []
-    for _ in range(3):
+    for theme in ("light", "dark", None):
         backgrounds.append(page.js("getComputedStyle(document.body).backgroundColor"))
         page.key("t")
+        page.wait(f"document.documentElement.dataset.theme === {f'{theme!r}' if theme else 'undefined'}")
     assert backgrounds[0] == backgrounds[1] != backgrounds[2]
 
 
