@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -86,23 +85,27 @@ def bundled(options: CompareOptions) -> list[str]:
     """
     models = weights.read_manifest().models
     entries = sorted(models.values(), key=lambda entry: entry.name != DEFAULT_MODEL)
-    names = [f"{entry.name}:{stage}" for entry in entries for stage in _stages(entry, options)]
+    if options.fidelities:
+        names = [entry.name for entry in entries if {"gan", entry.default_stage} <= set(_here(entry))]
+    else:
+        names = [f"{entry.name}:{stage}" for entry in entries for stage in _stages(entry)]
     if not names:
         raise WeightsError("no weights are bundled that could be compared; name a model or a file with -m")
     return names
 
 
-def _stages(entry: weights.ModelEntry, options: CompareOptions) -> Iterator[str]:
-    """Yield the stages of a model to compare whose files are there, the default first."""
-    if options.fidelities:
-        wanted = ["gan"]
-    else:
-        others = entry.stages if entry.name == DEFAULT_MODEL else ()
-        wanted = list(dict.fromkeys([entry.default_stage or "", *others]))
-    for name in wanted:
-        path = entry.path(entry.stages[name]) if name in entry.stages else None
-        if path is not None and path.exists():
-            yield name
+def _here(entry: weights.ModelEntry) -> list[str]:
+    """Return the stages of a model whose files are there."""
+    paths = {name: entry.path(stage) for name, stage in entry.stages.items()}
+    return [name for name, path in paths.items() if path is not None and path.exists()]
+
+
+def _stages(entry: weights.ModelEntry) -> list[str]:
+    """Return the stages of a model to compare: its default one, and of the default model all, that one first."""
+    return sorted(
+        (name for name in _here(entry) if name == entry.default_stage or entry.name == DEFAULT_MODEL),
+        key=lambda name: name != entry.default_stage,
+    )
 
 
 def interpolation(name: str, photo: Path) -> Method:
