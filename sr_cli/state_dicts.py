@@ -200,7 +200,7 @@ def assign(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def some(names: Iterable[str], limit: int = 4) -> str:
-    """The first of some names in a line, and how many there are beside them."""
+    """The first of some names in a line, and how many more there are."""
     ordered = sorted(names)
     more = f" and {len(ordered) - limit} more" if len(ordered) > limit else ""
     return ", ".join(map(_shown, ordered[:limit])) + more

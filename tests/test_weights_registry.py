@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,14 @@ def test_hub_sources_that_cannot_be_added(fake_hub: FakeHub, source: str, error:
         registry.add(source, "thing")
     assert not manifest.user_path().exists()
     assert not [request for request in fake_hub.requests if ".." in request.path]
+
+
+def test_models_added_at_the_same_time_are_all_kept(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    names = [f"mine-{number}" for number in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda name: registry.add(str(run), name), names))
+    assert set(names) <= weights.read_manifest().models.keys()
 
 
 def test_remove(tmp_path: Path, home: Path) -> None:

@@ -61,8 +61,9 @@ def root(tmp_path: Path) -> Path:
 
 
 def options(**changes: Any) -> argparse.Namespace:
-    defaults = dict.fromkeys(("overlap", "parent", "data", "recipe", "hardware", "hours", "scores"))
-    return argparse.Namespace(**{**defaults, "blend": (None, 0.0), "default": False, "licence": "MIT", **changes})
+    unsaid = ("overlap", "parent", "data", "recipe", "hardware", "hours", "scores", "bf16_share", "teacher_owner")
+    defaults = {"blend": (None, 0.0), "style": [], "default": False, "licence": "MIT"}
+    return argparse.Namespace(**{**dict.fromkeys(unsaid), **defaults, **changes})
 
 
 def test_reads_a_run(tmp_path: Path) -> None:
@@ -150,6 +151,18 @@ def test_bundling_can_interpolate_with_the_parent(tmp_path: Path, root: Path, mo
         torch.testing.assert_close(value, 0.6 * ours[key] + 0.4 * theirs[key], rtol=1e-3, atol=1e-6)
     assert loaded.entry is not None
     assert loaded.entry.stages["gan"].training.recipe == "0.6 of it and 0.4 of its parent"  # type: ignore[union-attr]
+
+
+def test_bundling_says_whose_the_teacher_is(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run,) = runs.read_run(make_run(tmp_path / "run", teacher="x4plus", teacher_sha256="c" * 64))
+    with pytest.raises(WeightsError, match="learned from x4plus: say whose it is"):
+        bundle.bundle(run, "mesrgan", options(), root)
+    told = options(teacher_owner="Real-ESRGAN x4plus, BSD-3-Clause", bf16_share=0.99, style=["natural"])
+    bundle.bundle(run, "mesrgan", told, root)
+    monkeypatch.setattr(manifest, "PACKAGE", root / "sr_cli")
+    entry, stage = weights.read_manifest().stage("mesrgan")
+    assert stage.teacher == manifest.Teacher(sha256="c" * 64, owner="Real-ESRGAN x4plus, BSD-3-Clause")
+    assert (stage.bf16_share, entry.style) == (0.99, {"natural": "pixel"})
 
 
 def test_bundling_refuses_other_networks_and_what_half_precision_cannot_hold(tmp_path: Path, root: Path) -> None:

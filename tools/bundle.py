@@ -23,7 +23,7 @@ from sr_cli.errors import WeightsError
 from sr_cli.weights import manifest, provenance
 from sr_cli.weights.blend import interpolate
 from sr_cli.weights.loading import read_file
-from sr_cli.weights.manifest import ModelEntry, Stage
+from sr_cli.weights.manifest import ModelEntry, Stage, Teacher
 from sr_cli.weights.runs import RunWeights, read_run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -79,6 +79,15 @@ def scores(path: Path | None, spec: str) -> dict[str, dict[str, float]]:
     }
 
 
+def teacher(named: Teacher | None, owner: str | None) -> Teacher | None:
+    """The teacher that a run names, with whose it is. Raises WeightsError if that is not said."""
+    if named is None:
+        return None
+    if owner is None:
+        raise WeightsError(f"the run learned from {named.owner}: say whose it is with --teacher-owner NAME, LICENCE")
+    return replace(named, owner=owner)
+
+
 def bundle(run: RunWeights, name: str, options: argparse.Namespace, root: Path = ROOT) -> Stage:
     """Writes the weights and the manifest entry; gives the new stage."""
     manifest_path, folder = root / "weights_manifest.json", root / "sr_cli" / "bundled"
@@ -106,8 +115,11 @@ def bundle(run: RunWeights, name: str, options: argparse.Namespace, root: Path =
         licence_source=None,
         training=replace(run.training, **given),
         scores=scores(options.scores, f"{name}:{run.stage}"),
+        bf16_share=options.bf16_share,
+        teacher=teacher(run.teacher, options.teacher_owner),
     )
-    models[name] = manifest.with_stage(entry, stage, default=options.default)
+    entry = manifest.with_stage(entry, stage, default=options.default)
+    models[name] = replace(entry, style=entry.style | dict.fromkeys(options.style, run.stage))
     text = manifest.dump(models)
     manifest.parse(text, str(manifest_path), folder)  # before anything is written
     folder.mkdir(exist_ok=True)
@@ -136,6 +148,9 @@ def main() -> None:
         help="draw the weights by a share of 0..1 towards those of a file; say so in --recipe",
     )
     parser.add_argument("--recipe", help="losses, optimiser and schedule in words, if the run does not say all")
+    parser.add_argument("--teacher-owner", help="name, authors and licence of the teacher, where the run has one")
+    parser.add_argument("--bf16-share", type=float, help="measured share of values that bf16 keeps within 1 level")
+    parser.add_argument("--style", action="append", default=[], choices=("natural", "crisp"), help="it is this style")
     options = parser.parse_args()
     options.blend = (Path(options.blend[0]), float(options.blend[1])) if options.blend else (None, 0.0)
     runs = {run.stage: run for run in read_run(options.run)}

@@ -299,7 +299,7 @@ def publish(
 
 
 def _onto(bar: Progress) -> HubProgress:
-    """Moves a bar as a download goes on."""
+    """Moves a bar with a download."""
     return lambda done, total: bar.update(done, total or done)
 
 

@@ -7,7 +7,6 @@ Needs torch.
 from __future__ import annotations
 
 import math
-import pickle
 import zipfile
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sr_cli import state_dicts
 from sr_cli.errors import WeightsError
 
 
@@ -205,11 +205,10 @@ class SqueezeNet(FeatureNet):
 
 
 def _load(module: nn.Module, weights: dict[str, Tensor]) -> None:
-    wanted = module.state_dict()
-    missing = [key for key in wanted if key not in weights or weights[key].shape != wanted[key].shape]
-    if missing:
-        raise WeightsError(f"not weights of {type(module).__name__}: {missing[0]} is missing or of another shape")
-    module.load_state_dict({key: weights[key].float() for key in wanted})
+    wanted = {key: weights[key] for key in module.state_dict() if key in weights}  # files hold the classifier as well
+    shapes = {key: tuple(value.shape) for key, value in wanted.items()}
+    state_dicts.check_fit(module, shapes, "the file", f"the feature network {type(module).__name__}")
+    state_dicts.assign(module, wanted)
 
 
 _NETS: dict[str, type[Vgg19] | type[SqueezeNet]] = {"vgg19": Vgg19, "squeezenet1_1": SqueezeNet}
@@ -229,20 +228,19 @@ def feature_net(name: str, path: Path | None = None, offline: bool = False) -> F
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        if path.suffix == ".npz":
-            with np.load(path) as arrays:  # allow_pickle is off
-                return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    if path.suffix == ".safetensors":
+        with state_dicts.opened(path) as file:
+            return file.tensors()
+    if path.suffix != ".npz":
+        state = state_dicts.read_pickle(path)
+        if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+            raise WeightsError(f"{path} holds no weights by name")
         return state
-    except (OSError, ValueError, zipfile.BadZipFile, SafetensorError, RuntimeError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"cannot read the feature weights {path}: {reason}") from None
+    try:
+        with np.load(path) as arrays:  # allow_pickle is off
+            return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+    except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        raise WeightsError(f"cannot read the feature weights {path}: {state_dicts.one_line(error)}") from None
 
 
 def _published(name: str) -> tuple[str, float]:

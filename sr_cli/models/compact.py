@@ -50,7 +50,7 @@ class _Stack:
         self.values = {"rgb": _Values(torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64))}
 
     def conv(self, names: Iterable[str], weight: Tensor, bias: Tensor | None = None, slope: float = 1.0) -> _Part:
-        """A convolution (n, channels, 1 or 3, 1 or 3) of the named channels, one behind the other."""
+        """A convolution (n, channels, 1 or 3, 1 or 3) of the named channels, concatenated."""
         source = [self.values[name] for name in names]
         matrix, offset = (torch.cat([getattr(values, part) for values in source]) for part in ("matrix", "bias"))
         weight = weight.double()
@@ -67,7 +67,7 @@ class _Stack:
         return self.conv([name], torch.eye(count)[:, :, None, None])
 
     def join(self, name: str, names: Iterable[str]) -> None:
-        """Gives several groups of channels, one behind the other, a name together."""
+        """Gives several groups of channels, concatenated, one name."""
         values = [self.values[one] for one in names]
         self.values[name] = _Values(torch.cat([v.matrix for v in values]), torch.cat([v.bias for v in values]))
 

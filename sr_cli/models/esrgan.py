@@ -26,7 +26,7 @@ from sr_cli.models.base import (
     init_he,
     own_names,
 )
-from sr_cli.models.layers import DenseBlock, Upsampler, carry_past_trunk
+from sr_cli.models.layers import DenseBlock, Upsampler, init_identity_past_trunk
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Esrgan(Generator):
                 init_he(module, 1.0 if linear else LEAKY_SLOPE, gain, generator)
             elif isinstance(module, nn.PReLU):
                 nn.init.constant_(module.weight, PRELU_SLOPE)
-        carry_past_trunk(self.head, self.trunk_conv, self.upsampler, self.conv, self.tail, PRELU_SLOPE)
+        init_identity_past_trunk(self.head, self.trunk_conv, self.upsampler, self.conv, self.tail, PRELU_SLOPE)
 
 
 def recognise(shapes: Shapes) -> Recognised | None:

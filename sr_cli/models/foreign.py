@@ -1,4 +1,4 @@
-"""Other people's architectures, through the optional library spandrel, behind our interface.
+"""Other people's architectures, through the optional library spandrel, with our interface.
 
 `pip install 'srup[spandrel]'`. The library recognises an architecture from its state dict; we add what
 the engine wants to know, and padding to the sizes that the network needs.

@@ -14,7 +14,7 @@ class DenseBlock(nn.Module):
 
     Layer i sees the block's input and the outputs of all layers before it; the last layer's output
     is scaled and added to the input. Shapes (N, features, H, W) in and out. `activate` puts a
-    leaky ReLU behind all layers but the last, as ESRGAN does; MESRGAN's bottlenecks end linearly.
+    leaky ReLU after all layers but the last, as ESRGAN does; MESRGAN's bottlenecks end linearly.
     """
 
     def __init__(self, layers: list[nn.Module], activate: bool, residual_scaling: float = 0.2) -> None:
@@ -56,11 +56,11 @@ class Upsampler(nn.Module):
             x = activation(F.pixel_shuffle(conv(x), 2))
         return x
 
-    def carry(self, slope: float) -> None:
-        """Hands the picture on, see `carry`; `slope` is that of the activation before the first stage."""
+    def init_identity(self, slope: float) -> None:
+        """Passes the picture on, see `init_identity`; `slope` is that of the activation before the first stage."""
         for conv, activation in zip(self.convs, self.activations, strict=True):
             assert isinstance(conv, nn.Conv2d) and isinstance(activation, nn.PReLU)
-            carry(conv, slope, shuffle=2)
+            init_identity(conv, slope, shuffle=2)
             slope = activation.weight.item()
 
 
@@ -74,15 +74,15 @@ def equal_subpixels(conv: nn.Conv2d, shuffle: int = 2) -> None:
     conv.weight.copy_(first.repeat_interleave(shuffle**2, 0))
 
 
-CARRIERS = 6
-"""Channels that `carry` takes: red, green and blue, and their negatives."""
+IDENTITY_CHANNELS = 6
+"""Channels that `init_identity` takes: red, green and blue, and their negatives."""
 
 
 @torch.no_grad()
-def carry(conv: nn.Conv2d, slope: float = 1.0, shuffle: int = 1) -> None:
-    """Initial weights that hand the picture on, so that training starts near its enlargement.
+def init_identity(conv: nn.Conv2d, slope: float = 1.0, shuffle: int = 1) -> None:
+    """Sets initial weights that pass the picture on, so that training starts near its enlargement.
 
-    The first six channels between two such convolutions hold RGB and its negative: behind an activation with
+    The first six channels between two such convolutions hold RGB and its negative: after an activation with
     `slope` for negative values (1: none) the one minus the other is still 1 + slope times the picture. A
     convolution of three inputs takes the picture from them, one of three outputs gives it back and keeps its other
     weights. With `shuffle` 2 it enlarges linearly for the PixelShuffle(2) that follows.
@@ -91,7 +91,7 @@ def carry(conv: nn.Conv2d, slope: float = 1.0, shuffle: int = 1) -> None:
     read = torch.zeros(3, inputs)
     read[:, :3] = torch.eye(3)
     if inputs > 3:
-        read[:, 3:CARRIERS] = -torch.eye(3)
+        read[:, 3:IDENTITY_CHANNELS] = -torch.eye(3)
         read /= 1 + slope
     give = torch.eye(3) if conv.out_channels == 3 else torch.cat([torch.eye(3), -torch.eye(3)])
     # Output pixels lie a quarter of an input pixel to either side of its centre.
@@ -105,17 +105,17 @@ def carry(conv: nn.Conv2d, slope: float = 1.0, shuffle: int = 1) -> None:
         rows.copy_(weight)
 
 
-def carry_past_trunk(
+def init_identity_past_trunk(
     head: nn.Conv2d, trunk_conv: nn.Conv2d, upsampler: Upsampler, conv: nn.Conv2d, tail: nn.Conv2d, slope: float
 ) -> None:
-    """Hands the picture on (see `carry`) through ESRGAN's frame: the trunk adds nothing to its channels, the
-    activations of `slope` begin behind the upsampler's first convolution.
+    """Passes the picture (see `init_identity`) through ESRGAN's frame: the trunk adds nothing to its channels, the
+    activations of `slope` begin after the upsampler's first convolution.
     """
-    nn.init.zeros_(trunk_conv.weight[:CARRIERS])
-    carry(head)
-    upsampler.carry(slope=1.0)
-    carry(conv, slope)
-    carry(tail, slope)
+    nn.init.zeros_(trunk_conv.weight[:IDENTITY_CHANNELS])
+    init_identity(head)
+    upsampler.init_identity(slope=1.0)
+    init_identity(conv, slope)
+    init_identity(tail, slope)
 
 
 def fold_batchnorm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:

@@ -30,7 +30,7 @@ from sr_cli.models.base import (
     init_he,
     own_names,
 )
-from sr_cli.models.layers import BicubicPhases, DenseBlock, Upsampler, carry_past_trunk, equal_subpixels
+from sr_cli.models.layers import BicubicPhases, DenseBlock, Upsampler, equal_subpixels, init_identity_past_trunk
 
 UPSAMPLERS = ("light", "single", "full")
 """See `MesrganConfig.upsampler`."""
@@ -180,7 +180,7 @@ class Mesrgan(Generator):
                 equal_subpixels(conv)
         if self.config.upsampler == "full":
             assert isinstance(self.tail, nn.Conv2d)
-            carry_past_trunk(self.head, self.trunk_conv, self.upsampler, self.conv, self.tail, PRELU_SLOPE)
+            init_identity_past_trunk(self.head, self.trunk_conv, self.upsampler, self.conv, self.tail, PRELU_SLOPE)
 
 
 def recognise(shapes: Shapes) -> Recognised | None:

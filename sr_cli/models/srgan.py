@@ -21,7 +21,7 @@ from sr_cli.models.base import (
     init_he,
     own_names,
 )
-from sr_cli.models.layers import CARRIERS, Upsampler, carry, fold_batchnorm
+from sr_cli.models.layers import IDENTITY_CHANNELS, Upsampler, fold_batchnorm, init_identity
 
 
 @dataclass(frozen=True)
@@ -121,10 +121,10 @@ class Srgan(Generator):
             elif isinstance(module, nn.PReLU):
                 nn.init.constant_(module.weight, PRELU_SLOPE)
         assert isinstance(self.trunk_norm, nn.BatchNorm2d)
-        nn.init.zeros_(self.trunk_norm.weight[:CARRIERS])
-        carry(self.head)
-        self.upsampler.carry(PRELU_SLOPE)
-        carry(self.tail, PRELU_SLOPE)
+        nn.init.zeros_(self.trunk_norm.weight[:IDENTITY_CHANNELS])
+        init_identity(self.head)
+        self.upsampler.init_identity(PRELU_SLOPE)
+        init_identity(self.tail, PRELU_SLOPE)
 
 
 def recognise(shapes: Shapes) -> Recognised | None:

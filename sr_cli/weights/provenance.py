@@ -9,7 +9,7 @@ from typing import Any
 
 from sr_cli import state_dicts
 from sr_cli.errors import WeightsError
-from sr_cli.weights.manifest import DEFAULT_ORDER, STAGES, TrainingSummary
+from sr_cli.weights.manifest import DEFAULT_ORDER, STAGES, Teacher, TrainingSummary
 
 BEST = ".best.safetensors"
 """How the names of a run's chosen weights end."""
@@ -72,6 +72,13 @@ def training_of(metadata: Mapping[str, str], stage: str) -> TrainingSummary:
         seed=_settings(info).get("seed"),
         commit=info.get("commit"),
     )
+
+
+def teacher_of(metadata: Mapping[str, str]) -> Teacher | None:
+    """Whose outputs the weights learned from, as far as their file says."""
+    info = info_of(metadata)
+    name, sha256 = info.get("teacher"), info.get("teacher_sha256")
+    return Teacher(sha256=sha256, owner=name) if isinstance(name, str) and isinstance(sha256, str) else None
 
 
 def _settings(info: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -53,7 +53,7 @@ def publish(name: str, repo: str, *, private: bool = False, message: str | None 
 
 
 def _as_published(entry: ModelEntry) -> ModelEntry:
-    """The entry as the repository's own manifest has it: every stage a file beside it."""
+    """The entry as the repository's own manifest has it: every stage a file next to it."""
     stages: dict[str, Stage] = {}
     for stage in entry.stages.values():
         stages[stage.name] = structs.replace(stage, file=f"{entry.name}-{stage.name}.safetensors", hub=None)
@@ -94,6 +94,8 @@ def _card_section(entry: ModelEntry, stage: Stage, repo: str) -> list[str]:
     ]
     if stage.parent_sha256:
         lines.append(f"- fine-tuned from weights with sha256 `{stage.parent_sha256}`")
+    if stage.teacher:
+        lines.append(f"- learned from the outputs of {stage.teacher.owner}, sha256 `{stage.teacher.sha256}`")
     if stage.training:
         facts = [f"{key}: {value}" for key, value in structs.asdict(stage.training).items() if value is not None]
         lines.append(f"- training: {'; '.join(facts)}")

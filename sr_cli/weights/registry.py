@@ -1,10 +1,11 @@
-"""The user's own models: a manifest beside the caches, and a folder with the files that were added."""
+"""The user's own models: a manifest in the data folder, and a folder with the files that were added."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from sr_cli import hub, storage
-from sr_cli.errors import UsageError, WeightsError
+from sr_cli.errors import OutputError, UsageError, WeightsError
 from sr_cli.hub import Progress
 from sr_cli.weights import manifest, provenance
 from sr_cli.weights.loading import load, read_file
@@ -73,31 +74,43 @@ def add(source: str, name: str, options: AddOptions = AddOptions(), *, progress:
     Raises UsageError for a name or stage that cannot be used, WeightsError for weights that cannot be had
     or do not belong to the model, OutputError where nothing can be written.
     """
-    own = dict(user_models())
-    stage, summary = options.stage, options.summary
+    stage = options.stage
     _check_name(name)
     if stage is not None and stage not in manifest.STAGES:
         raise UsageError(f"--stage must be one of {', '.join(manifest.STAGES)}, not {stage!r}")
-    entry = own.get(name)
-    contents: dict[str, bytes] = {}
-    for config, scale, new, data in _sources(source, name, options, progress):
-        if entry is None:
-            entry = _new_entry(name, summary or f"added from {source}", config, scale)
-        if dict(entry.config) != dict(config):
-            raise WeightsError(f"{source} is {dict(config)}, but {name} is {dict(entry.config)}; choose another name")
-        if new.name in entry.stages and not options.overwrite:
-            raise UsageError(f"{name}:{new.name} exists; choose another name, or pass --overwrite")
-        entry = manifest.with_stage(entry, new)
-        if new.file is not None:
-            contents[new.file] = data
-    assert entry is not None
-    default = next(choice for choice in manifest.DEFAULT_ORDER if choice in entry.stages)
-    entry = replace(entry, summary=summary or entry.summary, default_stage=default)
-    own[name] = entry
-    for file, data in contents.items():
-        storage.write_file(entry.folder / file, data)
-    storage.write_file(manifest.user_path(), manifest.dump(own).encode())
+    sources = list(_sources(source, name, options, progress))  # outside of the lock: it may download
+    with _changing() as own:
+        entry = own.get(name)
+        contents: dict[str, bytes] = {}
+        for config, scale, new, data in sources:
+            if entry is None:
+                entry = _new_entry(name, options.summary or f"added from {source}", config, scale)
+            if dict(entry.config) != dict(config):
+                known = dict(entry.config)
+                raise WeightsError(f"{source} is {dict(config)}, but {name} is {known}; choose another name")
+            if new.name in entry.stages and not options.overwrite:
+                raise UsageError(f"{name}:{new.name} exists; choose another name, or pass --overwrite")
+            entry = manifest.with_stage(entry, new)
+            if new.file is not None:
+                contents[new.file] = data
+        assert entry is not None
+        default = next(choice for choice in manifest.DEFAULT_ORDER if choice in entry.stages)
+        entry = replace(entry, summary=options.summary or entry.summary, default_stage=default)
+        own[name] = entry
+        for file, data in contents.items():
+            storage.write_file(entry.folder / file, data)
+        storage.write_file(manifest.user_path(), manifest.dump(own).encode())
     return entry
+
+
+@contextmanager
+def _changing() -> Iterator[dict[str, ModelEntry]]:
+    """The user's own models, while no other process may change them. Raises OutputError."""
+    try:
+        with storage.locked(manifest.user_path().with_suffix(".lock")):
+            yield dict(user_models())
+    except OSError as error:
+        raise OutputError(f"cannot write {manifest.user_path()}: {error.strerror or error}") from None
 
 
 def remove(name: str) -> list[Path]:
@@ -105,19 +118,19 @@ def remove(name: str) -> list[Path]:
 
     Gives the deleted files. Raises WeightsError for an unknown name, UsageError where there is nothing to delete.
     """
-    own = dict(user_models())
-    mine = name in own
-    entry = own.pop(name) if mine else manifest.read_manifest().model(name)
-    paths = [path for stage in entry.stages.values() if mine and (path := entry.path(stage)) and path.exists()]
-    downloaded = [path for stage in entry.stages.values() if (path := cached(stage))]
-    if not mine and not downloaded:
-        raise UsageError(f"{name} is built in and nothing of it was downloaded: there is nothing to remove")
-    if mine:
-        storage.write_file(manifest.user_path(), manifest.dump(own).encode())
-    for path in paths:
-        path.unlink()
-    for path in downloaded:
-        hub.discard(path)
+    with _changing() as own:
+        mine = name in own
+        entry = own.pop(name) if mine else manifest.read_manifest().model(name)
+        paths = [path for stage in entry.stages.values() if mine and (path := entry.path(stage)) and path.exists()]
+        downloaded = [path for stage in entry.stages.values() if (path := cached(stage))]
+        if not mine and not downloaded:
+            raise UsageError(f"{name} is built in and nothing of it was downloaded: there is nothing to remove")
+        if mine:
+            storage.write_file(manifest.user_path(), manifest.dump(own).encode())
+        for path in paths:
+            path.unlink()
+        for path in downloaded:
+            hub.discard(path)
     return paths + downloaded
 
 
@@ -201,6 +214,7 @@ def _sources(source: str, name: str, options: AddOptions, progress: Progress | N
             raise WeightsError(f"{path} has the stages {', '.join(runs)}, not {stage}")
         for run in runs.values() if stage is None else [runs[stage]]:
             new = _local_stage(name, run.stage, run.data, licence, run.parent_sha256, run.training)
+            new = replace(new, teacher=run.teacher)
             yield run.config, run.scale, new, run.data
         return
     loaded, data = read_file(path)

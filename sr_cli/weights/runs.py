@@ -9,7 +9,7 @@ from typing import Any
 
 from sr_cli.weights import provenance
 from sr_cli.weights.loading import read_file
-from sr_cli.weights.manifest import TrainingSummary
+from sr_cli.weights.manifest import Teacher, TrainingSummary
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class RunWeights:
     """Checksum of the weights that the stage started from."""
     training: TrainingSummary
     """As far as the file says."""
+    teacher: Teacher | None = None
+    """Whose outputs it learned from."""
 
 
 def read_run(folder: Path) -> list[RunWeights]:
@@ -50,4 +52,5 @@ def _read(stage: str, path: Path) -> RunWeights:
         sha256=loaded.sha256,
         parent_sha256=provenance.info_of(loaded.metadata).get("parent_sha256"),
         training=provenance.training_of(loaded.metadata, stage),
+        teacher=provenance.teacher_of(loaded.metadata),
     )
