@@ -213,6 +213,29 @@ def test_a_jpeg_that_lacks_pixels_is_refused(kind: str, mode: str, share: float)
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", ["baseline", "restarts", "4:2:0 optimised"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.7])
+def test_an_end_marker_hides_no_missing_pixels(kind: str, mode: str, share: float) -> None:
+    data = encoded("JPEG", mode, **JPEGS[kind])
+    scan = data.rindex(b"\xff\xda")
+    cut = data[: scan + 14 + int((len(data) - scan - 16) * share)]
+    with pytest.raises(InputError, match="damaged or cut off"):
+        read(io.BytesIO(cut.removesuffix(b"\xff") + b"\xff\xd9"))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", JPEGS)
+def test_a_flat_corner_is_no_missing_pixel(kind: str, mode: str) -> None:
+    samples = scene(channels=4)
+    samples[20:, 20:] = 90
+    image = Image.fromarray(samples, "CMYK") if mode == "CMYK" else Image.fromarray(samples[..., :3]).convert(mode)
+    file = io.BytesIO()
+    image.save(file, "JPEG", **JPEGS[kind])
+    for data in (file.getvalue(), file.getvalue() + b"appended", file.getvalue()[:-2]):
+        assert read(io.BytesIO(data)).pixels.shape[:2] == (48, 64)
+
+
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("scans", [1, 2, 5])
 def test_a_progressive_jpeg_that_lacks_scans_is_refused(mode: str, scans: int) -> None:
     data = encoded("JPEG", mode, quality=90, progressive=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import zlib
 from dataclasses import replace
 from typing import Any
 
@@ -93,14 +92,9 @@ def _frame(source: Source, contents: png.Contents, frame: png.Frame) -> Pixels:
     chunks = [(b"IHDR", header)]
     chunks += [(kind, data) for kind, data in ((b"PLTE", contents.palette), (b"tRNS", contents.transparency)) if data]
     chunks += [(b"IDAT", png.pixel_data(source, frame.pieces)), (b"IEND", b"")]
-    still = io.BytesIO(png.SIGNATURE + b"".join(map(_chunk, chunks)))
+    still = io.BytesIO(png.SIGNATURE + b"".join(png.chunk(kind, data) for kind, data in chunks))
     with Image.open(still, formats=["PNG"]) as image:
         return np.array(image.convert("RGBA"))
-
-
-def _chunk(chunk: png.Chunk) -> bytes:
-    kind, data = chunk
-    return struct.pack(">I4s", len(data), kind) + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
 
 
 def _deep_frame(source: Source, contents: png.Contents, frame: png.Frame) -> Pixels:

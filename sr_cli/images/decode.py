@@ -156,13 +156,19 @@ def _beside_pixels(source: Source, image: Image.Image) -> _Beside:
 
 
 def _loaded(source: Source, image: Image.Image) -> Image.Image:
-    """The image with its pixels decoded; a JPEG that lacks only its end marker counts as complete."""
+    """The image with its pixels decoded; a JPEG is complete if no pixels are missing, with an end marker or without."""
+    if source.format != "JPEG":
+        image.load()
+        return image
+    end = jpeg.inspect(replace(source)).end  # a copy: metadata are counted once
     try:
         image.load()
     except OSError:
-        if source.format != "JPEG" or jpeg.inspect(replace(source)).end is not None:
+        if end is not None:
             raise
         return pixel_parts.without_end(source)
+    if end is not None:
+        pixel_parts.check_bottom(source, image, end)
     return image
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import struct
-import zlib
 from collections.abc import Iterator
 from random import Random
 from typing import BinaryIO
@@ -41,20 +40,16 @@ def of_png(source: Source, contents: png.Contents) -> BinaryIO:
     end = source.file.seek(0, io.SEEK_END)
     pieces: list[Piece] = [png.SIGNATURE, (source.start + len(png.SIGNATURE), 25)]
     if contents.palette is not None and contents.colour_type == 3:
-        pieces.append(_chunk(b"PLTE", contents.palette))
+        pieces.append(png.chunk(b"PLTE", contents.palette))
     if contents.transparency is not None:
-        pieces.append(_chunk(b"tRNS", contents.transparency))
+        pieces.append(png.chunk(b"tRNS", contents.transparency))
     for offset, length in contents.idat:
         if offset + length + 4 <= end:
             pieces.append((offset - 8, length + 12))
         else:
             source.file.seek(offset)
-            pieces.append(_chunk(b"IDAT", source.file.read(length)))
-    return joined(source.file, [*pieces, _chunk(b"IEND", b"")])
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I4s", len(data), kind) + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
+            pieces.append(png.chunk(b"IDAT", source.file.read(length)))
+    return joined(source.file, [*pieces, png.chunk(b"IEND", b"")])
 
 
 # JPEG
@@ -65,9 +60,10 @@ def of_jpeg(source: Source) -> BinaryIO:
     return joined(source.file, _jpeg_pieces(source))
 
 
-def _jpeg_pieces(source: Source) -> list[Piece]:
+def _jpeg_pieces(source: Source, end: int | None = None) -> list[Piece]:
+    """The parts of a JPEG that make pixels, up to offset `end`, by default of the file."""
     file = source.file
-    size = file.seek(0, io.SEEK_END)
+    size = file.seek(0, io.SEEK_END) if end is None else end
     file.seek(size - 1)
     size -= file.read(1) == b"\xff"  # half a marker
     file.seek(source.start)
@@ -108,14 +104,30 @@ def without_end(source: Source) -> Image.Image:
     if not _has_all_scans(source):
         raise ValueError("cut off")
     pieces = _jpeg_pieces(source)
+    image = _decoded(source, [*pieces, _JPEG_END])
+    _check_complete(source, image, pieces)
+    return image
+
+
+def check_bottom(source: Source, image: Image.Image, end: int) -> None:
+    """Raises ValueError if a JPEG lacks pixels although its end marker, before offset `end`, is there.
+
+    Decoders fill what is missing with the last colour. So only pictures with a flat corner are looked at again.
+    """
+    width, height = image.size
+    corner = image.crop((max(0, width - 8), max(0, height - 8), width, height))
+    extremes = corner.getextrema()
+    if all(low == high for low, high in (extremes if isinstance(extremes[0], tuple) else [extremes])):
+        _check_complete(source, image, _jpeg_pieces(source, end - len(_JPEG_END)))
+
+
+def _check_complete(source: Source, image: Image.Image, pieces: list[Piece]) -> None:
+    """Raises ValueError if the pixels depend on what follows `pieces`, which hold the picture without its end."""
     random = Random(0)
-    fillings = (b"", b"\xff\0" * 64, bytes(64), bytes(random.randrange(255) for _ in range(64)))
-    decoded = (_decoded(source, [*pieces, filling + _JPEG_END]) for filling in fillings)
-    first = next(decoded)
-    expected = _digest(first)
-    if any(_digest(other) != expected for other in decoded):
-        raise ValueError("cut off")
-    return first
+    expected = _digest(image)
+    for filling in (b"\xff\0" * 64, bytes(64), bytes(random.randrange(255) for _ in range(64))):
+        if _digest(_decoded(source, [*pieces, filling + _JPEG_END])) != expected:
+            raise ValueError("cut off")
 
 
 def _decoded(source: Source, pieces: list[Piece]) -> Image.Image:

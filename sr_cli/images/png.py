@@ -111,6 +111,11 @@ def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
         file.seek(start + length + 4)
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """Builds a chunk: length, type, content and checksum (5.3)."""
+    return struct.pack(">I4s", len(data), kind) + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
+
+
 def inspect(source: Source) -> Contents:
     """All chunks but the pixels. Raises InputError above a limit; struct.error or ValueError if damaged."""
     file = source.file
