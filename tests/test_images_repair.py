@@ -194,7 +194,7 @@ def test_a_jpeg_without_its_end_marker(tmp_path: Path, kind: str, mode: str, cut
     data = encoded("JPEG", mode, **JPEGS[kind])
     photo = read(io.BytesIO(data[:-cut]))
     np.testing.assert_array_equal(photo.pixels, read(io.BytesIO(data)).pixels)
-    assert losses(photo, PNG) == [NO_END]
+    assert NO_END in losses(photo, PNG)
     djpeg = shutil.which("djpeg")
     if djpeg and mode == "RGB":
         done = subprocess.run([djpeg, "-nosmooth", "-ppm"], input=data[:-cut], capture_output=True, check=False)
