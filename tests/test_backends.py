@@ -16,7 +16,7 @@ from sr_cli.errors import UsageError
 from sr_cli.inference import backends
 from sr_cli.inference.backends import base
 from sr_cli.models import PRESETS, Generator, create
-from sr_cli.models.mesrgan import MesrganConfig
+from sr_cli.models.mesrgan import UPSAMPLERS, MesrganConfig
 from sr_cli.models.rrdbnet import RrdbnetConfig
 from sr_cli.weights import LoadedModel
 
@@ -48,9 +48,10 @@ _SLOW = [
 ]
 
 
-@pytest.mark.parametrize("name", ["openvino", *_SLOW])
-def test_backends_agree_with_eager(name: str) -> None:
-    folded = small_mesrgan().fold()
+@pytest.mark.parametrize("upsampler", UPSAMPLERS)
+@pytest.mark.parametrize("name", ["eager", "openvino", *_SLOW])
+def test_backends_agree_with_the_network_itself(name: str, upsampler: str) -> None:
+    folded = with_biases(create(MesrganConfig(blocks=2, features=16, growth=8, upsampler=upsampler))).fold()
     network = backends.prepare(folded, torch.float32, name)
     for shape in ((1, 3, 24, 32), (2, 3, 17, 21)):
         batch = torch.rand(shape, generator=torch.Generator().manual_seed(1)).to(memory_format=torch.channels_last)

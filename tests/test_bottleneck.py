@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sr_cli.inference.backends import bottleneck_cpu, bottleneck_gpu, eager, fused
 from sr_cli.inference.backends.bottleneck import BottleneckWeights, BufferedBottleneck, BufferedTrunk
@@ -266,6 +267,25 @@ def test_a_network_is_prepared_with_a_buffered_trunk() -> None:
     assert isinstance(network, Mesrgan)
     assert isinstance(network.trunk, BufferedTrunk)
     assert folded is not network  # a copy of its own
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("name", ["esrgan", "mesrgan"])
+def test_on_the_second_gpu_everything_is_on_the_second_gpu(
+    name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Tensors that have a device and a shape but no values: whatever is left on another device is an error.
+    monkeypatch.setattr(FakeTensorMode, "__deepcopy__", lambda self, memo: self, raising=False)
+    monkeypatch.setattr("torch.nn.modules.module.is_traceable_wrapper_subclass", lambda tensor: False)
+    with FakeTensorMode():
+        with torch.device("cuda:1"):
+            folded = create(replace(PRESETS[name], blocks=1)).eval().fold()
+        network = eager.prepare(folded, dtype)
+        with torch.inference_mode():
+            result = network(torch.empty(4, 3, 24, 32, device="cuda:1").to(memory_format=torch.channels_last))
+        assert result.shape == (4, 3, 96, 128)
+        assert result.dtype == torch.float32
+        assert result.device == torch.device("cuda:1")
 
 
 if __name__ == "__main__":

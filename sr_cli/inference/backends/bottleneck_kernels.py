@@ -27,7 +27,7 @@ _SMALLEST_BLOCK = 16
 
 
 @triton.jit
-def _expand(
+def expand_kernel(
     buffer, weight, bias, hidden, pixels, buffer_stride,
     channels: tl.constexpr, hidden_channels: tl.constexpr, slope: tl.constexpr, exact: tl.constexpr,
     block_pixels: tl.constexpr, block_channels: tl.constexpr, block_hidden: tl.constexpr,
@@ -65,7 +65,7 @@ def _expand(
 
 
 @triton.jit
-def _depthwise_project(
+def depthwise_project_kernel(
     hidden, depthwise, depthwise_bias, project, buffer, pixels, height, width, buffer_stride, start,
     hidden_channels: tl.constexpr, out: tl.constexpr, slope: tl.constexpr, exact: tl.constexpr,
     residual: tl.constexpr, half_taps: tl.constexpr,
@@ -137,10 +137,10 @@ class Kernels(BufferedBottleneck):
         hidden = torch.empty(pixels, self.hidden_channels, dtype=buffer.dtype, device=buffer.device)
         expand, project = launch_options(self.channels, self.hidden_channels, self.out_channels, buffer.dtype)
         blocks = triton.cdiv(self.hidden_channels, expand["block_hidden"])
-        _expand[(triton.cdiv(pixels, expand["block_pixels"]) * blocks,)](
+        expand_kernel[(triton.cdiv(pixels, expand["block_pixels"]) * blocks,)](
             buffer, w.expand, w.expand_bias, hidden, pixels, stride, **expand
         )
-        _depthwise_project[(triton.cdiv(pixels, project["block_pixels"]),)](
+        depthwise_project_kernel[(triton.cdiv(pixels, project["block_pixels"]),)](
             hidden, w.depthwise, w.depthwise_bias, w.project, buffer, pixels, height, width, stride, start,
             residual=residual, **project,
         )  # fmt: skip
