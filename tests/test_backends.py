@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.exc import FailOnRecompileLimitHit
 
 from sr_cli import inference
 from sr_cli.errors import UsageError
@@ -68,6 +69,21 @@ def test_buffered_dense_blocks_agree_with_concatenated_ones(name: str) -> None:
     with torch.inference_mode():
         result = backends.prepare(folded, torch.float32)(batch.to(memory_format=torch.channels_last))
         assert (result - folded(batch)).abs().max() < 1e-4
+
+
+def test_the_compiled_network_never_silently_runs_operation_by_operation(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sr_cli.inference.backends import compiled
+
+    # torch's own tracing and limits, without the compiler behind them.
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module, **options: compile_(module, backend="eager", dynamic=False))
+    monkeypatch.setattr(compiled, "_SHAPES", 9)
+    network = compiled.prepare(small_mesrgan().fold(), torch.float32)
+    with torch.inference_mode():
+        for side in range(4, 13):  # one more than torch's own limit
+            assert network(torch.zeros(1, 3, side, 8)).shape == (1, 3, 4 * side, 32)
+        with pytest.raises(FailOnRecompileLimitHit):
+            network(torch.zeros(1, 3, 13, 8))
 
 
 def test_results_stay_when_the_network_runs_again() -> None:
