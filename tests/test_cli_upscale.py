@@ -307,11 +307,23 @@ _RESULT = {
     "tiles": int,
     "seconds": float,
 }
+_MADE_BY = {
+    "model": str,
+    "stage": type(None),  # the weights of this test are in no manifest
+    "weights_sha256": str,
+    "fidelity": type(None),
+    "ensemble": bool,
+    "device": str,
+    "precision": str,
+    "backend": str,
+    "tile": int,
+    "version": str,
+}
 _COMMON = {"event": str, "input": str, "index": int, "count": int}
 SCHEMA = {
     "started": _COMMON,
     "progress": {**_COMMON, "done": int, "total": int, "batch": float},
-    "done": {**_COMMON, **_RESULT},
+    "done": {**_COMMON, **_RESULT, **_MADE_BY},
     "skipped": {**_COMMON, **_RESULT, "reason": str},
     "failed": {**_COMMON, **_RESULT, "error": str, "exit_code": int},
     "summary": {"event": str, "ending": str, "count": int, "done": int, "skipped": int, "failed": int},
