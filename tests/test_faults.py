@@ -13,7 +13,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +42,7 @@ class Batch:
     outputs: Path
     arguments: list[str]
     expected: dict[str, bytes]
-    seconds: float
+    moments: int
     """How long a whole run takes after its start."""
 
     def __post_init__(self) -> None:
@@ -88,61 +87,70 @@ def batch(tmp_path: Path) -> Batch:
         pixels = generator.integers(0, 256, (side, side // 2, 3), np.uint8)
         Image.fromarray(pixels).save(inputs / f"{index}.{suffix}", quality=90)
     arguments = ["upscale", str(inputs), "-o", str(outputs), "-m", "bicubic", "-q"]
-    started = time.monotonic()
-    assert _forked(arguments)[0] == 0
-    seconds = time.monotonic() - started
+    code, moments = _forked(arguments)
+    assert code == 0 and moments > FILES
     expected = {path.name: path.read_bytes() for path in outputs.iterdir()}
     assert len(expected) == FILES
-    made = Batch(inputs, outputs, arguments, expected, seconds)
+    made = Batch(inputs, outputs, arguments, expected, moments)
     made.reset()
     return made
 
 
-def _forked(arguments: list[str], after: float | None = None, sent: int = 0) -> tuple[int, bool]:
-    """`srup` in a fork of this process, which saves its start; killed by `sent` after a time.
+FILE_EVENTS = ("open", "os.rename", "os.link", "os.remove", "os.mkdir")
+"""What Python's audit hooks say of the file system: the moments at which runs are killed."""
 
-    Gives the exit code (negative: the signal it died of), and whether the signal came before the end.
+
+def _forked(arguments: list[str], moment: int | None = None, sent: int = 0) -> tuple[int, int]:
+    """`srup` in a fork of this process, which saves its start; it sends itself `sent` at its n-th file event.
+
+    Gives the exit code (negative: the signal it died of), and the number of file events (0 where it was killed).
     """
-    ready, begun = os.pipe()
+    counted, count = os.pipe()
     child = os.fork()
     if child == 0:
-        code = 1
+        code, seen = 1, 0
+
+        def at_moment(event: str, _arguments: object) -> None:
+            nonlocal seen
+            if event in FILE_EVENTS:
+                seen += 1
+                if seen == moment:
+                    os.kill(os.getpid(), sent)
+
         try:
             silent = os.open(os.devnull, os.O_RDWR)
             for descriptor in (0, 1, 2):
                 os.dup2(silent, descriptor)
             sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
-            os.write(begun, b"x")
             signal.signal(signal.SIGINT, signal.default_int_handler)
             sys.argv = ["srup", *arguments]
             from sr_cli.__main__ import main
 
+            sys.addaudithook(at_moment)
             main()
         except SystemExit as end:
             code = int(end.code or 0)
         except KeyboardInterrupt:  # before the program began
             code = 130
         finally:
+            os.write(count, seen.to_bytes(8, "little"))
             os._exit(code)
-    os.read(ready, 1)
-    os.close(ready)
-    os.close(begun)
-    if after is not None:
-        time.sleep(after)
-        os.kill(child, sent)  # the child cannot have been reaped yet: its id is still its own
+    os.close(count)
+    seen = int.from_bytes(os.read(counted, 8), "little")
+    os.close(counted)
     _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    return code, code in (-sent, 130, 143)
+    return os.waitstatus_to_exitcode(status), seen
 
 
 def _kill_again_and_again(batch: Batch, kills: int, seed: int) -> int:
-    """Kills runs at random moments, each going on where the last one ended; gives how many were really hit."""
+    """Kills runs at random file events, each resuming the last one; gives how many were really hit."""
     chance = random.Random(seed)
     hit = 0
     for _ in range(kills):
         sent = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
         before = batch.done()
-        code, killed = _forked(batch.arguments, chance.uniform(0, batch.seconds), sent)
+        code, _ = _forked(batch.arguments, chance.randint(1, batch.moments), sent)
+        killed = code in (-sent, 130, 143)
         hit += killed
         batch.check()
         assert before <= batch.done(), "an output was made again or lost"
@@ -160,27 +168,40 @@ def _kill_again_and_again(batch: Batch, kills: int, seed: int) -> int:
 
 
 def test_kills(batch: Batch) -> None:
-    assert _kill_again_and_again(batch, 25, seed=0) > 5
+    assert _kill_again_and_again(batch, 12, seed=0) > 8
 
 
 @pytest.mark.slow
 def test_a_thousand_kills(batch: Batch) -> None:
     kills = int(os.environ.get("SRUP_KILLS", "1000"))
     hit = _kill_again_and_again(batch, kills, seed=1)
-    print(f"{hit} of {kills} kills hit a running batch of {batch.seconds:.2f} s")
+    print(f"{hit} of {kills} kills hit a running batch of {batch.moments} file events")
     assert hit > kills / 4
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_polite_signals_leave_no_unfinished_file(sent: signal.Signals, batch: Batch) -> None:
-    code = 0
-    for attempt in range(20):
+    for part in (3, 2):
         batch.reset()
-        code, _ = _forked(batch.arguments, batch.seconds * (0.3 + 0.02 * attempt), sent)
-        if code == {signal.SIGTERM: 143, signal.SIGINT: 130}[sent]:
-            break
-    assert code in (130, 143)
-    assert not [path for path in batch.outputs.iterdir() if is_temporary(path)]
+        code, _ = _forked(batch.arguments, batch.moments // part, sent)
+        assert code == {signal.SIGTERM: 143, signal.SIGINT: 130}[sent]
+        assert not [path for path in batch.outputs.iterdir() if is_temporary(path)]
+
+
+_KILLED = """
+import os, sys
+left = {finished}
+def hook(event, arguments):
+    global left
+    if event in ("os.rename", "os.link") and str(arguments[1]).endswith((".png", ".jpg", ".webp", ".tif")):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), {sent})
+sys.addaudithook(hook)
+from sr_cli.__main__ import main
+main()
+"""
+"""Runs srup and sends it a signal when so many outputs get their names."""
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
@@ -197,13 +218,9 @@ def test_kills_with_a_network(kills: int, batch: Batch, tmp_path: Path) -> None:
     chance = random.Random(2)
     whole.reset()
     for _ in range(kills):
-        with subprocess.Popen(command, env=environment) as process:
-            deadline = time.monotonic() + 120
-            wanted = len(whole.done()) + chance.randint(0, 2)
-            while process.poll() is None and len(whole.done()) < wanted and time.monotonic() < deadline:
-                time.sleep(0.005)
-            time.sleep(chance.uniform(0, 0.05))
-            process.send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
+        sent, finished = chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]), chance.randint(1, 2)
+        killed = [sys.executable, "-c", _KILLED.format(finished=finished, sent=int(sent)), *arguments]
+        assert subprocess.run(killed, env=environment, timeout=300).returncode in (-sent, 130, 143, 0)
         whole.check()
     assert subprocess.run(command, env=environment, timeout=300).returncode == 0
     whole.check(whole=True)
@@ -213,7 +230,7 @@ def test_a_cut_journal(batch: Batch, tmp_path: Path) -> None:
     chance = random.Random(3)
     for _ in range(2):
         batch.reset()
-        _forked(batch.arguments, chance.uniform(0.3, 0.9) * batch.seconds, signal.SIGKILL)
+        _forked(batch.arguments, chance.randint(batch.moments // 3, batch.moments - 1), signal.SIGKILL)
         for journal in (tmp_path / "state/srup/journal").iterdir():
             os.truncate(journal, chance.randint(0, journal.stat().st_size))
         before = batch.done()
@@ -311,7 +328,7 @@ def test_a_disk_that_becomes_read_only(batch: Batch, in_namespace: Callable[[str
 
 
 def _check_copy(batch: Batch, copy: Path, *, whole: bool, frozen: bool = False) -> None:
-    copied = Batch(batch.inputs, copy, batch.arguments, batch.expected, batch.seconds)
+    copied = Batch(batch.inputs, copy, batch.arguments, batch.expected, batch.moments)
     (copy / "precious.txt").write_text((copy / "precious.txt").read_text().strip())
     copied.check(whole=whole)
     if not frozen:  # a disk that became read-only keeps the temporary file of that moment

@@ -7,13 +7,13 @@ import io
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
-import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -552,16 +552,16 @@ def test_claimed_files_are_left_to_their_owner(tmp_path: Path) -> None:
     for name in "ab":
         picture(tmp_path / f"in/{name}.png")
     target = tmp_path / "out/a_bicubic_x4.png"
+    ready, taken = os.pipe()
     child = os.fork()
     if child == 0:
-        claims = Claims()
+        claims = Claims()  # its locks end with it
         granted = claims.take(target)
-        (tmp_path / "ready").write_text(str(granted))
-        time.sleep(60)
+        os.write(taken, b"y" if granted else b"n")
+        signal.pause()
         os._exit(0)
     try:
-        while not (tmp_path / "ready").exists() or not (tmp_path / "ready").read_text():
-            time.sleep(0.01)
+        assert os.read(ready, 1) == b"y"
         assert statuses(upscale(tmp_path / "in", to=tmp_path / "out")) == ["skipped", "done"]
     finally:
         os.kill(child, 9)
@@ -593,11 +593,13 @@ def test_prefetch_stays_within_its_bounds_and_in_order() -> None:
     def items() -> Any:
         for index in range(20):
             made.append(index)
+            read[index].set()
             yield index
 
+    read = [threading.Event() for _ in range(20)]
     with Prefetch(items(), 3) as ahead:
         for index in ahead:
-            time.sleep(0.002)
+            assert read[min(index + 2, 19)].wait(60), "it does not read ahead"
             assert made[-1] <= index + 4
     assert made == list(range(20))
 
@@ -619,7 +621,6 @@ def test_background_holds_no_more_than_its_limit() -> None:
 
     def work(index: int, amount: int) -> None:
         nonlocal held
-        time.sleep(0.001)
         with lock:
             held -= amount
             done.append(index)
@@ -656,34 +657,41 @@ def test_one_model_for_the_whole_batch(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(built) == 1
 
 
-@pytest.mark.parametrize("line", range(2, 60))
-def test_reading_ahead_ends_wherever_a_signal_interrupts(line: int) -> None:
-    """A KeyboardInterrupt at any line that the consumer runs, those of the standard library's locks included."""
-    left = line
+class _Interrupted:
+    """A queue whose n-th call ends in a KeyboardInterrupt, before or after it has done its work."""
 
-    def interrupt(frame: FrameType, event: str, argument: object) -> Any:
-        nonlocal left
-        left -= event == "line"
-        if left == 0:
-            left -= 1
-            time.sleep(0.005)  # for the reader to get as far as it can
-            raise KeyboardInterrupt
-        return interrupt
+    def __init__(self, inner: Any, call: int, after: bool) -> None:
+        self.inner, self.left, self.after = inner, call, after
 
-    def consume() -> None:
-        with contextlib.suppress(KeyboardInterrupt), Prefetch(iter(range(50)), 1) as items:
-            time.sleep(0.002)
-            sys.settrace(interrupt)
-            try:
-                for _ in items:
-                    pass
-            finally:
-                sys.settrace(None)
+    def _call(self, work: Callable[[], Any]) -> Any:
+        if threading.current_thread().name == "srup-read":
+            return work()
+        self.left -= 1
+        if self.left:
+            return work()
+        if self.after:
+            work()
+        raise KeyboardInterrupt
 
-    consumer = threading.Thread(target=consume, daemon=True)
-    consumer.start()
-    consumer.join(10)
-    assert not consumer.is_alive(), "the thread that reads was never told to stop"
+    def get(self) -> Any:
+        return self._call(self.inner.get)
+
+    def put(self, item: Any) -> None:
+        self._call(lambda: self.inner.put(item))
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("call", [1, 2, 5])
+@pytest.mark.parametrize("which", ["_queue", "_room"])
+def test_reading_ahead_ends_wherever_a_signal_interrupts(which: str, call: int, after: bool) -> None:
+    """A KeyboardInterrupt wherever the consumer waits for an item or gives a permit back."""
+    prefetch = Prefetch(iter(range(50)), 1)
+    setattr(prefetch, which, _Interrupted(getattr(prefetch, which), call, after))
+    with contextlib.suppress(KeyboardInterrupt), prefetch as items:
+        for _ in items:
+            pass
+    prefetch._thread.join(60)
+    assert not prefetch._thread.is_alive(), "the thread that reads was never told to stop"
 
 
 # How a job ends
