@@ -140,7 +140,10 @@ def _beside_pixels(source: Source, image: Image.Image) -> _Beside:
     profile = image.info.get("icc_profile")
     if image.format in ("JPEG", "MPO"):
         segments = jpeg.inspect(source)
-        return _Beside(profile, lambda photo: replace(jpeg.describe(segments, photo), dpi=_dpi(image.info.get("dpi"))))
+        # Pillow knows one resolution of EXIF's two; JFIF's go before both.
+        stated = image.info.get("dpi") if image.info.get("jfif_unit") in (1, 2) else None
+        dpi = _dpi(stated) or (exif_block.dpi(segments.exif) if segments.exif else None)
+        return _Beside(profile, lambda photo: replace(jpeg.describe(segments, photo), dpi=dpi))
     if image.format == "GIF":
         extensions = gif.inspect(source)
         return _Beside(extensions.icc_profile, lambda photo: gif.describe(extensions, photo))

@@ -22,6 +22,7 @@ PIXEL_X, PIXEL_Y = 0xA002, 0xA003
 _SUB_IFDS, _INTEROPERABILITY_IFD = 0x014A, 0xA005
 _RELATED_WIDTH, _RELATED_LENGTH = 0x1001, 0x1002
 X_RESOLUTION, Y_RESOLUTION = 0x011A, 0x011B
+_RESOLUTION_UNIT = 0x0128
 _FOCAL_PLANE_X, _FOCAL_PLANE_Y = 0xA20E, 0xA20F
 _SUBJECT_AREA, _SUBJECT_LOCATION = 0x9214, 0xA214
 _COLOUR_SPACE = 0xA001
@@ -155,6 +156,25 @@ def has(data: bytes, tag: int) -> bool:
     """Whether any directory of the block has the tag."""
     block = _Block(data)
     return any(tag in block.found(ifd) for ifd in block.directories())
+
+
+def dpi(data: bytes) -> tuple[float, float] | None:
+    """Dots per inch across and down, as stored in the main directory; None if it does not say both."""
+    block = _Block(data)
+    with contextlib.suppress(struct.error):
+        entries = block.found(block.unpack("I", 4))
+        unit = block.value(entries[_RESOLUTION_UNIT]) if _RESOLUTION_UNIT in entries else 2
+        found = []
+        for tag in (X_RESOLUTION, Y_RESOLUTION):
+            if tag in entries and (entries[tag].type, entries[tag].count) == (_RATIONAL, 1):
+                at = block.unpack("I", entries[tag].at + 8)
+                above, below = block.unpack("I", at), block.unpack("I", at + 4)
+                if 0 < above < 1_000_000 * below:
+                    found.append(above / below)
+        if len(found) == 2 and unit in (2, 3):
+            per_inch = 1 if unit == 2 else 2.54
+            return found[0] * per_inch, found[1] * per_inch
+    return None
 
 
 def edited(data: bytes, move: Move) -> bytes:

@@ -58,6 +58,8 @@ def _of_metadata(photo: Photo, output: OutputFormat) -> list[str]:
         # TIFF holds EXIF in its own directories, elsewhere in the file; a maker's offsets do not follow.
         moved = exif.has(photo.exif, exif.MAKER_NOTE)
         lost += ["maker notes are moved, which some programs cannot read"] if moved else []
+    if output is formats.TIFF and photo.dpi is None and photo.exif and exif.has(photo.exif, exif.X_RESOLUTION):
+        lost.append("the resolution, which has no unit, is left out")
     if output is not formats.PNG:
         lost += _only_in_png(photo, comments=output in (formats.JPEG, formats.GIF))
     return lost
