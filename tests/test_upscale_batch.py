@@ -24,7 +24,7 @@ from PIL import Image
 
 from sr_cli import inference
 from sr_cli.errors import OutOfMemory, OutputError, SrupError, UsageError, WeightsError
-from sr_cli.storage import Claims
+from sr_cli.storage import Claims, Prefetch
 from sr_cli.upscale import checks
 from sr_cli.upscale import inputs as planning
 from sr_cli.upscale.batch import make_upscaler, run, run_batch
@@ -33,7 +33,7 @@ from sr_cli.upscale.events import ImageResult, UpscaleEvent, exit_code
 from sr_cli.upscale.journal import Journals
 from sr_cli.upscale.naming import Namer
 from sr_cli.upscale.options import UpscaleOptions
-from sr_cli.upscale.pipeline import Background, Prefetch
+from sr_cli.upscale.pipeline import Background
 
 BICUBIC = UpscaleOptions(model="bicubic")
 

@@ -23,6 +23,7 @@ from sr_cli.evaluate.results import ImageScores
 from sr_cli.evaluate.scores import score
 from sr_cli.inference import Pixels
 from sr_cli.metrics.colour import to_bytes
+from sr_cli.storage import Prefetch
 
 _READ_AHEAD = 2
 
@@ -35,6 +36,16 @@ class Record:
     """By model."""
     crop: crops.Crop | None = None
     """For a report."""
+
+
+@dataclass(frozen=True)
+class _Input:
+    """An image as it was read."""
+
+    hr: NDArray[np.uint8]
+    """(4H, 4W, 3)."""
+    lr: Pixels
+    """What the methods enlarge, (H, W, 3)."""
 
 
 @dataclass(frozen=True)
@@ -61,23 +72,20 @@ class Pipeline:
         self.positions = {pair.name: i for i, pair in enumerate(dataset.pairs)}
 
     def run(self, pairs: Sequence[datasets.Pair]) -> Iterator[tuple[datasets.Pair, Record]]:
+        """Yield each pair with its results, in order."""
         workers = self._workers()
-        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(workers) as scorer:
-            reading: deque[Future[tuple[NDArray[np.uint8], Pixels]]] = deque()
+        with Prefetch(map(self._read, pairs), _READ_AHEAD) as images_read, ThreadPoolExecutor(workers) as scorer:
             scoring: deque[tuple[datasets.Pair, Future[Record]]] = deque()
-            ahead = iter(pairs)
             try:
-                for pair in pairs:
-                    while len(reading) <= _READ_AHEAD and (following := next(ahead, None)):
-                        reading.append(reader.submit(self._read, following))
-                    scoring.append((pair, self._upscale(pair, reading.popleft(), scorer)))
+                for pair, image in zip(pairs, images_read, strict=True):
+                    outputs = self._upscale(image)
+                    scoring.append((pair, scorer.submit(self._score, pair.name, image, outputs)))
                     while scoring and (len(scoring) > workers or scoring[0][1].done()):
                         finished, future = scoring.popleft()
                         yield finished, future.result()
                 for finished, future in scoring:
                     yield finished, future.result()
             except BaseException:
-                reader.shutdown(wait=False, cancel_futures=True)
                 scorer.shutdown(wait=False, cancel_futures=True)
                 raise
 
@@ -87,52 +95,48 @@ class Pipeline:
         busy = any(m.upscaler.weights_sha256 and m.upscaler.device_name == "cpu" for m in self.methods)
         return max(1, cores // 4) if busy else cores
 
-    def _read(self, pair: datasets.Pair) -> tuple[NDArray[np.uint8], Pixels]:
-        hr, lr = datasets.load(pair)
-        position = self.positions[pair.name]
-        return hr, self.options.low_resolution.make(hr, lr, self.protocol, position, pair.name)
-
-    def _upscale(
-        self,
-        pair: datasets.Pair,
-        image: Future[tuple[NDArray[np.uint8], Pixels]],
-        scorer: ThreadPoolExecutor,
-    ) -> Future[Record]:
+    def _read(self, pair: datasets.Pair) -> _Input | SrupError:
+        """Read and reduce an image; an error comes back as a value, for it must not end the others' reading."""
         try:
-            hr, lr = image.result()
+            hr, lr = datasets.load(pair)
         except SrupError as error:
-            failed = _failed(pair.name, error)
-            return scorer.submit(lambda: Record({method.name: failed for method in self.methods}))
-        outputs: dict[str, _Output | ImageScores] = {}
+            return error
+        position = self.positions[pair.name]
+        return _Input(hr, self.options.low_resolution.make(hr, lr, self.protocol, position, pair.name))
+
+    def _upscale(self, image: _Input | SrupError) -> dict[str, _Output | SrupError]:
+        """Enlarge an image with each method; an error is in its output's place."""
+        if isinstance(image, SrupError):
+            return {method.name: image for method in self.methods}
+        outputs: dict[str, _Output | SrupError] = {}
         for method in self.methods:
             started = time.perf_counter()
             try:
-                pixels = method.upscaler.upscale(lr).pixels
+                pixels = method.upscaler.upscale(image.lr).pixels
             except OutOfMemory as error:
-                outputs[method.name] = _failed(pair.name, error)
+                outputs[method.name] = error
                 continue
             outputs[method.name] = _Output(pixels, time.perf_counter() - started)
-        return scorer.submit(self._score, pair.name, hr, outputs)
+        return outputs
 
-    def _score(self, name: str, hr: NDArray[np.uint8], outputs: Mapping[str, _Output | ImageScores]) -> Record:
+    def _score(self, name: str, image: _Input | SrupError, outputs: Mapping[str, _Output | SrupError]) -> Record:
+        """Measure and save what the methods made of an image."""
         scores: dict[str, ImageScores] = {}
         pixels: dict[str, NDArray[np.uint8]] = {}
         for model, output in outputs.items():
-            if isinstance(output, ImageScores):
-                scores[model] = output
+            if isinstance(output, SrupError):
+                scores[model] = ImageScores(name, {}, error=str(output), exit_code=output.exit_code)
                 continue
-            values, reasons = score(output.pixels, hr, self.protocol, self.options.metrics, self.found)
+            assert isinstance(image, _Input)  # else there was no output
+            values, reasons = score(output.pixels, image.hr, self.protocol, self.options.metrics, self.found)
             height, width = output.pixels.shape[:2]
             scores[model] = ImageScores(name, values, reasons, seconds=output.seconds, megapixels=height * width / 1e6)
             pixels[model] = to_bytes(output.pixels)
             if self.options.save_images:
                 _save(pixels[model], self.options.save_images / file_name(self.dataset.name) / file_name(model) / name)
-        crop = crops.choose(hr, pixels) if self.options.for_report and pixels else None
-        return Record(scores, crop)
-
-
-def _failed(name: str, error: SrupError) -> ImageScores:
-    return ImageScores(name, {}, error=str(error), exit_code=error.exit_code)
+        if self.options.for_report and pixels and isinstance(image, _Input):
+            return Record(scores, crops.choose(image.hr, pixels))
+        return Record(scores)
 
 
 def file_name(name: str) -> str:

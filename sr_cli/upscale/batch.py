@@ -15,7 +15,7 @@ from typing import BinaryIO
 from sr_cli import __version__, images, inference, storage
 from sr_cli.errors import INTERNAL_ERROR, InputError, OutOfMemory, OutputError, SrupError
 from sr_cli.inference import memory
-from sr_cli.storage import RemotePath
+from sr_cli.storage import Prefetch, RemotePath
 from sr_cli.upscale import inputs as planning
 from sr_cli.upscale.checks import Past, check_source, check_target, checked_size, exists, output_format
 from sr_cli.upscale.enlarge import Begin, Counts, enlarge
@@ -24,7 +24,7 @@ from sr_cli.upscale.inputs import Batch, Task
 from sr_cli.upscale.journal import Journals
 from sr_cli.upscale.naming import check_inside
 from sr_cli.upscale.options import UpscaleOptions
-from sr_cli.upscale.pipeline import Abandoned, Background, Prefetch, RowGate
+from sr_cli.upscale.pipeline import Abandoned, Background, RowGate
 
 READ_AHEAD = 3
 """Photographs that are read before their turn."""
