@@ -141,7 +141,7 @@ def _frequencies(rgb: Rgb) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 
 def _filter(rgb: Rgb, transfer: NDArray[np.float32]) -> Rgb:
-    """Filters by a transfer function; the picture counts as periodic, so its border is to be cropped."""
+    """Filter by a transfer function; the picture counts as periodic, so its border is to be cropped."""
     spectrum = np.fft.rfft2(rgb.transpose(2, 0, 1).astype(np.float32))
     filtered = np.fft.irfft2(spectrum * transfer, rgb.shape[:2])
     return _to_bytes(filtered.transpose(1, 2, 0))
@@ -156,13 +156,13 @@ def gaussian_blur(rgb: Rgb, along: float, across: float, angle: float) -> Rgb:
 
 
 def low_pass(rgb: Rgb, cutoff: float) -> Rgb:
-    """Removes all frequencies above `cutoff` cycles per pixel: the 2-D sinc filter of Real-ESRGAN."""
+    """Remove all frequencies above `cutoff` cycles per pixel: the 2-D sinc filter of Real-ESRGAN."""
     y, x = _frequencies(rgb)
     return _filter(rgb, (np.hypot(x, y) <= cutoff).astype(np.float32))
 
 
 def noise(rgb: Rgb, rng: np.random.Generator, sigma: float, gray: bool) -> Rgb:
-    """Adds a sensor's noise: its variance is `sigma`^2 at middle grey, half of it read noise (Gaussian),
+    """Add a sensor's noise: its variance is `sigma`^2 at middle grey, half of it read noise (Gaussian),
     half photon noise (Poisson, here by its Gaussian limit)
     that grows with brightness: the model of Foi et al. 2008.
     """

@@ -114,7 +114,7 @@ class OptionField:
         return tuple(self._value(part, texts if isinstance(texts, str) else part) for part in given)
 
     def check(self, value: Any) -> None:
-        """Raises UsageError for a value that is out of range or none of the choices; None is always allowed."""
+        """Raise UsageError for a value that is out of range or none of the choices; None is always allowed."""
         for item in value if isinstance(value, tuple) else (value,):
             if isinstance(item, str) and self.words and item not in self.words and str not in self.types:
                 raise self._wrong(item)
@@ -206,7 +206,7 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def validate(options: Any) -> None:
-    """Raises UsageError where a field of an options dataclass is out of its range or none of its choices."""
+    """Raise UsageError where a field of an options dataclass is out of its range or none of its choices."""
     kind: type = type(options)
     for field in fields_of(kind):
         field.check(getattr(options, field.name))

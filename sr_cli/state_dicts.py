@@ -111,7 +111,7 @@ class StateFile:
 
 @contextmanager
 def opened(path: Path) -> Iterator[StateFile]:
-    """Opens a safetensors file. Raises WeightsError where it is missing, unreadable or none."""
+    """Open a safetensors file. Raises WeightsError where it is missing, unreadable or none."""
     try:
         # Not blocking: opening a named pipe would wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
@@ -172,7 +172,7 @@ def read_pickle(path: Path, size_limit: int = PICKLE_LIMIT) -> Any:
 
 
 def check_fit(network: nn.Module, shapes: Mapping[str, Shape], where: str, what: str) -> None:
-    """Compares the names and shapes of a state dict with a network's; the network may be on the meta device.
+    """Compare the names and shapes of a state dict with a network's; the network may be on the meta device.
 
     `where` is the state dict and `what` the network in the error's text. Raises WeightsError naming what is missing,
     unexpected and of another shape.
@@ -191,7 +191,7 @@ def check_fit(network: nn.Module, shapes: Mapping[str, Shape], where: str, what:
 
 
 def assign(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Makes a state dict that fits (see `check_fit`) the network's own, in the network's types, without a copy.
+    """Make a state dict that fits (see `check_fit`) the network's own, in the network's types, without a copy.
 
     A network that was built on the meta device is then on the CPU.
     """

@@ -65,7 +65,7 @@ def shared() -> Path:
 
 @pytest.fixture
 def srup(tmp_path: Path):
-    """Runs the command line in a process of its own; gives its exit code, standard output and error."""
+    """Run the command line in a process of its own; give its exit code, standard output and error."""
 
     def run(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -83,7 +83,7 @@ class FakeHub:
         self._server.server_close()
 
     def fault(self, method: str, **settings: Any) -> None:
-        """Adds a fault for one of the next requests."""
+        """Add a fault for one of the next requests."""
         self.faults.append(Fault(method, **settings))
 
     def count(self, method: str) -> int:
@@ -264,7 +264,7 @@ class _Handler(BaseHTTPRequestHandler):
     def answer(
         self, status: int, headers: dict[str, str] | None = None, body: bytes = b"", length: int | None = None
     ) -> None:
-        """Sends a whole answer; `length` overrides the body's for HEAD."""
+        """Send a whole answer; `length` overrides the body's for HEAD."""
         self.send_response(status)
         for key, value in (headers or {}).items():
             self.send_header(key, value)
@@ -274,7 +274,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def answer_json(self, value: Any, status: int = 200) -> None:
-        """Sends a JSON answer."""
+        """Send a JSON answer."""
         self.answer(status, {"Content-Type": "application/json"}, json.dumps(value).encode())
 
     def body(self) -> bytes:

@@ -38,7 +38,7 @@ TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 6e-2}
 def worst_error(
     form: type[BufferedBottleneck], case: tuple[int, ...], dtype: torch.dtype, device: str = "cpu"
 ) -> float:
-    """Gives the largest difference from float64; also checks that no other channel is touched."""
+    """Give the largest difference from float64; also check that no other channel is touched."""
     channels, out, expansion, count, height, width, adds = case
     torch.manual_seed(0)
     layer = Bottleneck(channels, out, expansion)
@@ -69,7 +69,7 @@ def test_torch_forms_agree_with_float64(form: type[BufferedBottleneck], case: tu
 
 
 def in_the_interpreter() -> None:
-    """Checks the kernels, and networks on them, where Triton interprets."""
+    """Check the kernels, and networks on them, where Triton interprets."""
     from sr_cli.inference.backends.bottleneck_kernels import Kernels
 
     for case in CASES:
@@ -173,7 +173,7 @@ def test_the_trunk_agrees_with_its_blocks(name: str, form: type[BufferedBottlene
 
 @pytest.fixture
 def uninitialised_is_nan() -> Iterator[None]:
-    """Fills what is allocated and not written with NaN, so that whoever reads it gives NaN."""
+    """Fill what is allocated and not written with NaN, so that whoever reads it gives NaN."""
     torch.use_deterministic_algorithms(True)
     assert torch.utils.deterministic.fill_uninitialized_memory
     assert torch.empty(1).isnan().all()

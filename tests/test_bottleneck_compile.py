@@ -43,7 +43,7 @@ def compiled(kernel: Any, dtype: torch.dtype, constants: dict[str, Any], capabil
 
 
 def spilled_bytes(binary: bytes, folder: Path) -> int:
-    """Gives what each thread keeps in memory because its registers do not suffice."""
+    """Give what each thread keeps in memory because its registers do not suffice."""
     import triton
 
     path = folder / "kernel.cubin"

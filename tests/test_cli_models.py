@@ -30,7 +30,7 @@ class Result:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    """Runs a command line inside this process, through the error boundary: importing torch takes seconds."""
+    """Run a command line inside this process, through the error boundary: importing torch takes seconds."""
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: object) -> Result:

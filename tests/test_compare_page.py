@@ -77,7 +77,7 @@ def page(browser: Browser, file: Path) -> Iterator[Page]:
 
 
 def settle(page: Page) -> None:
-    """Waits until what was asked for is drawn."""
+    """Wait until what was asked for is drawn."""
     page.js("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(0))))")
     page.wait("document.getElementById('stage').dataset.ready === 'true'")
     page.js("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(0))))")

@@ -49,7 +49,7 @@ def photo(tmp_path: Path) -> Path:
 def commands(
     photo: Path, tmp_path: Path, before: str = "", **process: Any
 ) -> tuple[list[int], subprocess.CompletedProcess[bytes]]:
-    """Runs upscale, models list and doctor in one new process; gives their exit codes."""
+    """Run upscale, models list and doctor in one new process; give their exit codes."""
     script = _COMMANDS.format(photo=photo.name, before=before)
     environment = {"env": {**os.environ, "PYTHONPATH": str(ROOT)}, **process}
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, timeout=300, **environment)

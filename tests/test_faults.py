@@ -255,7 +255,7 @@ def _unshare() -> list[str] | None:
 
 @pytest.fixture
 def in_namespace() -> Callable[[str], str]:
-    """Runs a shell script that may mount file systems, seen by nobody else."""
+    """Run a shell script that may mount file systems, seen by nobody else."""
     namespace = _unshare()
     assert namespace is not None
 

@@ -46,7 +46,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def register(home: Path, name: str, stages: dict[str, tuple[models.Generator, str | None]], default: str) -> None:
-    """Writes weights and the user's manifest: for each stage its generator and the stage it came from."""
+    """Write weights and the user's manifest: for each stage its generator and the stage it came from."""
     config = next(iter(stages.values()))[0].config
     checksums: dict[str, str] = {}
     entries: dict[str, Any] = {}

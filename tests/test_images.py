@@ -285,7 +285,7 @@ def test_nothing_is_replaced_unless_asked(tmp_path: Path) -> None:
 
 
 def race(target: Path) -> None:
-    """Writes a file that another process writes at the same time, a little faster."""
+    """Write a file that another process writes at the same time, a little faster."""
     with atomic_output(target) as file:
         file.write(b"ours")
         target.write_bytes(b"theirs")

@@ -95,7 +95,7 @@ def start(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
 
 
 def wait_until(process: subprocess.Popen[str], happened: Any) -> None:
-    """Returns when `happened()` is true; fails when the process ends before."""
+    """Return when `happened()` is true; fail when the process ends before."""
     while not happened():
         if process.poll() is not None:
             pytest.fail(f"ended with {process.returncode}: {process.communicate()[1]}")

@@ -42,7 +42,7 @@ def photos(tmp_path: Path, home: Path) -> list[Path]:
 
 
 def enlarge(photos: Sequence[Path], to: Path, stop_before: int | None = None, **options: Any) -> list[ImageResult]:
-    """Runs a batch, interrupted before it starts that many photos."""
+    """Run a batch, interrupted before it starts that many photos."""
 
     def report(event: UpscaleEvent) -> None:
         if event.kind == "started" and event.index == stop_before:

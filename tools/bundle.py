@@ -89,7 +89,7 @@ def teacher(named: Teacher | None, owner: str | None) -> Teacher | None:
 
 
 def bundle(run: RunWeights, name: str, options: argparse.Namespace, root: Path = ROOT) -> Stage:
-    """Writes the weights and the manifest entry; gives the new stage."""
+    """Write the weights and the manifest entry; give the new stage."""
     manifest_path, folder = root / "weights_manifest.json", root / "sr_cli" / "bundled"
     models = dict(manifest.read_file(manifest_path, folder).models)
     entry = models[name]

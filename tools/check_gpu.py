@@ -138,7 +138,7 @@ def main() -> None:
 
 
 def shown(results: Iterator[Check] | Iterator[Timing]) -> Iterator:
-    """Prints each result as it comes, and passes it on."""
+    """Print each result as it comes, and passes it on."""
     for result in results:
         if isinstance(result, Check):
             mark = "ok  " if result.passed else "FAIL"
@@ -152,7 +152,7 @@ def shown(results: Iterator[Check] | Iterator[Timing]) -> Iterator:
 def prepare_all(
     loaded: dict[str, LoadedModel], device: torch.device, chosen: Sequence[str]
 ) -> dict[tuple[str, str, str], backends.Network]:
-    """Prepares each model in each precision by each of the backends that can; keys are model, precision, backend."""
+    """Prepare each model in each precision by each of the backends that can; keys are model, precision, backend."""
     networks = {}
     for name, model in loaded.items():
         folded = model.generator.fold().to(device)
@@ -171,7 +171,7 @@ def check_networks(
     size: int,
     device: torch.device,
 ) -> Iterator[Check]:
-    """Compares with fp32 on the CPU, and `graph` with `eager`, on two inputs one after the other."""
+    """Compare with fp32 on the CPU, and `graph` with `eager`, on two inputs one after the other."""
     inputs = test_inputs(batch, size)
     others = inputs.flip(3)
     plain: dict[tuple[str, str], torch.Tensor] = {}
@@ -199,7 +199,7 @@ def time_networks(
     scale: Scale,
     roofline: Roofline,
 ) -> Iterator[Timing]:
-    """Times all networks in turns."""
+    """Time all networks in turns."""
     times = time_in_turns(networks, channels_last(source), lambda seconds: scale.runs, lambda share: None)
     pixels = source.shape[0] * source.shape[2] * source.shape[3]
     for key, measured in times.items():
@@ -241,7 +241,7 @@ class Roofline:
 
 
 def values_moved(generator: Generator) -> float:
-    """Counts the values that all convolutions read and write, for each low-resolution pixel."""
+    """Count the values that all convolutions read and write, for each low-resolution pixel."""
     side, total = 16, 0
 
     def count(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
@@ -259,7 +259,7 @@ def values_moved(generator: Generator) -> float:
 
 
 def check_pictures(loaded: dict[str, LoadedModel], device: torch.device, scale: Scale, backend: str) -> Iterator[Check]:
-    """Compares pictures of all kinds, in tiles, with the same tiles on the CPU, which computes them one by one."""
+    """Compare pictures of all kinds, in tiles, with the same tiles on the CPU, which computes them one by one."""
     small = np.random.default_rng(0).integers(0, 256, (*scale.picture, 3)).astype(np.uint8)
     kinds = {
         "8 bits": small,
@@ -285,7 +285,7 @@ def check_pictures(loaded: dict[str, LoadedModel], device: torch.device, scale: 
 
 
 def check_beyond_32_bits(loaded: dict[str, LoadedModel], device: torch.device) -> Iterator[Check]:
-    """Compares what comes near 2^31 values or beyond with the same picture computed in small parts."""
+    """Compare what comes near 2^31 values or beyond with the same picture computed in small parts."""
     for name, model in loaded.items():
         setup = choose_setup(InferenceOptions(device=str(device), overlap="full"), model)
         # A row of eight of the largest tiles; then a picture in one pass that is larger than can be counted.
@@ -316,13 +316,13 @@ def channels_last(batch: torch.Tensor) -> torch.Tensor:
 
 
 def levels(result: torch.Tensor, expected: torch.Tensor) -> float:
-    """Gives the largest difference between two batches in levels of 255; NaN where a result is not finite."""
+    """Give the largest difference between two batches in levels of 255; NaN where a result is not finite."""
     difference = (result.double() - expected.double()).abs()
     return 255 * float(difference.max()) if bool(difference.isfinite().all()) else float("nan")
 
 
 def picture_levels(result: np.ndarray, expected: np.ndarray) -> float:
-    """Gives the largest difference between two pictures of one type in levels of 255."""
+    """Give the largest difference between two pictures of one type in levels of 255."""
     top = {1: 255, 2: 65535, 4: 1}[result.itemsize]
     return 255 / top * float(np.abs(result.astype(float) - expected).max())
 

@@ -80,7 +80,7 @@ def _defined(tree: ast.Module) -> Iterator[str]:
 
 
 def main(folders: list[str]) -> int:
-    """Prints each use; 1 if there is any."""
+    """Print each use; 1 if there is any."""
     found = 0
     for folder in folders:
         for path in sorted(Path(folder).rglob("*.py")):

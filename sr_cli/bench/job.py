@@ -71,7 +71,7 @@ class _Plan:
 
 
 def run(options: BenchOptions, report: Report) -> BenchResult:
-    """Times everything the options ask for.
+    """Time everything the options ask for.
 
     Raises UsageError for a device, precision or backend that is not there, WeightsError for an unknown model.
     """

@@ -69,7 +69,7 @@ def time_in_turns(
     runs: Callable[[float], int],
     progress: Callable[[float], None],
 ) -> dict[Key, Times]:
-    """Runs all networks on a batch in turns, until each has had its runs: what disturbs one disturbs all alike.
+    """Run all networks on a batch in turns, until each has had its runs: what disturbs one disturbs all alike.
 
     `runs` says how many runs a network gets that takes so many seconds; `progress` takes the share that is done.
     """
@@ -134,7 +134,7 @@ class Clock(Network):
         self.seconds = 0.0
 
     def around(self, network: Network) -> Network:
-        """Puts the clock around a network."""
+        """Put the clock around a network."""
         self._network = network
         return self
 

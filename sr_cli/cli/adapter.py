@@ -57,7 +57,7 @@ def _without_types(params: Any) -> Any:
 def command(
     app: typer.Typer, name: str, *, examples: Mapping[str, str] | None = None
 ) -> Callable[[Function], Function]:
-    """Registers a function as a command of `app`. Its docstring is the help; `examples` follow: command, meaning."""
+    """Register a function as a command of `app`. Its docstring is the help; `examples` follow: command, meaning."""
 
     def register(function: Function) -> Function:
         arguments, groups = _parameters(function)

@@ -299,7 +299,7 @@ def publish(
 
 
 def _onto(bar: Progress) -> HubProgress:
-    """Moves a bar with a download."""
+    """Move a bar with a download."""
     return lambda done, total: bar.update(done, total or done)
 
 

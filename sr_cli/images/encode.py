@@ -35,7 +35,7 @@ def write(
     strip: bool = False,
     placing: Callable[[Path], None] | None = None,
 ) -> None:
-    """Writes a photo to a file, which appears complete or not at all, or to a binary stream.
+    """Write a photo to a file, which appears complete or not at all, or to a binary stream.
 
     format: "png", "jpeg", "webp", "tiff" or "gif"; by default what the suffix says, PNG for a stream.
     quality: 1..100 for JPEG (95) and WebP (90; 100 is lossless); nothing to say for the others.
@@ -60,7 +60,7 @@ def write_all(
     placing: Callable[[Path], None] | None = None,
     wait_for_rows: Callable[[int], None] | None = None,
 ) -> None:
-    """Writes the pages or frames of a sequence, with its durations; everything else as in `write`.
+    """Write the pages or frames of a sequence, with its durations; everything else as in `write`.
 
     frames: what to write in place of `sequence.frames`, as many, e.g. a generator of enlarged ones: PNG and
     TIFF take and forget them one by one, so memory holds one frame only.
@@ -131,7 +131,7 @@ class _Encoder:
         self._quality = quality or {"JPEG": JPEG_QUALITY, "WEBP": WEBP_QUALITY}.get(output.name, 0)
 
     def encode(self, frames: Iterable[Photo], file: BinaryIO) -> None:
-        """Raises UsageError for a size that the format cannot hold, OSError from the file, OutputError."""
+        """Raise UsageError for a size that the format cannot hold, OSError from the file, OutputError."""
         prepared = (self._prepared(photo) for photo in frames)
         if self._output is formats.PNG:
             self._png(prepared, file)

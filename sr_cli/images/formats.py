@@ -100,7 +100,7 @@ def for_target(target: Path, name: str | None = None) -> OutputFormat:
 
 
 def check_size(output: OutputFormat, width: int, height: int) -> None:
-    """Raises UsageError if the format cannot hold a picture of this size."""
+    """Raise UsageError if the format cannot hold a picture of this size."""
     if max(width, height) > output.max_side:
         raise UsageError(
             f"{width}x{height} is too large for {output.name}, which ends at {output.max_side:,} pixels a side; "
@@ -109,7 +109,7 @@ def check_size(output: OutputFormat, width: int, height: int) -> None:
 
 
 def check_several(output: OutputFormat, kind: str, count: int) -> None:
-    """Raises UsageError if the format cannot hold pages or an animation ("pages", "animation"; "still" always)."""
+    """Raise UsageError if the format cannot hold pages or an animation ("pages", "animation"; "still" always)."""
     if kind not in ("still", output.several):
         fitting = ", ".join(other.suffixes[0] for other in OUTPUT_FORMATS if other.several == kind)
         what = "frames of an animation" if kind == "animation" else "pages"

@@ -36,7 +36,7 @@ class Contents:
 
 
 def inspect(source: Source) -> Contents:
-    """Reads the boxes before and around the pixels; a file that is damaged is read as far as it goes."""
+    """Read the boxes before and around the pixels; a file that is damaged is read as far as it goes."""
     contents, file = Contents(), source.file
     size = file.seek(0, 2)
     try:

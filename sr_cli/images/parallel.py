@@ -46,7 +46,7 @@ class InOrder(Generic[Result]):
             self._emit(self._running.popleft().result())
 
     def finish(self) -> None:
-        """Emits what is still under way; more may be submitted afterwards."""
+        """Emit what is still under way; more may be submitted afterwards."""
         if self._first is not None:
             first, self._first = self._first, None
             self._emit(first())

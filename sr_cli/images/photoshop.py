@@ -37,7 +37,7 @@ def block(iptc: bytes | None, others: bytes = b"") -> bytes:
 
 
 def read(data: bytes) -> Resources:
-    """Takes image resources apart; a block that is damaged is read as far as it goes."""
+    """Take image resources apart; a block that is damaged is read as far as it goes."""
     records: bytes | None = None
     others, notes = b"", []
     for number, whole, content in _resources(data):

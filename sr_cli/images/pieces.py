@@ -53,5 +53,5 @@ class _Pieces(io.RawIOBase):
 
 
 def joined(file: BinaryIO, pieces: Sequence[Piece]) -> BinaryIO:
-    """Builds a read-only, seekable file of `pieces`; it copies nothing and reads from `file` when it is read."""
+    """Build a read-only, seekable file of `pieces`; it copies nothing and read from `file` when it is read."""
     return cast(BinaryIO, io.BufferedReader(_Pieces(file, pieces)))

@@ -33,7 +33,7 @@ _JPEG_END = b"\xff\xd9"
 
 
 def of_png(source: Source, contents: png.Contents) -> BinaryIO:
-    """Builds a PNG of the chunks that make pixels; pixels that are cut off end where the file does.
+    """Build a PNG of the chunks that make pixels; pixels that are cut off end where the file does.
 
     The chunks of pixels keep their checksums, which the decoder looks at.
     """
@@ -56,7 +56,7 @@ def of_png(source: Source, contents: png.Contents) -> BinaryIO:
 
 
 def of_jpeg(source: Source) -> BinaryIO:
-    """Builds a JPEG without the segments that make no pixels. Raises InputError for an unsupported kind."""
+    """Build a JPEG without the segments that make no pixels. Raises InputError for an unsupported kind."""
     return joined(source.file, _jpeg_pieces(source))
 
 
@@ -81,7 +81,7 @@ def _jpeg_pieces(source: Source, end: int | None = None) -> list[Piece]:
 
 
 def _check_frame(source: Source, marker: int, header: bytes) -> None:
-    """Raises InputError for a depth or process of compression that is not supported."""
+    """Raise InputError for a depth or process of compression that is not supported."""
     precision, _, _, components = struct.unpack_from(">BHHB", header)
     problem = None
     if marker == _JPEG_LS:
@@ -97,7 +97,7 @@ def _check_frame(source: Source, marker: int, header: bytes) -> None:
 
 
 def without_end(source: Source) -> Image.Image:
-    """Decodes a JPEG that ends without its end marker. Raises ValueError if it lacks pixels.
+    """Decode a JPEG that ends without its end marker. Raises ValueError if it lacks pixels.
 
     The picture is complete if all its scans have begun and its pixels do not depend on the bits that follow.
     """
@@ -110,7 +110,7 @@ def without_end(source: Source) -> Image.Image:
 
 
 def check_bottom(source: Source, image: Image.Image, end: int) -> None:
-    """Raises ValueError if a JPEG lacks pixels although its end marker, before offset `end`, is there.
+    """Raise ValueError if a JPEG lacks pixels although its end marker, before offset `end`, is there.
 
     Decoders fill what is missing with the last colour. So only pictures with a flat corner are looked at again.
     """
@@ -122,7 +122,7 @@ def check_bottom(source: Source, image: Image.Image, end: int) -> None:
 
 
 def _check_complete(source: Source, image: Image.Image, pieces: list[Piece]) -> None:
-    """Raises ValueError if the pixels depend on what follows `pieces`, which hold the picture without its end."""
+    """Raise ValueError if the pixels depend on what follows `pieces`, which hold the picture without its end."""
     random = Random(0)
     expected = _digest(image)
     for filling in (b"\xff\0" * 64, bytes(64), bytes(random.randrange(255) for _ in range(64))):
@@ -168,7 +168,7 @@ def _has_all_scans(source: Source) -> bool:
 
 
 def of_webp(source: Source) -> tuple[BinaryIO, tuple[str, ...]]:
-    """Builds a WebP of its chunks, with right sizes and flags, and notes on what was wrong.
+    """Build a WebP of its chunks, with right sizes and flags, and notes on what was wrong.
 
     Raises ValueError if an animation is cut off, whose frames nobody can count.
     """

@@ -30,7 +30,7 @@ class Header:
 
 
 def probe(source: Path | BinaryIO, *, limits: Limits | None = None) -> Header:
-    """Reads no more than the headers. Raises InputError as `read_all` would for what they show."""
+    """Read no more than the headers. Raises InputError as `read_all` would for what they show."""
     with opened(source, limits or Limits()) as file, decoding(file):
         return {"PNG": _png, "TIFF": _tiff}.get(file.format, _other)(file)
 

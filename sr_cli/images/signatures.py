@@ -79,7 +79,7 @@ def identify(name: str, head: bytes) -> str:
 
 
 def raw_photo(name: str) -> InputError:
-    """Builds the error for the raw data of a camera's sensor."""
+    """Build the error for the raw data of a camera's sensor."""
     return InputError(f"{name}: a raw photo; develop it first: save it as TIFF, PNG or JPEG with a raw converter")
 
 
@@ -88,7 +88,7 @@ def _not_opened(name: str, what: str) -> InputError:
 
 
 def _brands(head: bytes) -> list[bytes]:
-    """Lists the major brand of an ISO base media file and the compatible ones."""
+    """List the major brand of an ISO base media file and the compatible ones."""
     (size,) = struct.unpack_from(">I", head)
     return [head[8:12], *(head[at : at + 4] for at in range(16, min(size, len(head) - 3), 4))]
 

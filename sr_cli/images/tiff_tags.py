@@ -117,14 +117,14 @@ class Directories:
         (self.first,) = struct.unpack_from(order + self.layout.offset, head, 8 if self.layout.big else 4)
 
     def read(self, offset: int, size: int) -> bytes:
-        """Reads bytes. Raises ValueError beyond the end."""
+        """Read bytes. Raises ValueError beyond the end."""
         if offset + size > self.size:
             raise ValueError("cut off")
         self._file.seek(self._start + offset)
         return self._file.read(size)
 
     def value(self, entry: Entry) -> bytes:
-        """Reads an entry's value."""
+        """Read an entry's value."""
         return self.read(entry.value_at, entry.size)
 
     def was_read(self, offset: int) -> bool:
@@ -132,7 +132,7 @@ class Directories:
         return offset in self._seen
 
     def entries(self, offset: int) -> tuple[list[Entry], int]:
-        """Reads the entries of the directory at `offset`, and the offset of the next directory (0: none).
+        """Read the entries of the directory at `offset`, and the offset of the next directory (0: none).
 
         Entries of unknown types and those whose values are cut off are left out.
         """
@@ -165,7 +165,7 @@ class Directories:
         return found, following
 
     def description(self, entries: list[Entry]) -> Directory:
-        """Reads what describes the photograph: tags of the main directory, and EXIF's directories."""
+        """Read what describes the photograph: tags of the main directory, and EXIF's directories."""
         described = Directory()
         for entry in entries:
             if entry.tag in _CHILDREN:
@@ -176,7 +176,7 @@ class Directories:
         return described
 
     def _child(self, entry: Entry) -> Directory | None:
-        """Reads the directory that an entry points at; pages may share one. None if it cannot be read."""
+        """Read the directory that an entry points at; pages may share one. None if it cannot be read."""
         if entry.type not in CODES or entry.length != 1:
             return None
         (offset,) = struct.unpack(self.layout.order + CODES[entry.type], self.value(entry))
@@ -198,7 +198,7 @@ class Directories:
 
 
 def serialised(directory: Directory, layout: Layout, at: int, following: int = 0) -> bytes:
-    """Builds a directory, its values and its children, to be stored at offset `at`, which is even."""
+    """Build a directory, its values and its children, to be stored at offset `at`, which is even."""
     pointers = {tag: Field(LONG8 if layout.big else LONG, 1, b"") for tag in directory.children}
     entries = dict(sorted((directory.fields | pointers).items()))
     head, body = layout.pack("Q" if layout.big else "H", len(entries)), bytearray()
@@ -219,7 +219,7 @@ def serialised(directory: Directory, layout: Layout, at: int, following: int = 0
 
 
 def to_exif(described: Directory, layout: Layout) -> bytes | None:
-    """Builds an EXIF block of a TIFF page's description; None if it says nothing."""
+    """Build an EXIF block of a TIFF page's description; None if it says nothing."""
     fields = described.fields
     orientation = fields.get(ORIENTATION)
     upright = orientation is None or orientation.data[:2] == layout.pack("H", 1)
@@ -231,7 +231,7 @@ def to_exif(described: Directory, layout: Layout) -> bytes | None:
 
 
 def from_exif(exif: bytes, layout: Layout) -> Directory:
-    """Reads the description of the photograph in an EXIF block, in the byte order of `layout`.
+    """Read the description of the photograph in an EXIF block, in the byte order of `layout`.
 
     It is empty if the block cannot be read.
     """

@@ -85,7 +85,7 @@ class Packet:
 
 
 def parsed(packet: bytes) -> Packet:
-    """Parses a packet in UTF-8 or UTF-16. Raises ValueError if that is no XMP."""
+    """Parse a packet in UTF-8 or UTF-16. Raises ValueError if that is no XMP."""
     if packet[:2] not in (b"\xff\xfe", b"\xfe\xff"):
         packet = packet[max(0, packet.find(b"<")) :].rstrip(b"\0 \t\r\n")
     builder = _Builder()
@@ -218,7 +218,7 @@ class Split:
 
 
 def split(packet: bytes, limit: int) -> Split:
-    """Moves the largest properties into an extension until `limit` bytes hold the rest.
+    """Move the largest properties into an extension until `limit` bytes hold the rest.
 
     Raises ValueError if that is impossible or the packet cannot be read.
     """
@@ -294,7 +294,7 @@ def _empty() -> Packet:
 
 
 def _add_event(rdf: ET.Element, software: str) -> None:
-    """Appends the event "resized" to xmpMM:History (part 2, ResourceEvent); no time, so that outputs are repeatable."""
+    """Append the event "resized" to xmpMM:History (part 2, ResourceEvent); no time, so that outputs are repeatable."""
     history = next(rdf.iter(HISTORY), None)
     if history is None:
         description = rdf.find(RDF + "Description")
@@ -309,7 +309,7 @@ def _add_event(rdf: ET.Element, software: str) -> None:
 
 
 def _to_prefixes(root: ET.Element, prefixes: dict[str, str]) -> None:
-    """Replaces each "{namespace}local" in a tree by "prefix:local" and declares the prefixes at the root."""
+    """Replace each "{namespace}local" in a tree by "prefix:local" and declare the prefixes at the root."""
     taken: dict[str, str] = {"http://www.w3.org/XML/1998/namespace": "xml"}
     usual = {uri: prefix for prefix, uri in NAMESPACES.items()}
 

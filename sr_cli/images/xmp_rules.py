@@ -52,7 +52,7 @@ class Tree:
         return found if len(found) == len(shorts) else None
 
     def set(self, node: ET.Element, short: str, value: float | str) -> None:
-        """Changes a property that is there."""
+        """Change a property that is there."""
         text = value if isinstance(value, str) else f"{round(value, 9):.12g}"
         full = name(short)
         child = node.find(full)
@@ -64,11 +64,11 @@ class Tree:
             child.text = text
 
     def set_pixels(self, node: ET.Element, short: str, value: float) -> None:
-        """Changes a property that is a whole number of pixels."""
+        """Change a property that is a whole number of pixels."""
         self.set(node, short, round(value))
 
     def remove(self, node: ET.Element, full: str) -> bool:
-        """Takes a property out; whether it was there."""
+        """Take a property out; whether it was there."""
         there = node.attrib.pop(full, None) is not None
         for child in node.findall(full):
             node.remove(child)
@@ -78,7 +78,7 @@ class Tree:
 
 
 def apply(root: ET.Element, move: Move) -> tuple[bool, tuple[str, ...]]:
-    """Changes the tree for the moved picture; whether anything changed, and what was promised and is lost."""
+    """Change the tree for the moved picture; whether anything changed, and what was promised and is lost."""
     tree = Tree(root)
     for edit in _REMOVALS:
         for node in list(root.iter()):

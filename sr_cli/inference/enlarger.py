@@ -52,7 +52,7 @@ class Enlarger(Protocol):
     def enlarge(
         self, pixels: Pixels, output: Pixels, progress: Progress | None, on_rows: OnRows | None
     ) -> EngineResult:
-        """Fills `output` (scale * H, scale * W, C) with the enlargement of `pixels`, of the same type.
+        """Fill `output` (scale * H, scale * W, C) with the enlargement of `pixels`, of the same type.
 
         Raises OutOfMemory where even the smallest tile does not fit.
         """

@@ -54,7 +54,7 @@ def interpolate(pixels: Pixels, scale: int, name: str) -> Pixels:
 
 
 def interpolate_into(output: Pixels, pixels: Pixels, name: str) -> None:
-    """Fills `output` (H', W', C) with `pixels` (H, W, C) of the same type, resized by `bicubic` or `lanczos`."""
+    """Fill `output` (H', W', C) with `pixels` (H, W, C) of the same type, resized by `bicubic` or `lanczos`."""
     size = (output.shape[1], output.shape[0])
     channels = pixels.shape[2]
     if pixels.dtype == np.uint8:

@@ -18,7 +18,7 @@ Pixels: TypeAlias = NDArray[Any]
 
 
 def check_pixels(pixels: Pixels) -> None:
-    """Raises ValueError for arrays of another shape or type, and for values that are not finite."""
+    """Raise ValueError for arrays of another shape or type, and for values that are not finite."""
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
         raise ValueError(f"pixels must be (H, W, 1 or 3) and not empty, not {pixels.shape}")
     if pixels.dtype not in (np.uint8, np.uint16, np.float32):

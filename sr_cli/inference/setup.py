@@ -79,7 +79,7 @@ class InferenceOptions:
 
 
 def _check_number(name: str, value: object, words: tuple[str | None, ...], least: int) -> None:
-    """Raises ValueError unless `value` is one of `words` or a whole number from `least` on."""
+    """Raise ValueError unless `value` is one of `words` or a whole number from `least` on."""
     if value is None or isinstance(value, str):
         valid = value in words
     else:

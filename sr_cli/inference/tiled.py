@@ -95,7 +95,7 @@ class TiledNetwork:
         return rows * columns * self._values_per_pixel * dtype_of(self.setup.precision).itemsize * self._lanes
 
     def compute_wider(self, batch: torch.Tensor) -> torch.Tensor:
-        """Computes again what was not finite, in bf16 (after fp16) and then in fp32. Raises WeightsError."""
+        """Compute again what was not finite, in bf16 (after fp16) and then in fp32. Raises WeightsError."""
         for precision in _WIDER[self.setup.precision]:
             with self._preparing:
                 if precision not in self._wider:
@@ -106,7 +106,7 @@ class TiledNetwork:
         raise WeightsError(f"the weights of {self.name} give values that are not finite, even in fp32")
 
     def release(self) -> None:
-        """Gives back what is kept between pictures, because memory is short."""
+        """Give back what is kept between pictures, because memory is short."""
         self.network.release()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -148,7 +148,7 @@ class _Enlargement:
         self.redone = 0
 
     def run(self) -> EngineResult:
-        """Raises OutOfMemory where even the smallest tile does not fit."""
+        """Raise OutOfMemory where even the smallest tile does not fit."""
         height, width = self.pixels.shape[:2]
         try:
             self.windows = Windows(self.pixels, self.network.setup.overlap, self.network.device)

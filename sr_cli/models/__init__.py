@@ -44,13 +44,13 @@ def config_from_dict(values: dict[str, Any]) -> GeneratorConfig:
 
 
 def create(config: GeneratorConfig) -> Generator:
-    """Builds a generator with undefined weights; load some or call `reset_parameters`."""
+    """Build a generator with undefined weights; load some or call `reset_parameters`."""
     generator: Generator = ARCHITECTURES[config.family].network(config)
     return generator
 
 
 def create_empty(config: GeneratorConfig) -> Generator:
-    """Builds a generator whose weights have shapes only, on the meta device, which takes no memory for them.
+    """Build a generator whose weights have shapes only, on the meta device, which takes no memory for them.
 
     `state_dicts.assign` gives it weights, and with them puts it on the CPU.
     """
@@ -59,7 +59,7 @@ def create_empty(config: GeneratorConfig) -> Generator:
 
 
 def recognise(shapes: Shapes) -> Recognised | None:
-    """Finds the network that a state dict belongs to, by its names and shapes; None if it is of no family we know.
+    """Find the network that a state dict belongs to, by its names and shapes; None if it is of no family we know.
 
     A first look only: `state_dicts.check_fit` compares every tensor. Raises WeightsError for a state dict of a known
     family that makes no network of it.

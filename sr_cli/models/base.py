@@ -33,7 +33,7 @@ class GeneratorConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Builds the configuration from `to_dict`'s values without the family. Raises TypeError, ValueError."""
+        """Build the configuration from `to_dict`'s values without the family. Raises TypeError, ValueError."""
         return cls(**values)
 
 

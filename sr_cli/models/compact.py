@@ -67,17 +67,17 @@ class _Stack:
         return self.conv([name], torch.eye(count)[:, :, None, None])
 
     def join(self, name: str, names: Iterable[str]) -> None:
-        """Gives several groups of channels, concatenated, one name."""
+        """Give several groups of channels, concatenated, one name."""
         values = [self.values[one] for one in names]
         self.values[name] = _Values(torch.cat([v.matrix for v in values]), torch.cat([v.bias for v in values]))
 
     def add(self, name: str, one: str, other: str) -> None:
-        """Gives the sum of two groups of channels a name."""
+        """Give the sum of two groups of channels a name."""
         first, second = self.values[one], self.values[other]
         self.values[name] = _Values(first.matrix + second.matrix, first.bias + second.bias)
 
     def layer(self, **parts: _Part) -> None:
-        """Adds a layer that gives these channels and nothing else."""
+        """Add a layer that gives these channels and nothing else."""
         self.layers.append(
             _Part(torch.cat([part.weight for part in parts.values()]), torch.cat([p.bias for p in parts.values()]))
         )

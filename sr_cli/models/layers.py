@@ -33,7 +33,7 @@ class DenseBlock(nn.Module):
         return (y if self.residual_scaling == 1.0 else y * self.residual_scaling).add_(x)
 
     def fold_(self) -> None:
-        """Moves the residual scaling into the last layer's weights."""
+        """Move the residual scaling into the last layer's weights."""
         last = self.layers[-1]
         conv = last if isinstance(last, nn.Conv2d) else last.project
         assert isinstance(conv, nn.Conv2d) and conv.bias is not None
@@ -57,7 +57,7 @@ class Upsampler(nn.Module):
         return x
 
     def init_identity(self, slope: float) -> None:
-        """Passes the picture on, see `init_identity`; `slope` is that of the activation before the first stage."""
+        """Pass the picture on, see `init_identity`; `slope` is that of the activation before the first stage."""
         for conv, activation in zip(self.convs, self.activations, strict=True):
             assert isinstance(conv, nn.Conv2d) and isinstance(activation, nn.PReLU)
             init_identity(conv, slope, shuffle=2)
@@ -66,7 +66,7 @@ class Upsampler(nn.Module):
 
 @torch.no_grad()
 def equal_subpixels(conv: nn.Conv2d, shuffle: int = 2) -> None:
-    """Makes the weights of a convolution equal for all pixels that the PixelShuffle after it puts side by side.
+    """Make the weights of a convolution equal for all pixels that the PixelShuffle after it puts side by side.
 
     Training then starts without a pattern on the upsampler's grid (Aitken et al. 2017, section 3.2).
     """
@@ -80,7 +80,7 @@ IDENTITY_CHANNELS = 6
 
 @torch.no_grad()
 def init_identity(conv: nn.Conv2d, slope: float = 1.0, shuffle: int = 1) -> None:
-    """Sets initial weights that pass the picture on, so that training starts near its enlargement.
+    """Set initial weights that pass the picture on, so that training starts near its enlargement.
 
     The first six channels between two such convolutions hold RGB and its negative: after an activation with
     `slope` for negative values (1: none) the one minus the other is still 1 + slope times the picture. A
@@ -108,7 +108,7 @@ def init_identity(conv: nn.Conv2d, slope: float = 1.0, shuffle: int = 1) -> None
 def init_identity_past_trunk(
     head: nn.Conv2d, trunk_conv: nn.Conv2d, upsampler: Upsampler, conv: nn.Conv2d, tail: nn.Conv2d, slope: float
 ) -> None:
-    """Passes the picture (see `init_identity`) through ESRGAN's frame: the trunk adds nothing to its channels, the
+    """Pass the picture (see `init_identity`) through ESRGAN's frame: the trunk adds nothing to its channels, the
     activations of `slope` begin after the upsampler's first convolution.
     """
     nn.init.zeros_(trunk_conv.weight[:IDENTITY_CHANNELS])

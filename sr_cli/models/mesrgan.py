@@ -70,7 +70,7 @@ class MesrganConfig(GeneratorConfig):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Builds the configuration from plain values; `light_upsampler` is how manifests named the first forms."""
+        """Build the configuration from plain values; `light_upsampler` is how manifests named the first forms."""
         fields = dict(values)
         if "light_upsampler" in fields:
             fields["upsampler"] = "single" if fields.pop("light_upsampler") else "full"
@@ -133,7 +133,7 @@ class Mesrgan(Generator):
         return self.normalise.undo(self.tail(x))
 
     def detail(self, rgb: Tensor) -> Tensor:
-        """Computes what is added to the bicubic enlargement, (N, 3, 4H, 4W); not for the full upsampler."""
+        """Compute what is added to the bicubic enlargement, (N, 3, 4H, 4W); not for the full upsampler."""
         x = self._features(rgb)
         if isinstance(self.tail, nn.ModuleList):
             x = F.leaky_relu(F.pixel_shuffle(self.tail[0](x), 2), LEAKY_SLOPE)
@@ -141,7 +141,7 @@ class Mesrgan(Generator):
         return F.pixel_shuffle(self.tail(x), self.scale)
 
     def complete(self, rgb: Tensor, detail: Tensor) -> Tensor:
-        """Adds `detail` to the bicubic enlargement of `rgb`: the output, (N, 3, 4H, 4W)."""
+        """Add `detail` to the bicubic enlargement of `rgb`: the output, (N, 3, 4H, 4W)."""
         return F.pixel_shuffle(self.bicubic(rgb), self.scale) + detail
 
     def _features(self, rgb: Tensor) -> Tensor:
@@ -204,7 +204,7 @@ ARCHITECTURE = Architecture(MesrganConfig, Mesrgan, recognise)
 
 
 def with_light_upsampler(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Gives a `single` network's state dict in the `light` form: the same function up to rounding.
+    """Give a `single` network's state dict in the `light` form: the same function up to rounding.
 
     The convolution to 48 channels is split over both stages. Each of its values passes the activation once as it is
     and once negated, and lrelu(v) - lrelu(-v) = (1 + slope) v.

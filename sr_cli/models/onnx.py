@@ -51,7 +51,7 @@ def to_onnx(generator: Generator) -> bytes:
 
 
 def _describe(model: Any, generator: Generator) -> None:
-    """Writes what a program needs to know into a model's metadata, and into the text of its input and output."""
+    """Write what a program needs to know into a model's metadata, and into the text of its input and output."""
     scale = generator.scale
     rgb = "float32 (N, 3, height, width): red, green, blue as sRGB stores them, divided to 0..1"
     enlarged = f"float32 (N, 3, {scale} * height, {scale} * width): the same, {scale} times larger; clamp it to 0..1"

@@ -57,7 +57,7 @@ class ResidualBlock(nn.Module):
         return x + self.norm2(self.conv2(y))
 
     def fold_(self) -> None:
-        """Merges both BatchNorms into their convolutions."""
+        """Merge both BatchNorms into their convolutions."""
         if isinstance(self.norm1, nn.Identity):
             return
         assert isinstance(self.norm1, nn.BatchNorm2d) and isinstance(self.norm2, nn.BatchNorm2d)
@@ -93,7 +93,7 @@ class Srgan(Generator):
         return 4 + 2 * self.config.blocks + 1 + 3
 
     def fold_(self) -> None:
-        """Merges the trunk's last BatchNorm into its convolution."""
+        """Merge the trunk's last BatchNorm into its convolution."""
         if isinstance(self.trunk_norm, nn.Identity):
             return
         assert isinstance(self.trunk_norm, nn.BatchNorm2d)

@@ -127,7 +127,7 @@ def _temporary_name() -> str:
 
 
 def remove_leftovers(folder: Path, *, older_than_s: float = 60) -> None:
-    """Removes what killed processes left unfinished in a folder; never what a living one is writing."""
+    """Remove what killed processes left unfinished in a folder; never what a living one is writing."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             path = Path(entry.path)
@@ -151,7 +151,7 @@ else:
     import fcntl
 
     def hold(descriptor: int) -> None:
-        """Marks a file as being written, until it is closed or its process ends, however it ends."""
+        """Mark a file as being written, until it is closed or its process ends, however it ends."""
         with contextlib.suppress(OSError):  # a file system without locks: leftovers stay
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -169,7 +169,7 @@ def _exists(target: Path) -> OutputError:
 
 
 def _place(temporary: Path, target: Path, overwrite: bool) -> None:
-    """Gives the finished file its name. Without `overwrite` a file that appeared meanwhile wins."""
+    """Give the finished file its name. Without `overwrite` a file that appeared meanwhile wins."""
     if overwrite:
         temporary.replace(target)
     else:

@@ -19,7 +19,7 @@ from sr_cli.errors import InputError, OutputError
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns what the system says against writing `path` into an OutputError."""
+    """Turn what the system says against writing `path` into an OutputError."""
     try:
         yield
     except OSError as error:
@@ -29,7 +29,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def save_state(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
-    """Writes tensors and a JSON-able `info` as one safetensors file."""
+    """Write tensors and a JSON-able `info` as one safetensors file."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     storage.write_file(path, save(plain, metadata={"srup": json.dumps(info)}))
 
@@ -65,7 +65,7 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Puts back what `optimiser_tensors` gave.
+    """Put back what `optimiser_tensors` gave.
 
     Files hold plain layouts. A moment must lie in memory as its parameter does (channels-last, say):
     fused optimisers walk through both side by side.

@@ -139,12 +139,12 @@ class TrainConfig(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
-    """Gives the configuration as nested plain values."""
+    """Give the configuration as nested plain values."""
     return cast(dict[str, Any], msgspec.to_builtins(config))
 
 
 def override(config: TrainConfig, values: dict[str, Any]) -> TrainConfig:
-    """Gives a copy of a configuration with `values` (nested) put over it.
+    """Give a copy of a configuration with `values` (nested) put over it.
 
     Raises UsageError that names the setting for an unknown name, a wrong type or a value out of range.
     """
@@ -179,7 +179,7 @@ def _explained(message: str, values: dict[str, Any]) -> str:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Reads a configuration file's values. Raises UsageError when it is missing or not TOML."""
+    """Read a configuration file's values. Raises UsageError when it is missing or not TOML."""
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -187,5 +187,5 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def dump_toml(config: TrainConfig) -> str:
-    """Gives a configuration as TOML, which `read_toml` and `override` read back."""
+    """Give a configuration as TOML, which `read_toml` and `override` read back."""
     return tomli_w.dumps(to_dict(config))

@@ -62,7 +62,7 @@ class CachedImage:
         return pixels
 
     def planes(self) -> list[NDArray[np.uint8]]:
-        """Gives LR, HR and, with a teacher, its picture."""
+        """Give LR, HR and, with a teacher, its picture."""
         return [self.lr, self.hr, *([self.taught] if self.taught_path else [])]
 
     def __reduce__(self) -> tuple[type[CachedImage], tuple[str, Path, Path, Path | None]]:
@@ -89,7 +89,7 @@ def find_images(roots: Sequence[Path]) -> list[Path]:
 
 
 def hold_out(paths: Sequence[Path], most: int = 8) -> tuple[list[Path], list[Path]]:
-    """Splits files into (training, validation): one in twenty, at least one, evenly spread.
+    """Split files into (training, validation): one in twenty, at least one, evenly spread.
 
     Raises InputError when there is only one file.
     """
@@ -101,13 +101,13 @@ def hold_out(paths: Sequence[Path], most: int = 8) -> tuple[list[Path], list[Pat
 
 
 def save_array(path: Path, array: NDArray[np.uint8]) -> None:
-    """Writes an array so that it is there whole or not at all. Raises OutputError."""
+    """Write an array so that it is there whole or not at all. Raises OutputError."""
     with storage.atomic_output(path, overwrite=True) as file:
         np.save(file, array)
 
 
 def cache_image(path: Path, cache: Path, size: float = 1.0) -> CachedImage:
-    """Gives the memory-mapped form of an image file reduced to `size`, made at first use, keyed by the file's content.
+    """Give the memory-mapped form of an image file reduced to `size`, made at first use, keyed by the file's content.
 
     Raises InputError when it is not a readable image, OSError when the file cannot be read, OutputError
     when the cache cannot be written.
@@ -134,7 +134,7 @@ def _reduced(rgb: NDArray[np.uint8], size: float) -> NDArray[np.uint8]:
 def load_images(
     paths: Sequence[Path], cache: Path, patch: int, report: Callable[[str], None], sizes: Sequence[float] = (1.0,)
 ) -> tuple[list[CachedImage], int]:
-    """Loads all images that can be read and hold a patch, at each of `sizes`.
+    """Load all images that can be read and hold a patch, at each of `sizes`.
 
     Also gives the number of files left out, each reported. Raises InputError when nothing is left.
     """

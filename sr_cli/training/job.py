@@ -171,7 +171,7 @@ class _RunSetup:
             self._start(names[0])
 
     def data(self, on_event: OnEvent, interruption: Interruption) -> tuple[TrainingData | None, int]:
-        """Gives patches and validation crops, and the number of files left out; None if interrupted before."""
+        """Give patches and validation crops, and the number of files left out; None if interrupted before."""
         config, options = self.config, self.options
         training, validating = _image_paths(options, on_event)
         self.run.about = _about(training, self.teacher)
@@ -199,7 +199,7 @@ class _RunSetup:
         return TrainingData(patches, crops, _workers(options)), skipped
 
     def stage(self, name: str, device: torch.device, on_event: OnEvent) -> tuple[stages.Stage, str | None]:
-        """Gives a stage before its first step, and the sha256 of the weights that it starts from."""
+        """Give a stage before its first step, and the sha256 of the weights that it starts from."""
         generator, parent, where = self._start(name)
         on_event(Notice(f"{name} stage: {where}"))
         if name == "gan":
@@ -286,7 +286,7 @@ def _workers(options: TrainOptions) -> int:
 
 
 def start_from(generator: models.Generator, path: Path) -> str | None:
-    """Gives a generator the weights of a file, or the averaged ones of a checkpoint; returns the file's sha256.
+    """Give a generator the weights of a file, or the averaged ones of a checkpoint; return the file's sha256.
 
     MESRGAN's first light upsampler is carried over into the present one. Raises WeightsError when the file is
     missing, damaged or of another network.

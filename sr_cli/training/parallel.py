@@ -26,7 +26,7 @@ def world() -> int:
 
 @contextmanager
 def group(device: torch.device) -> Iterator[None]:
-    """Joins the processes that torchrun started (it sets WORLD_SIZE); does nothing in a process alone."""
+    """Join the processes that torchrun started (it sets WORLD_SIZE); does nothing in a process alone."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not dist.is_available():
         yield
         return
@@ -63,7 +63,7 @@ def from_first(value: Any) -> Any:
 
 
 def first_then_others(work: Callable[[], T], go_on: Callable[[T], bool] = lambda _: True) -> T:
-    """Does the same in every process, first in process 0: it makes files that the others then find.
+    """Do the same in every process, first in process 0: it makes files that the others then find.
 
     Where `go_on` says no to its result, the others take that instead of working.
     """

@@ -37,7 +37,7 @@ class Run:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Keeps other processes from writing to this run meanwhile.
+        """Keep other processes from writing to this run meanwhile.
 
         Raises OutputError if one does, or if nothing can be written here.
         """
@@ -81,7 +81,7 @@ class Run:
         storage.write_file(self.config, dump_toml(config).encode())
 
     def origin(self, stage: str, config: TrainConfig, state: TrainState, psnr: float) -> dict[str, Any]:
-        """Gives what is known of the origin of a stage's weights."""
+        """Give what is known of the origin of a stage's weights."""
         return {
             "stage": "photo" if stage == "pixel" and config.degrade == "photo" else stage,
             "step": state.step,
@@ -93,7 +93,7 @@ class Run:
         }
 
     def save_weights(self, path: Path, model: Generator, origin: dict[str, Any]) -> None:
-        """Writes a generator as a plain state dict, with its configuration and origin as metadata."""
+        """Write a generator as a plain state dict, with its configuration and origin as metadata."""
         info = {**origin, "generator": model.config.to_dict()}
         with checkpoint.writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,12 +116,12 @@ class Run:
         return records
 
     def forget_after(self, stage: str, step: int) -> None:
-        """Takes out of the log what came after the checkpoint that a stage continues from."""
+        """Take out of the log what came after the checkpoint that a stage continues from."""
         kept = [r for r in self.records() if r.get("stage") != stage or r.get("step", 0) <= step]
         storage.write_file(self._log, "".join(json.dumps(r) + "\n" for r in kept).encode())
 
     def log(self, event: StageProgress) -> None:
-        """Appends one JSON line to `log.jsonl`; after a validation draws `curves.svg` anew."""
+        """Append one JSON line to `log.jsonl`; after a validation draws `curves.svg` anew."""
         plain = event.to_dict()
         del plain["event"]
         if event.samples:

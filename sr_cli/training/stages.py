@@ -64,7 +64,7 @@ class Stage(Protocol):
     ema: Ema
 
     def step(self, step: int, patches: Patches) -> dict[str, Tensor]:
-        """Takes one optimisation step on float patches in 0..1.
+        """Take one optimisation step on float patches in 0..1.
 
         Returns scalars that are still on the device: the losses by name, and `bad`, which is 1 where
         the step was left out because a loss or gradient was not finite.
@@ -74,7 +74,7 @@ class Stage(Protocol):
         """All state, for a checkpoint."""
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Puts back what `tensors` gave."""
+        """Put back what `tensors` gave."""
 
 
 class Ema:
@@ -87,7 +87,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, model: models.Generator, step: int, bad: Tensor) -> None:
-        """Takes in the weights after a step; after a bad one, undoes what it did to BatchNorm's statistics."""
+        """Take in the weights after a step; after a bad one, undoes what it did to BatchNorm's statistics."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
         for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):

@@ -29,7 +29,7 @@ class TrainState:
     """Checksum of the weights that the stage started from."""
 
     def count_bad(self, bad: int) -> None:
-        """Counts bad steps that were seen at the present step."""
+        """Count bad steps that were seen at the present step."""
         if bad:
             self.bad_steps += bad
             self.recent_bad_steps.append((self.step, bad))
@@ -41,7 +41,7 @@ class TrainState:
         return sum(n for _, n in self.recent_bad_steps)
 
     def to_dict(self) -> dict[str, Any]:
-        """Gives the state as plain values, as checkpoints hold it."""
+        """Give the state as plain values, as checkpoints hold it."""
         return {
             "step": self.step,
             "best": self.best_psnr_y,
@@ -53,7 +53,7 @@ class TrainState:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainState:
-        """Builds the state from `to_dict`'s values, or from those of the first checkpoints, which lack some."""
+        """Build the state from `to_dict`'s values, or from those of the first checkpoints, which lack some."""
         best = values.get("best")
         return cls(
             step=values["step"],

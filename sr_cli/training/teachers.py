@@ -20,7 +20,7 @@ Done = Callable[[int, int], None]
 
 
 def load_teacher(spec: str, device: str = "auto", offline: bool = False) -> Upscaler:
-    """Opens a network to learn from: anything that `-m` opens.
+    """Open a network to learn from: anything that `-m` opens.
 
     Raises WeightsError where it cannot be had, UsageError where it does not enlarge by 4 or has no weights.
     """

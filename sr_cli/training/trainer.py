@@ -148,7 +148,7 @@ class _LossSums:
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def take(self) -> tuple[dict[str, float], int]:
-        """Gives the means of the losses and the number of bad steps since the last call."""
+        """Give the means of the losses and the number of bad steps since the last call."""
         sums = {name: value.item() for name, value in self.sums.items()}
         bad = int(sums.pop("bad", 0.0))
         means = {name: value / self.counts[name] for name, value in sums.items()}
@@ -168,7 +168,7 @@ class _Clock:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Counts the time of what waits for data."""
+        """Count the time of what waits for data."""
         asked = time.monotonic()
         yield
         self.waited += time.monotonic() - asked
@@ -177,7 +177,7 @@ class _Clock:
         return time.monotonic() - self.reported >= REPORT_SECONDS
 
     def progress(self, stage: Stage, losses: _LossSums, state: TrainState) -> StageProgress:
-        """Takes losses, bad steps and time into `state`, and says how the stage stands."""
+        """Take losses, bad steps and time into `state`, and say how the stage stands."""
         means, bad = losses.take()
         state.count_bad(bad)
         self.reported = time.monotonic()

@@ -17,7 +17,7 @@ from sr_cli.upscale.options import UpscaleOptions
 
 
 def check_source(task: Task) -> None:
-    """Raises the problem found while planning, or InputError for a missing file."""
+    """Raise the problem found while planning, or InputError for a missing file."""
     if task.problem is not None:
         raise task.problem
     if isinstance(task.source, RemotePath):
@@ -29,7 +29,7 @@ def check_source(task: Task) -> None:
 
 
 def check_target(task: Task, options: UpscaleOptions) -> None:
-    """Raises OutputError if the output certainly cannot be written."""
+    """Raise OutputError if the output certainly cannot be written."""
     target = task.target
     if target is None:
         return

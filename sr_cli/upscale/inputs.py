@@ -116,7 +116,7 @@ def _is_folder(path: Place) -> bool:
 
 
 def _check_output(output: str, count: int) -> None:
-    """Raises UsageError unless several outputs can go there."""
+    """Raise UsageError unless several outputs can go there."""
     if output == PIPE:
         raise UsageError(f"{count} inputs cannot go to standard output; give a folder with -o")
     path = place(output)

@@ -106,7 +106,7 @@ def _check_template_path(template: str) -> None:
 
 
 def check_inside(target: Path, root: Path) -> None:
-    """Raises OutputError if `target` would, through a symbolic link, lie outside the folder `root`."""
+    """Raise OutputError if `target` would, through a symbolic link, lie outside the folder `root`."""
     folder = Path(os.path.realpath(target.parent))
     if not folder.is_relative_to(os.path.realpath(root)):
         raise OutputError(f"{target}: its folder is a link to {folder}, outside the output folder {root}")

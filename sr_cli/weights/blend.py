@@ -38,7 +38,7 @@ class _Relative:
 def load_blend(
     model: str | Path | LoadedModel, fidelity: float, *, offline: bool = False, progress: Progress | None = None
 ) -> LoadedModel:
-    """Loads weights between two stages of a model; `LoadedModel.blend` says which.
+    """Load weights between two stages of a model; `LoadedModel.blend` says which.
 
     `fidelity` 1 is the stage that `model` stands for (a bare name for its default stage), 0 the model's GAN stage.
     Where `model` stands for the GAN stage itself, 1 is the stage that it was fine-tuned from. A file must be one that
@@ -65,7 +65,7 @@ def load_blend(
 
 
 def check(fidelity: float) -> None:
-    """Raises UsageError unless `fidelity` is in 0..1."""
+    """Raise UsageError unless `fidelity` is in 0..1."""
     if not 0.0 <= fidelity <= 1.0:
         raise UsageError(f"--fidelity must be between 0 (crisp: the GAN stage) and 1 (faithful), not {fidelity}")
 

@@ -39,7 +39,7 @@ class Conversion:
 
 
 def convert(source: Path, target: Path, *, overwrite: bool = False, size_limit: int = PICKLE_LIMIT) -> Conversion:
-    """Writes the state dict in a PyTorch file as safetensors.
+    """Write the state dict in a PyTorch file as safetensors.
 
     Raises WeightsError for a missing, too large or unreadable file, for one that wants to run anything, and
     where there are no tensors; OutputError where the result cannot be written or exists.

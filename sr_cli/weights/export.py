@@ -17,7 +17,7 @@ _SUFFIXES = {"safetensors": (".safetensors",), "basicsr": (".pth", ".safetensors
 
 
 def export(loaded: LoadedModel, target: Path, format: str | None = None, *, overwrite: bool = False) -> str:
-    """Writes a model's weights; gives the format that was written.
+    """Write a model's weights; give the format that was written.
 
     `safetensors`: under our names, readable by `-m`. `basicsr`: under BasicSR's, as safetensors or, with the suffix
     .pth, as a PyTorch file of the kind that BasicSR, chaiNNer and ComfyUI load: RRDBNet and MSRResNet as they are,

@@ -66,7 +66,7 @@ class LoadedModel:
 
 
 def load(spec: str | Path, *, offline: bool = False, progress: Progress | None = None) -> LoadedModel:
-    """Loads the generator that `spec` stands for: a name, `name:stage`, a `.safetensors` file or a run's folder.
+    """Load the generator that `spec` stands for: a name, `name:stage`, a `.safetensors` file or a run's folder.
 
     A name's file is looked for in the package (or the user's own weights), then in the cache, then on
     the Hub; with `offline`, or HF_HUB_OFFLINE set, never on the Hub. Its sha256 is verified before it is parsed.
@@ -94,7 +94,7 @@ def load(spec: str | Path, *, offline: bool = False, progress: Progress | None =
 
 
 def load_as(config: GeneratorConfig, path: Path) -> LoadedModel:
-    """Loads a file of weights, or the averaged weights of a checkpoint, that must be of the network `config`.
+    """Load a file of weights, or the averaged weights of a checkpoint, that must be of the network `config`.
 
     Raises WeightsError where the file is missing, damaged or of another network.
     """
@@ -105,7 +105,7 @@ def load_as(config: GeneratorConfig, path: Path) -> LoadedModel:
 
 
 def read_file(path: Path) -> tuple[LoadedModel, bytes]:
-    """Loads a `.safetensors` file; gives its content as well, from the same opening. Raises WeightsError."""
+    """Load a `.safetensors` file; give its content as well, from the same opening. Raises WeightsError."""
     if path.suffix.lower() != ".safetensors":
         if not path.exists():
             raise WeightsError(f"no weights file or training run {path}")

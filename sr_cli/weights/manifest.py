@@ -239,7 +239,7 @@ def user_folder() -> Path:
 
 
 def read_manifest() -> Manifest:
-    """Reads the built-in manifest and puts the user's own over it.
+    """Read the built-in manifest and put the user's own over it.
 
     Raises WeightsError naming what is wrong in which.
     """
@@ -250,7 +250,7 @@ def read_manifest() -> Manifest:
 
 
 def read_file(path: Path, folder: Path, origin: str = "built-in") -> Manifest:
-    """Reads one manifest file, whose stages' files lie in `folder`. Raises WeightsError."""
+    """Read one manifest file, whose stages' files lie in `folder`. Raises WeightsError."""
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:

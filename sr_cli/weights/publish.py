@@ -32,7 +32,7 @@ class Published:
 
 
 def publish(name: str, repo: str, *, private: bool = False, message: str | None = None) -> Published:
-    """Uploads all stages of a model in one commit, creating the repository if it is not there.
+    """Upload all stages of a model in one commit, creating the repository if it is not there.
 
     The login is the Hub library's (`hf auth login` or HF_TOKEN). Raises UsageError for a malformed
     repository, WeightsError for a model that cannot be had, no login, no access, no network.

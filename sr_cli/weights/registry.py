@@ -65,7 +65,7 @@ class AddOptions:
 
 
 def add(source: str, name: str, options: AddOptions = AddOptions(), *, progress: Progress | None = None) -> ModelEntry:
-    """Registers weights under a name of the user's: `hf:USER/REPO[@REVISION]/FILE`, a run folder, or a file.
+    """Register weights under a name of the user's: `hf:USER/REPO[@REVISION]/FILE`, a run folder, or a file.
 
     Files on the Hub are pinned to the commit that the revision stands for now (default `main`) and stay in
     the Hub's cache; others are copied. A model that exists gains stages. The bare name stands for the stage photo,
@@ -135,7 +135,7 @@ def remove(name: str) -> list[Path]:
 
 
 def verify(names: list[str]) -> Iterator[Verification]:
-    """Checks the files of models (all where none is named): present, checksum, and fitting their network.
+    """Check the files of models (all where none is named): present, checksum, and fitting their network.
 
     Nothing is downloaded. Raises WeightsError for an unknown name or a broken manifest.
     """

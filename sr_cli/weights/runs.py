@@ -37,7 +37,7 @@ class RunWeights:
 
 
 def read_run(folder: Path) -> list[RunWeights]:
-    """Reads the `*.best.safetensors` of a run folder. Raises WeightsError if there are none or one is damaged."""
+    """Read the `*.best.safetensors` of a run folder. Raises WeightsError if there are none or one is damaged."""
     return [_read(stage, path) for stage, path in provenance.best_files(folder).items()]
 
 

@@ -42,7 +42,7 @@ class Spec:
 
 
 def parse(spec: str | Path) -> Spec:
-    """Takes apart what `-m` was given; whether it exists is not looked at.
+    """Take apart what `-m` was given; whether it exists is not looked at.
 
     `NAME`, `NAME:STAGE`, `FILE.safetensors`, `RUN_DIR` or `RUN_DIR:STAGE`. What has a separator of folders or the
     suffix of a weights file is a path.

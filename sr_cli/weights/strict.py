@@ -25,7 +25,7 @@ _WORDS: dict[Any, str] = {
 
 
 def convert(value: Any, kind: type[T], where: str) -> T:
-    """Converts plain values (of `json.loads`, say) to a struct; nothing is coerced.
+    """Convert plain values (of `json.loads`, say) to a struct; nothing is coerced.
 
     What a field must be is its annotation's `msgspec.Meta(description=...)`, else its type in words.
 

@@ -36,7 +36,7 @@ class Network(ABC):
         return map(self, batches)
 
     def release(self) -> None:  # noqa: B027 - nothing is kept unless a subclass says so
-        """Gives back the memory that is kept between calls, because memory is short."""
+        """Give back the memory that is kept between calls, because memory is short."""
 
 
 class FunctionNetwork(Network):

@@ -34,7 +34,7 @@ class BottleneckWeights:
 
     @staticmethod
     def of(layer: Bottleneck, dtype: torch.dtype) -> BottleneckWeights:
-        """Takes a layer's weights, in `dtype`, and its biases, in fp32."""
+        """Take a layer's weights, in `dtype`, and its biases, in fp32."""
         assert layer.expand.bias is not None and layer.depthwise.bias is not None
         return BottleneckWeights(
             layer.expand.weight.detach().flatten(1).t().to(dtype).contiguous(),
@@ -57,11 +57,11 @@ class BufferedBottleneck(ABC):
 
     @abstractmethod
     def append(self, buffer: Tensor) -> None:
-        """Writes the result behind the channels that are read."""
+        """Write the result behind the channels that are read."""
 
     @abstractmethod
     def add(self, buffer: Tensor) -> None:
-        """Adds the result to the first channels."""
+        """Add the result to the first channels."""
 
 
 class BufferedTrunk(nn.Module):
@@ -94,7 +94,7 @@ class BufferedTrunk(nn.Module):
         return result
 
     def _run(self, x: Tensor, output: Tensor) -> None:
-        """Computes (N, H, W, features) to the same."""
+        """Compute (N, H, W, features) to the same."""
         buffer = x.new_empty(*x.shape[:3], self.channels, dtype=self.dtype)
         buffer[..., : self.ones] = 1
         carried = buffer[..., self.ones : self.ones + x.shape[3]]
@@ -109,7 +109,7 @@ class BufferedTrunk(nn.Module):
 def _carry_biases(
     block: nn.Module, lacking: Tensor | None, dtype: torch.dtype
 ) -> tuple[list[BottleneckWeights], Tensor]:
-    """Gives a block's weights where its input lacks the bias `lacking`, and what its output then lacks, in fp32."""
+    """Give a block's weights where its input lacks the bias `lacking`, and what its output then lacks, in fp32."""
     assert isinstance(block, DenseBlock) and block.residual_scaling == 1.0, "fold() comes first"
     weights: list[BottleneckWeights] = []
     biases: list[Tensor] = []

@@ -48,7 +48,7 @@ class _InBands(BufferedBottleneck):
 
     @abstractmethod
     def expand(self, x: Tensor) -> Tensor:
-        """Computes the hidden channels, activated: (rows, W, ones + c) to (1, h, rows, W)."""
+        """Compute the hidden channels, activated: (rows, W, ones + c) to (1, h, rows, W)."""
 
     @abstractmethod
     def project(self, hidden: Tensor, out: Tensor, add: bool) -> None:
@@ -62,7 +62,7 @@ class _InBands(BufferedBottleneck):
         self._run(buffer[0], buffer[0, ..., self.ones : self.ones + self.out_channels], add=True)
 
     def _run(self, buffer: Tensor, out: Tensor, add: bool) -> None:
-        """Computes one picture, (H, W, B) to (H, W, o); `out` may lie in the channels that are read."""
+        """Compute one picture, (H, W, B) to (H, W, o); `out` may lie in the channels that are read."""
         x = buffer[..., : self.ones + self.channels]
         height, width, _ = x.shape
         rows = max(_FEWEST_ROWS, _BAND_BYTES // (width * self.hidden_channels * x.element_size()))
@@ -83,7 +83,7 @@ class _InBands(BufferedBottleneck):
                 last = hidden[-1:]
 
     def _filter(self, expanded: Tensor) -> Tensor:
-        """Applies the depthwise layer and its activation: (1, h, rows, W) to (rows, W, h)."""
+        """Apply the depthwise layer and its activation: (1, h, rows, W) to (rows, W, h)."""
         y = _convolve_and_activate(expanded, self._depthwise, self._depthwise_bias, 1, self.hidden_channels)
         return y[0].permute(1, 2, 0)
 
@@ -133,7 +133,7 @@ class Convolutions(_InBands):
 
 
 def _convolve_and_activate(x: Tensor, weight: Tensor, bias: Tensor, padding: int = 0, groups: int = 1) -> Tensor:
-    """Computes leaky(conv(x)) for (1, C, H, W), channels last."""
+    """Compute leaky(conv(x)) for (1, C, H, W), channels last."""
     if has_onednn(x.dtype):
         # oneDNN's convolution with the activation in it, which torch.compile calls as well.
         convolution = torch.ops.mkldnn._convolution_pointwise
@@ -151,17 +151,17 @@ def _project_by_product(hidden: Tensor, weight: Tensor, out: Tensor, add: bool) 
 
 
 def _pixels(x: Tensor) -> Tensor:
-    """Views (H, W, C) as (H * W, C)."""
+    """View (H, W, C) as (H * W, C)."""
     return x.view(-1, x.shape[-1])
 
 
 def _planes(x: Tensor) -> Tensor:
-    """Views (H, W, C) as (1, C, H, W)."""
+    """View (H, W, C) as (1, C, H, W)."""
     return x[None].permute(0, 3, 1, 2)
 
 
 def _kernel(matrix: Tensor) -> Tensor:
-    """Turns (c, o) into the weights of a 1x1 convolution."""
+    """Turn (c, o) into the weights of a 1x1 convolution."""
     return matrix.t()[:, :, None, None].contiguous(memory_format=torch.channels_last)
 
 

@@ -29,7 +29,7 @@ class Products(BufferedBottleneck):
         _pixels(buffer[..., : self.out_channels]).addmm_(self._hidden(buffer), self._project)
 
     def _hidden(self, buffer: Tensor) -> Tensor:
-        """Computes what is projected: (N, H, W, B) to (N * H * W, h)."""
+        """Compute what is projected: (N, H, W, B) to (N * H * W, h)."""
         x = torch.addmm(self._expand_bias, _pixels(buffer[..., : self.channels]), self._expand)
         x = F.leaky_relu_(x, LEAKY_SLOPE).view(*buffer.shape[:3], -1).permute(0, 3, 1, 2)
         x = F.conv2d(x, self._depthwise, self._depthwise_bias, padding=1, groups=self.hidden_channels)
@@ -37,5 +37,5 @@ class Products(BufferedBottleneck):
 
 
 def _pixels(x: Tensor) -> Tensor:
-    """Views (N, H, W, C) as (N * H * W, C)."""
+    """View (N, H, W, C) as (N * H * W, C)."""
     return x.view(-1, x.shape[-1])

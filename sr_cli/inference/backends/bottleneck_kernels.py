@@ -147,7 +147,7 @@ class Kernels(BufferedBottleneck):
 
 
 def launch_options(channels: int, hidden: int, out: int, dtype: torch.dtype) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Gives the constants and launch options of both kernels for one layer, the project kernel's less `residual`."""
+    """Give the constants and launch options of both kernels for one layer, the project kernel's less `residual`."""
     # Wide where the hidden channels divide by 64, else 32: a partly filled block computes for nothing.
     block_hidden = 64 if hidden % 64 == 0 else 32
     common: dict[str, Any] = {"hidden_channels": hidden, "slope": LEAKY_SLOPE, "exact": dtype == torch.float32}

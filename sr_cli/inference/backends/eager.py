@@ -39,7 +39,7 @@ def prepare(folded: Generator, dtype: torch.dtype) -> Forward:
 
 
 def buffered(network: Generator) -> Generator:
-    """Replaces a folded network's dense blocks by their form for inference."""
+    """Replace a folded network's dense blocks by their form for inference."""
     for parent in list(network.modules()):
         for name, child in parent.named_children():
             if isinstance(child, DenseBlock):

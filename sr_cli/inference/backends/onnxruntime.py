@@ -11,7 +11,7 @@ from sr_cli.models.onnx import to_onnx
 
 
 def prepare(folded: Generator) -> Forward:
-    """Exports the generator (many seconds)."""
+    """Export the generator (many seconds)."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -28,7 +28,7 @@ _BLOCKED = ",".join(f"cpu:jit_avx512{kind}" for kind in ("_1x1", "_dw", ""))
 
 
 def prepare(folded: Generator, dtype: torch.dtype, lanes: int) -> OpenVinoNetwork:
-    """Converts the generator (seconds) for streams of `lanes` batches at once."""
+    """Convert the generator (seconds) for streams of `lanes` batches at once."""
     if dtype == torch.float32 or not (isinstance(folded, Mesrgan) and folded.config.upsampler != "full"):
         return OpenVinoNetwork(folded, dtype, lanes, folded.scale)
     # bf16 has 8 bits: enough for the detail that MESRGAN adds, not for the picture it is added to.

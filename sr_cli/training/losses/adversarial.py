@@ -14,7 +14,7 @@ def _is(real: bool, logits: Tensor) -> Tensor:
 
 
 def discriminator(kind: str, real: Tensor, fake: Tensor) -> Tensor:
-    """Computes what the discriminator minimises, from its logits (of any shape) of photos and of generated pictures.
+    """Compute what the discriminator minimises, from its logits (of any shape) of photos and of generated pictures.
 
     `vanilla`: Goodfellow et al. 2014, section 3. `relativistic`: the average of Jolicoeur-Martineau
     2018, as in Wang et al. 2018 (ESRGAN), eq. 1.
@@ -26,7 +26,7 @@ def discriminator(kind: str, real: Tensor, fake: Tensor) -> Tensor:
 
 
 def generator(kind: str, real: Tensor, fake: Tensor) -> Tensor:
-    """Computes what the generator minimises, from the same logits: the non-saturating form (ESRGAN, eq. 2)."""
+    """Compute what the generator minimises, from the same logits: the non-saturating form (ESRGAN, eq. 2)."""
     if kind == "vanilla":
         return _is(True, fake)
     assert kind == "relativistic"

@@ -62,7 +62,7 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 def spectral(output: Tensor, target: Tensor) -> Tensor:
-    """Compares the local amplitude spectra of images of equal shape (N, 3, H, W), H and W at least 16.
+    """Compare the local amplitude spectra of images of equal shape (N, 3, H, W), H and W at least 16.
 
     Mean absolute difference of log(0.05 + amplitude) of luma over 16x16 Hann windows every 8 pixels. It asks for
     texture of the target's strength and direction without asking for its place, and unlike features that begin at
