@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn, TextIO
@@ -103,6 +104,7 @@ def main() -> NoReturn:
     """The `srup` script."""
     prepare_streams()
     provide_home()
+    warnings.filterwarnings("ignore", module=r"PIL\b")  # what matters of them is an error of ours
     signal.signal(signal.SIGTERM, _raise_terminated)
     # Torch reads this when it first allocates: large pages cost a twentieth less time (docs/speed.md).
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

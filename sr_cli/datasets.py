@@ -265,7 +265,9 @@ def named(name: str, cache: Path, *, offline: bool = False, progress: Progress |
         raise InputError(f"unknown data set {name!r}; known: {', '.join(NAMED)}, or a folder with --data")
     folder = cache / name
     if not _is_complete(folder, NAMED[name]):
-        _install(name, folder, offline, progress)
+        with _installing(name, cache):
+            if not _is_complete(folder, NAMED[name]):  # another process was faster
+                _install(name, folder, offline, progress)
     if NAMED[name].lr is None:
         pairs = tuple(Pair(p.name, p, None) for p in _files(folder / "HR"))
         return Dataset(name, pairs, "made")
@@ -281,10 +283,20 @@ def _is_complete(folder: Path, known: NamedSet) -> bool:
     return all((folder / side).is_dir() and len(_files(folder / side)) == known.count for side in known.archives)
 
 
+@contextmanager
+def _installing(name: str, cache: Path) -> Iterator[None]:
+    """Keep other processes from installing the same set meanwhile. Raises InputError where the cache cannot be used."""
+    try:
+        with storage.locked(cache / f".{name}.lock"):
+            yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{name} cannot be kept in {cache}: {reason}; set SRUP_HOME elsewhere") from None
+
+
 def _install(name: str, folder: Path, offline: bool, progress: Progress | None) -> None:
     """Downloads and unpacks a set, and moves it to its place when it is whole."""
     known = NAMED[name]
-    folder.parent.mkdir(parents=True, exist_ok=True)
     record = folder.parent / f"{name}.json"
     checksums: dict[str, str] = json.loads(record.read_text()) if record.exists() else {}
     with TemporaryDirectory(prefix=f".{name}-", dir=folder.parent) as temporary:
@@ -303,7 +315,7 @@ def _install(name: str, folder: Path, offline: bool, progress: Progress | None) 
         folder.mkdir()
         for side in known.archives:
             (Path(temporary) / side).rename(folder / side)
-    record.write_text(json.dumps(checksums, indent=2) + "\n")
+    storage.write_file(record, json.dumps(checksums, indent=2).encode() + b"\n")
     for archive in known.archives.values():
         if path_in_cache := hub.cached(known.repo, known.revision, archive.file, repo_type="dataset"):
             hub.discard(path_in_cache)  # unpacked: the disk need not hold it twice

@@ -6,6 +6,7 @@ import io
 import stat
 import tarfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -265,4 +266,19 @@ def test_a_hostile_set_leaves_the_cache_as_it_was(set5: FakeHub, tmp_path: Path)
     serve(set5, "set5", tarred({"good.png": png(4, 4), "../../evil.png": b"x"}), None)
     with pytest.raises(InputError, match="leads out of the archive"):
         datasets.named("set5", tmp_path / "sets")
-    assert list((tmp_path / "sets").iterdir()) == []
+    assert [path.name for path in (tmp_path / "sets").iterdir()] == [".set5.lock"]
+
+
+def test_two_that_want_the_same_set_install_it_once(set5: FakeHub, tmp_path: Path) -> None:
+    serve(
+        set5,
+        "set5",
+        tarred({f"{i}.png": png(4, 4) for i in range(5)}),
+        tarred({f"{i}.png": png(1, 1) for i in range(5)}),
+    )
+    with ThreadPoolExecutor(3) as pool:
+        found = [
+            future.result() for future in [pool.submit(datasets.named, "set5", tmp_path / "sets") for _ in range(3)]
+        ]
+    assert {len(dataset.pairs) for dataset in found} == {5}
+    assert sum("/lfs/" in request.path for request in set5.requests) == 2

@@ -250,3 +250,13 @@ def test_broken_user_manifests_are_named(home: Path) -> None:
     (home / "manifest.json").write_text(json.dumps({"schema": 1}), "utf-8")
     with pytest.raises(WeightsError, match=r"srup/manifest\.json: field 'models' is missing"):
         registry.user_models()
+
+
+def test_nothing_is_lost_when_several_are_added_at_once(file: Path) -> None:
+    names = [f"thing{index}" for index in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda name: registry.add(str(file), name), names))
+    assert set(names) <= set(weights.read_manifest().models)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(registry.remove, names))
+    assert not set(names) & set(weights.read_manifest().models)

@@ -7,7 +7,6 @@ import io
 import os
 import stat
 import threading
-import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -149,10 +148,11 @@ def _buffered(file: BinaryIO, head: bytes, name: str, limit: int) -> BinaryIO:
 
 
 class _PillowTamed:
-    """Pillow's limit on pixels is a global, ours an argument; its warnings matter only if it fails.
+    """Pillow's limit on pixels is a global, ours an argument.
 
-    While any thread is inside, Pillow refuses what is above the largest limit of those inside, without
-    warnings; afterwards both are as they were.
+    While any thread is inside, Pillow refuses what is above the largest limit of those inside; afterwards the limit is
+    as it was. Its warnings are left alone: `warnings.catch_warnings` of two threads would mix up each other's filters
+    (the command line ignores Pillow's from the start).
     """
 
     def __init__(self) -> None:
@@ -164,9 +164,6 @@ class _PillowTamed:
         with self._lock:
             if not self._inside:
                 self._before = Image.MAX_IMAGE_PIXELS
-                self._warnings = warnings.catch_warnings()
-                self._warnings.__enter__()
-                warnings.simplefilter("ignore")
             self._inside.append(pixels)
             self._set()
         try:
@@ -175,8 +172,6 @@ class _PillowTamed:
             with self._lock:
                 self._inside.remove(pixels)
                 self._set()
-                if not self._inside:
-                    self._warnings.__exit__(None, None, None)
 
     def _set(self) -> None:
         # Pillow warns above its limit and refuses above twice of it.
