@@ -31,6 +31,8 @@ REQUIRED = (
     "safetensors",
     "platformdirs",
     "filelock",
+    "fsspec",
+    "httpx",
 )
 LITTLE_FREE = 50 * 10**6
 """Bytes free on a disk below which nothing of ours has room."""

@@ -1,28 +1,36 @@
 """Files from the Hugging Face Hub: pinned, resumed, retried and verified.
 
-The Hub library gives the addresses, the login and the cache's layout; the transfer is ours, because
+The Hub library gives the addresses, the login and the cache's place; the transfer is ours, because
 the library's own neither survives a reset connection, nor resumes what an earlier process left, nor
 looks at a checksum. Its xet protocol is not used: plain HTTP serves every file. Other programs find
 the files in the shared cache, and theirs are found here.
+
+Each process writes to a file of its own. It takes over what another one left by renaming it, which only one can do:
+nothing depends on locks, which some network file systems grant to everybody. The lock only saves a second download.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import hashlib
 import os
 import random
 import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
 
+from sr_cli import __version__
 from sr_cli.errors import SrupError, WeightsError
-from sr_cli.storage import format_bytes, sha256_of_file
+from sr_cli.storage import format_bytes, locked, sha256_of_bytes, sha256_of_file
+
+if TYPE_CHECKING:
+    import httpx
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes there are so far and, where known, the bytes in all."""
@@ -35,7 +43,9 @@ BACKOFF = 1.0
 _CHUNK = 1 << 20
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
-_UNREACHABLE = {"ConnectError", "ConnectTimeout", "ProxyError", "UnsupportedProtocol"}
+_STALE_S = 600.0
+"""Seconds without a change after which a part belongs to nobody: far beyond any pause of a transfer."""
+_REDIRECTS = 5
 
 
 @dataclass(frozen=True)
@@ -133,9 +143,9 @@ def download(
             discard(target)
         if offline or is_offline():
             raise error(f"{source} is not in the cache, and offline mode forbids downloading it; run once without it")
-        key = sha256 or hashlib.sha256(f"{revision}/{file}".encode()).hexdigest()
-        partial = _repo_folder(source) / "blobs" / f"{key}.srup.incomplete"
-        _store(_Download(source, partial, sha256, size, progress, error), target)
+        key = sha256 or sha256_of_bytes(f"{revision}/{file}".encode())
+        part = _Part(_repo_folder(source) / "blobs", key)
+        _store(_Download(source, part.path, sha256, size, progress, error), part, target)
         return target
 
 
@@ -147,7 +157,7 @@ def resolve(source: Source, *, error: type[SrupError] = WeightsError) -> Remote:
     while True:
         try:
             with _http_errors(source, error, first=True):
-                return _head(source)
+                return _head(source, error)
         except _Transient as problem:
             failures = _wait(source, failures, problem, error)
 
@@ -195,7 +205,7 @@ class _Download:
             before = self.done
             try:
                 with _http_errors(self.source, self.error, first=not reached):
-                    remote = _head(self.source)
+                    remote = _head(self.source, self.error)
                     reached = True
                     self.check_announcement(remote)
                     self.transfer(remote)
@@ -229,10 +239,7 @@ class _Download:
             )
 
     def transfer(self, remote: Remote) -> None:
-        """Appends to `partial` what is missing. Raises _Transient when the connection ends early."""
-        from huggingface_hub import constants
-        from huggingface_hub.utils import build_hf_headers, get_session  # type: ignore[attr-defined]
-
+        """Append to `partial` what is missing. Raises _Transient when the connection ends early."""
         done = self.done
         if remote.size is not None and done > remote.size:
             self.partial.unlink()
@@ -240,15 +247,10 @@ class _Download:
         if done and done == remote.size:
             return
         self.check_space(None if remote.size is None else remote.size - done)
-        headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
-        if urlsplit(remote.url).netloc != urlsplit(constants.ENDPOINT).netloc:
-            headers = {key: value for key, value in headers.items() if key.lower() != "authorization"}
+        headers = _headers(remote.url)
         if done:
             headers["Range"] = f"bytes={done}-"
-        timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
-        with get_session().stream(
-            "GET", remote.url, headers=headers, timeout=timeout, follow_redirects=True
-        ) as response:
+        with _client() as client, client.stream("GET", remote.url, headers=headers, follow_redirects=True) as response:
             if response.status_code == 416:
                 self.partial.unlink(missing_ok=True)
                 raise _Transient("the server cannot resume")
@@ -256,18 +258,23 @@ class _Download:
                 raise _answer(self.source, response.status_code, response.headers, self.error)
             if response.status_code != 206:
                 done = 0  # the server sends the whole file
-            with self.partial.open("r+b" if done else "wb") as file:
-                file.seek(done)
-                for chunk in response.iter_bytes(_CHUNK):
-                    file.write(chunk)
-                    done += len(chunk)
-                    if self.progress is not None:
-                        self.progress(done, remote.size)
+            done = self.append(response.iter_bytes(_CHUNK), done, remote.size)
         if remote.size is not None and done < remote.size:
             raise _Transient(f"the connection ended after {done} of {remote.size} bytes")
         if remote.size is not None and done > remote.size:
             self.partial.unlink()
             raise self.error(f"{self.source}: the server sent more than the {remote.size} bytes it announced")
+
+    def append(self, chunks: Iterator[bytes], done: int, size: int | None) -> int:
+        """Write what comes behind the first `done` bytes; return how many there are then."""
+        with self.partial.open("r+b" if done else "wb") as file:
+            file.seek(done)
+            for chunk in chunks:
+                file.write(chunk)
+                done += len(chunk)
+                if self.progress is not None:
+                    self.progress(done, size)
+        return done
 
     def check_space(self, needed: int | None) -> None:
         """Refuses to fill the disk."""
@@ -279,23 +286,54 @@ class _Download:
             )
 
 
-def _store(download: _Download, target: Path) -> None:
-    """Runs a download under its lock and moves the verified file to its place."""
-    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
+class _Part:
+    """The file that this process downloads into, and what earlier ones left of the same download."""
 
-    folder = _repo_folder(download.source)
-    lock = folder.parent / ".locks" / folder.name / f"{download.partial.name}.lock"
-    for path in (download.partial, lock, target):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(lock):
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder, self.key = folder, key
+        self.path = folder / f"{key}.{os.urandom(6).hex()}.srup.part"
+        """Ours alone."""
+        self.left = folder / f"{key}.srup.incomplete"
+        """What a process leaves that gives up."""
+
+    def take_over(self) -> None:
+        """Go on with what was left, if anything: by a process that gave up, or by one that was killed."""
+        for earlier in (self.left, *self._stale()):
+            with contextlib.suppress(OSError):  # it is not there, or another process was faster
+                earlier.rename(self.path)
+                return
+
+    def leave(self) -> None:
+        """Leave what there is to a later process."""
+        with contextlib.suppress(OSError):
+            self.path.replace(self.left)
+
+    def _stale(self) -> Iterator[Path]:
+        for path in self.folder.glob(f"{self.key}.*.srup.part"):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > _STALE_S:
+                    yield path
+
+
+def _store(download: _Download, part: _Part, target: Path) -> None:
+    """Run a download and move the verified file to its place."""
+    for folder in (part.folder, target.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        with contextlib.suppress(OSError):  # a file system without locks
+            held.enter_context(
+                locked(part.folder.parent.parent / ".locks" / part.folder.parent.name / f"{part.key}.lock")
+            )
         if target.is_file():  # another process was faster
             return
+        part.take_over()
         try:
             download.run()
-            download.partial.replace(target)
-        except OSError as problem:
-            if problem.errno in _DISK_FULL:
-                download.partial.unlink(missing_ok=True)
+            part.path.replace(target)
+        except BaseException as problem:
+            if isinstance(problem, OSError) and problem.errno in _DISK_FULL:
+                part.path.unlink(missing_ok=True)
+            part.leave()
             raise
 
 
@@ -307,42 +345,68 @@ def _wait(source: Source, failures: int, problem: _Transient, error: type[SrupEr
     return failures + 1
 
 
-def _head(source: Source) -> Remote:
-    """Asks the Hub for a file's address, checksum and size."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+def _client() -> httpx.Client:
+    import httpx
+    from huggingface_hub import constants
 
-    metadata = get_hf_file_metadata(
-        hf_hub_url(source.repo, source.file, repo_type=source.repo_type, revision=source.revision)
-    )
-    etag = metadata.etag or ""
+    return httpx.Client(timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
+
+
+def _headers(url: str) -> dict[str, str]:
+    """Return the headers for a request to `url`: the login goes to the Hub and nowhere else."""
+    from huggingface_hub import constants, get_token
+
+    headers = {"User-Agent": f"srup/{__version__}", "Accept-Encoding": "identity"}
+    to_the_hub = urlsplit(url).netloc == urlsplit(constants.ENDPOINT).netloc
+    if to_the_hub and not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN and (token := get_token()):
+        headers["Authorization"] = f"Bearer {token}"
+    return headers
+
+
+def _head(source: Source, error: type[SrupError]) -> Remote:
+    """Ask the Hub for a file's address, checksum and size. Raises `error` and _Transient."""
+    from huggingface_hub import hf_hub_url
+
+    url = hf_hub_url(source.repo, source.file, repo_type=source.repo_type, revision=source.revision)
+    with _client() as client:
+        for _ in range(_REDIRECTS):
+            response = client.head(url, headers=_headers(url))
+            location = response.headers.get("Location", "")
+            if not (response.is_redirect and location.startswith("/")):  # within the Hub: a repository was renamed
+                break
+            url = urljoin(url, location)
+    if response.status_code >= 400:
+        raise _answer(source, response.status_code, response.headers, error)
+    headers = response.headers
+    commit, etag = headers.get("X-Repo-Commit"), headers.get("X-Linked-Etag") or headers.get("ETag") or ""
+    size = headers.get("X-Linked-Size") or headers.get("Content-Length") or ""
+    if not commit or not etag:
+        raise error(f"the server that answers for {source} is not a Hub; check HF_ENDPOINT and your proxy")
+    etag = etag.removeprefix("W/").strip('"')
     return Remote(
-        url=metadata.location,
-        commit=metadata.commit_hash or "",
+        url=urljoin(url, location) if response.is_redirect else url,
+        commit=commit,
         sha256=etag if re.fullmatch(r"[0-9a-f]{64}", etag) else None,
-        size=metadata.size,
+        size=int(size) if size.isdecimal() else None,
     )
 
 
 @contextmanager
 def _http_errors(source: Source, error: type[SrupError], first: bool) -> Iterator[None]:
-    """Turns the HTTP library's errors into ours; `first` while the Hub has not answered yet."""
-    from huggingface_hub.errors import FileMetadataError, HfHubHTTPError
+    """Turn the HTTP library's errors into ours; `first` while the Hub has not answered yet."""
+    import httpx
 
-    # The Hub library changed its HTTP library once and may again: the base of its errors is what it uses.
-    http_error: type[Exception] = next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
     try:
         yield
-    except HfHubHTTPError as problem:
-        raise _answer(source, problem.response.status_code, problem.response.headers, error) from None
-    except FileMetadataError:
-        raise error(f"the server that answers for {source} is not a Hub; check HF_ENDPOINT and your proxy") from None
-    except http_error as problem:
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol) as problem:
         name = type(problem).__name__
-        if name in _UNREACHABLE and first:
-            raise error(
-                f"cannot reach the Hub for {source} ({name}); check the network, proxy or HF_ENDPOINT"
-            ) from None
-        raise _Transient(name) from None
+        if not first:
+            raise _Transient(name) from None
+        raise error(f"cannot reach the Hub for {source} ({name}); check the network, proxy or HF_ENDPOINT") from None
+    except (httpx.HTTPError, httpx.StreamError) as problem:
+        raise _Transient(type(problem).__name__) from None
+    except httpx.InvalidURL as problem:
+        raise error(f"{source} cannot be asked for: {problem}; check HF_ENDPOINT") from None
 
 
 def _answer(source: Source, status: int, headers: Mapping[str, str], error: type[SrupError]) -> Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
@@ -237,7 +238,7 @@ def test_the_login_goes_to_the_hub_and_not_to_its_storage(server: FakeHub, monke
 
         server.extra = elsewhere
         assert fetch().read_bytes() == DATA
-        assert server.requests[0].headers["authorization"] == "Bearer hf_secret"
+        assert server.requests[0].headers["Authorization"] == "Bearer hf_secret"
         assert not any("authorization" in {key.lower() for key in r.headers} for r in storage.requests)
 
 
@@ -305,3 +306,31 @@ def test_a_full_disk(server: FakeHub, tmp_path: Path, checked: bool) -> None:
     message, files = result.stdout.splitlines()
     assert ("too full: 3.0 MB are needed" if checked else "is full and someone/things") in message
     assert files == "[]"
+
+
+def test_where_locks_are_granted_to_all_nobody_writes_into_another_ones_file(
+    server: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As on some network file systems."""
+    monkeypatch.setattr(hub, "locked", contextlib.nullcontext)
+    server.fault("GET", cut_after=500_000)
+    server.fault("GET", cut_after=900_000)
+    with ThreadPoolExecutor(4) as pool:
+        paths = [future.result() for future in [pool.submit(fetch) for _ in range(4)]]
+    assert {path.read_bytes() for path in paths} == {DATA}
+    assert leftovers(tmp_path) == ["weights.safetensors"]
+
+
+def test_what_a_killed_process_left_is_taken_over_when_it_is_surely_dead(
+    server: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = fetch().parents[3] / "blobs"
+    hub.discard(hub.cached(REPO, COMMIT, FILE) or Path())
+    killed = blobs / f"{SHA256}.0123456789ab.srup.part"
+    killed.write_bytes(DATA[:2_000_000])
+    fetch()
+    assert "Range" not in server.requests[-1].headers and killed.exists(), "it may be alive"
+    hub.discard(hub.cached(REPO, COMMIT, FILE) or Path())
+    os.utime(killed, (1, 1))
+    assert fetch().read_bytes() == DATA
+    assert server.requests[-1].headers["Range"] == "bytes=2000000-" and not killed.exists()
