@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
-from sr_cli import __version__
 from sr_cli.errors import SrupError, WeightsError
 from sr_cli.storage import format_bytes, locked, sha256_of_bytes, sha256_of_file
 
@@ -356,7 +355,7 @@ def _headers(url: str) -> dict[str, str]:
     """Return the headers for a request to `url`: the login goes to the Hub and nowhere else."""
     from huggingface_hub import constants, get_token
 
-    headers = {"User-Agent": f"srup/{__version__}", "Accept-Encoding": "identity"}
+    headers = {"User-Agent": "srup", "Accept-Encoding": "identity"}
     to_the_hub = urlsplit(url).netloc == urlsplit(constants.ENDPOINT).netloc
     if to_the_hub and not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN and (token := get_token()):
         headers["Authorization"] = f"Bearer {token}"
