@@ -22,6 +22,7 @@ from sr_cli.inference import backends
 from sr_cli.upscale.batch import run
 from sr_cli.upscale.events import ImageResult, UpscaleEvent
 from sr_cli.upscale.options import UpscaleOptions
+from sr_cli.upscale.pipeline import Abandoned, RowGate
 
 __all__ = ["home"]
 
@@ -191,3 +192,20 @@ def test_a_disk_that_is_full_stops_the_network_and_is_reported_once(
     assert result.status == "failed" and result.exit_code == 6
     assert sum(event.kind == "failed" for event in events) == 1
     assert not (tmp_path / "large.png").exists()
+
+
+def test_a_gate_opens_row_by_row_and_both_ends_can_give_up() -> None:
+    gate = RowGate()
+    gate.advance(3)
+    gate.advance(7)
+    gate.wait_for(2)
+    gate.wait_for(7)
+    gate.advance(9)
+    gate.abandon()
+    gate.wait_for(9)  # what is final stays so
+    with pytest.raises(Abandoned):
+        gate.wait_for(10)
+    with pytest.raises(Abandoned):
+        gate.wait_for(1)
+    with pytest.raises(Abandoned):
+        gate.advance(12)

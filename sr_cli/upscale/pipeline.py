@@ -72,30 +72,30 @@ class Abandoned(Exception):
 
 
 class RowGate:
-    """Lets a writer follow a picture that is still being computed, row by row, in another thread."""
+    """Lets a writer follow a picture that is still being computed, row by row, in another thread.
+
+    By a queue alone: a condition is Python code that a signal can leave half done, and then nobody wakes up.
+    """
 
     def __init__(self) -> None:
-        self._final = 0
+        self._final: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._rows: int | None = 0
         self._abandoned = False
-        self._changed = threading.Condition()
 
     def wait_for(self, rows: int) -> None:
         """Waits until the first `rows` rows are final. Raises Abandoned if they never will be."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._abandoned or self._final >= rows)
-            if self._abandoned:
-                raise Abandoned
+        while self._rows is not None and self._rows < rows:
+            self._rows = self._final.get()
+        if self._rows is None:
+            raise Abandoned
 
     def advance(self, rows: int) -> None:
         """Says that the first `rows` rows are final. Raises Abandoned if nobody writes them any more."""
-        with self._changed:
-            self._final = rows
-            self._changed.notify_all()
-            if self._abandoned:
-                raise Abandoned
+        if self._abandoned:
+            raise Abandoned
+        self._final.put(rows)
 
     def abandon(self) -> None:
-        """Says that this end has failed."""
-        with self._changed:
-            self._abandoned = True
-            self._changed.notify_all()
+        """Says that this end, of whichever side, has failed."""
+        self._abandoned = True
+        self._final.put(None)
