@@ -1,4 +1,4 @@
-"""srup: upscales photographs by 4 with SRGAN, ESRGAN and MESRGAN generators.
+"""srup: upscales photos by 4 with SRGAN, ESRGAN and MESRGAN generators.
 
     from sr_cli import Upscaler
     large = Upscaler("mesrgan")(small)

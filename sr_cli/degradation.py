@@ -1,10 +1,10 @@
-"""What happens to photographs before they reach us: blur, resizing, noise, JPEG, and all of it again.
+"""What happens to photos before they reach us: blur, resizing, noise, JPEG, and all of it again.
 
 The order is Real-ESRGAN's (Wang et al. 2021, section 3): a first round of blur, resizing, noise and JPEG
 at high resolution, a second round around the reduction. The ranges are milder than theirs, which aim at
 old pictures from the web: here, a sigma of blur ends at 2.4 instead of 3 pixels, of Gaussian noise at 10
 instead of 30 levels, JPEG starts at quality 40 instead of 30, each step is left out more often, and one
-patch in five is the plain reduction, so that a clean photograph comes out as with the pixel stage.
+patch in five is the plain reduction, so that a clean photo comes out as with the pixel stage.
 docs/training.md has the table.
 """
 

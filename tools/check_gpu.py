@@ -1,4 +1,4 @@
-"""Checks every way to run the networks on a device against fp32 on the CPU, and shows times beside the roofline.
+"""Checks every way to run the networks on a device against fp32 on the CPU, and shows times next to the roofline.
 
 Usage: python tools/check_gpu.py [--device cuda] [--short] [--backend NAME ...] [--json FILE]
 

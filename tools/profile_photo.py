@@ -91,7 +91,7 @@ def started_at() -> float:
 
 
 def make_photo(path: Path, width: int = 4000, height: int = 3000) -> None:
-    """A JPEG with detail of all scales, as photographs have."""
+    """A JPEG with detail of all scales, as photos have."""
     import numpy as np
     from PIL import Image
 

@@ -190,7 +190,7 @@ def _networks(loaded: Mapping[str, LoadedModel], plan: _Plan, report: Report) ->
 
 
 def test_inputs(batch: int, size: int) -> torch.Tensor:
-    """(batch, 3, size, size): noise of several scales, as photographs have; white noise would exaggerate what precision
+    """(batch, 3, size, size): noise of several scales, as photos have; white noise would exaggerate what precision
     costs.
     """
     import torch

@@ -20,7 +20,7 @@ GPU_RUNS = 100
 FEWEST_RUNS = 3
 
 _SETTLE = 0.03
-"""Seconds before each run on a CPU: a run-time's threads go on spinning after a result, and would take their time from
+"""Seconds before each run on a CPU: a run-time's threads keep spinning after a result, and would take their time from
 whoever is next (20 to 40 ms of 190, with ONNX Runtime before torch)."""
 _WARM_UP_RUNS = 2
 _WARM_UP_SECONDS = 1.0

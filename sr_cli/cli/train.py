@@ -111,7 +111,7 @@ def _report(console: Console, bar: Bar) -> OnEvent:
 
 
 def _short(event: StageProgress, psnr: float | None) -> str:
-    """What fits beside a bar."""
+    """What fits next to a bar."""
     quality = "" if psnr is None else f" {psnr:.2f} dB"
     return (
         f"{event.stage} loss {event.losses.get('loss', math.nan):.4f}{quality} {event.images_per_second:.1f} images/s"

@@ -1,4 +1,4 @@
-"""`srup upscale`: enlarge photographs."""
+"""`srup upscale`: enlarge photos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A photograph as a browser shows it: 8 bits of sRGB, without transparency."""
+"""A photo as a browser shows it: 8 bits of sRGB, without transparency."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where enlargements of one photograph differ most."""
+"""Where enlargements of one photo differ most."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def levels(picture: Picture) -> list[Picture]:
 
 
 def _reduced(picture: Picture) -> Picture:
-    """Reduced by STEP, the mean of each square; computed in strips, as the picture may lie on disk."""
+    """Reduced by STEP, the mean of each square; computed in strips, as the picture may be on disk."""
     height, width = picture.shape[:2]
     reduced = np.empty((-(-height // STEP), -(-width // STEP), 3), np.uint8)
     for top in range(0, height, TILE):

@@ -1,4 +1,4 @@
-"""Results of each image as they come, so that an interrupted run goes on where it was."""
+"""Results of each image as they come, so that an interrupted run resumes where it was."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ _WIDER = {("niqe", "I19.bmp"): 0.06}
 
 @dataclass(frozen=True)
 class Check:
-    """One score beside the official one."""
+    """One score next to the official one."""
 
     image: str
     """The calibration image."""

@@ -59,7 +59,7 @@ def read_apng(source: Source, contents: png.Contents) -> PhotoSequence:
     for index, frame in enumerate(contents.frames):
         area = canvas[frame.top : frame.top + frame.height, frame.left : frame.left + frame.width]
         if frame.width < 1 or frame.height < 1 or area.shape[:2] != (frame.height, frame.width):
-            raise ValueError("a frame lies outside the picture")
+            raise ValueError("a frame is outside the picture")
         before = area.copy()
         drawn = (_deep_frame if deep else _frame)(source, contents, frame)
         area[...] = _over(drawn, before) if frame.blend == _OVER else drawn

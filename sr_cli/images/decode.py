@@ -128,7 +128,7 @@ def _read_other(source: Source, every: bool) -> PhotoSequence:
 
 @dataclass(frozen=True)
 class _Beside:
-    """What a file says beside its pixels."""
+    """What a file says besides its pixels."""
 
     icc_profile: bytes | None
     describe: Callable[[Photo], Photo]
@@ -226,7 +226,7 @@ def channels(image: Image.Image) -> tuple[Pixels, Pixels | None]:
 
 
 def _describe(source: Source, image: Image.Image, photo: Photo) -> Photo:
-    """`photo` with everything that Pillow found beside the pixels."""
+    """`photo` with everything that Pillow found besides the pixels."""
     exif, packet = image.info.get("exif"), image.info.get("xmp")
     photo = replace(
         photo,

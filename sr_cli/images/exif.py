@@ -110,7 +110,7 @@ class _Block:
         if len(kept) == 12 * len(entries):
             return
         struct.pack_into(self.order + "H", self.data, ifd, len(kept) // 12)
-        # Some writers leave out the link of an EXIF directory, and values lie right behind its entries.
+        # Some writers leave out the link of an EXIF directory, and values follow right after its entries.
         self.data[ifd + 2 : ifd + 2 + 12 * len(entries)] = kept.ljust(12 * len(entries), b"\0")
 
     def next_ifd_at(self, ifd: int) -> int:

@@ -24,7 +24,7 @@ _MAX_BLOCK = 64 * 2**20
 
 @dataclass
 class Contents:
-    """What a GIF file says beside its pixels."""
+    """What a GIF file says besides its pixels."""
 
     comments: list[bytes] = field(default_factory=list)
     xmp: bytes | None = None

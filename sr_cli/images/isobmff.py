@@ -1,4 +1,4 @@
-"""AVIF and HEIF: what their boxes say beside the pixels, and Pillow's decoders do not hand over.
+"""AVIF and HEIF: what their boxes say besides the pixels, and Pillow's decoders do not hand over.
 
 Sources: ISO/IEC 14496-12 (boxes, items, `colr`), ISO/IEC 23008-12 (image items, auxiliary pictures), AV1 Image
 File Format 1.1 (`av1C`, `tmap`), ITU-T H.273 (code points of colours).

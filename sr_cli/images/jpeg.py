@@ -1,4 +1,4 @@
-"""JPEG: all that its segments say beside the pixels, and the segments of an output.
+"""JPEG: all that its segments say besides the pixels, and the segments of an output.
 
 Pillow hands over part of it only: the last comment, the first packet of XMP, the first resources of Photoshop.
 Sources: ITU-T T.81, annex B (markers); CIPA DC-008, 4.7 (EXIF) and DC-007 (MPF: further pictures); Adobe, "XMP
@@ -35,7 +35,7 @@ _APPENDED = ("gain map", "video", "depth map", "attachment", "further picture")
 
 @dataclass
 class Contents:
-    """What a JPEG file says beside its pixels."""
+    """What a JPEG file says besides its pixels."""
 
     exif: bytes | None = None
     xmp: bytes | None = None
@@ -45,7 +45,7 @@ class Contents:
     notes: list[str] = field(default_factory=list)
     """What is not read, for people."""
     end: int | None = None
-    """Where the picture ends, behind its end marker; None if that is missing."""
+    """Where the picture ends, after its end marker; None if that is missing."""
     pictures: int = 1
     """How many pictures the file has, its multi-picture index says."""
     extensions: dict[bytes, dict[int, bytes]] = field(default_factory=dict)
@@ -72,7 +72,7 @@ def segments(file: BinaryIO) -> Iterator[tuple[int, int, int]]:
 
 
 def _next_marker(file: BinaryIO, at: int) -> tuple[int, int] | None:
-    """The next marker from `at` on, and the offset behind it; compressed pixels are skipped."""
+    """The next marker from `at` on, and the offset after it; compressed pixels are skipped."""
     size = 4096  # most segments follow each other; only pixels are long
     while True:
         file.seek(at)
@@ -97,7 +97,7 @@ def makes_pixels(marker: int, start: bytes) -> bool:
 
 
 def inspect(source: Source) -> Contents:
-    """All segments of the first picture, and what lies behind it. Raises InputError above a limit."""
+    """All segments of the first picture, and what follows it. Raises InputError above a limit."""
     file, contents, scanned = source.file, Contents(), False
     file.seek(source.start)
     for marker, offset, length in segments(file):
@@ -203,7 +203,7 @@ def _with_extension(contents: Contents) -> bytes | None:
 
 
 def _note_appended(contents: Contents, file: BinaryIO) -> None:
-    """Names what lies behind the picture, by the multi-picture index, XMP, or the bytes themselves."""
+    """Names what follows the picture, by the multi-picture index, XMP, or the bytes themselves."""
     promised = xmp.promises(contents.xmp) if contents.xmp else ()
     notes = [f"the {what} is left out" for what in promised]
     known = sum(what in ("gain map", "depth map") for what in promised)
@@ -219,7 +219,7 @@ def _note_appended(contents: Contents, file: BinaryIO) -> None:
             notes.append("the video is left out")
         explained = any(what in note for note in (*notes, *contents.notes) for what in _APPENDED)
         if head.strip(b"\0\xff\r\n ") and not explained:
-            notes.append(f"{size:,} bytes behind the picture are left out")
+            notes.append(f"{size:,} bytes after the picture are left out")
     contents.notes += notes
 
 

@@ -59,7 +59,7 @@ def _packets(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _webp_packets(file: BinaryIO) -> Iterator[bytes]:
-    """The chunks "XMP " (Google, "WebP Container Specification"), which lie behind the pixels."""
+    """The chunks "XMP " (Google, "WebP Container Specification"), which follow the pixels."""
     file.seek(12)
     while len(head := file.read(8)) == 8:
         kind, size = struct.unpack("<4sI", head)

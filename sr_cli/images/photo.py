@@ -123,7 +123,7 @@ class Limits:
 
 
 def with_pixels(photo: Photo, pixels: Pixels, alpha: Pixels | None, *, orientation: int = 1) -> Photo:
-    """The same photograph with other pixels, of any size: sizes and places in EXIF and XMP follow.
+    """The same photo with other pixels, of any size: sizes and places in EXIF and XMP follow.
 
     orientation: how the pixels were turned before they were scaled, as EXIF says it (1: not at all).
     """

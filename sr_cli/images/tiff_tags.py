@@ -26,7 +26,7 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 _BIG_TYPES = (16, 17, 18)
 _CHILDREN = (exif_block.EXIF_IFD, exif_block.GPS_IFD, 0xA005)
 """Tags that point at further directories of EXIF; the last is the interoperability directory."""
-# Tags that describe the photograph, not how or where its pixels are stored (section 8; EXIF 2.32, 4.6.4;
+# Tags that describe the photo, not how or where its pixels are stored (section 8; EXIF 2.32, 4.6.4;
 # white point and primaries; Microsoft's XP tags and ratings; the EXIF tags that some programs put into the
 # main directory).
 _DESCRIPTION = {
@@ -165,7 +165,7 @@ class Directories:
         return found, following
 
     def description(self, entries: list[Entry]) -> Directory:
-        """Read what describes the photograph: tags of the main directory, and EXIF's directories."""
+        """Read what describes the photo: tags of the main directory, and EXIF's directories."""
         described = Directory()
         for entry in entries:
             if entry.tag in _CHILDREN:
@@ -231,7 +231,7 @@ def to_exif(described: Directory, layout: Layout) -> bytes | None:
 
 
 def from_exif(exif: bytes, layout: Layout) -> Directory:
-    """Read the description of the photograph in an EXIF block, in the byte order of `layout`.
+    """Read the description of the photo in an EXIF block, in the byte order of `layout`.
 
     It is empty if the block cannot be read.
     """

@@ -89,7 +89,7 @@ def _inner(planes: torch.Tensor, margin: int) -> torch.Tensor:
 
 
 def _smoothed(planes: torch.Tensor, dim: int) -> torch.Tensor:
-    """A Gaussian along one dimension of (N, C, H, W), beyond whose ends the last values go on.
+    """A Gaussian along one dimension of (N, C, H, W), beyond whose ends the last values are repeated.
 
     As a sum of shifted copies: torch's convolutions take twenty times as long for so few channels on a CPU.
     """
@@ -122,7 +122,7 @@ def _with_flat_areas(output: torch.Tensor, rgb: torch.Tensor, scale: int, margin
 
 
 def _differing(rgb: torch.Tensor) -> torch.Tensor:
-    """1 for each pixel of (N, C, H, W) that has another colour than a neighbour beside or above it, else 0."""
+    """1 for each pixel of (N, C, H, W) that has another colour than a neighbour next to or above it, else 0."""
     busy = rgb.new_zeros((rgb.shape[0], 1, *rgb.shape[2:]))
     for dim in (2, 3):
         length = rgb.shape[dim] - 1

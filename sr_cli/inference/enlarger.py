@@ -64,4 +64,4 @@ class Enlarger(Protocol):
         """The tiles that are computed for a picture of this size; 0 for interpolation."""
 
     def working_bytes(self, height: int, width: int) -> int:
-        """Memory that a picture of this size takes meanwhile, beside input and output, roughly."""
+        """Memory that a picture of this size takes meanwhile, besides input and output, roughly."""

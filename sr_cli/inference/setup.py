@@ -43,7 +43,7 @@ class OptionValues(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class InferenceOptions:
-    """How pictures shall be computed. Raises ValueError or UsageError naming the argument that makes no sense."""
+    """How pictures shall be computed. Raises ValueError or UsageError naming the invalid argument."""
 
     device: str = "auto"
     """`auto` (cuda, else mps, else cpu), `cpu`, `cuda`, `cuda:N` or `mps`."""

@@ -35,7 +35,7 @@ class Upscaler:
     backend, tile, overlap, ensemble, threads, pixels.
 
     How pictures are computed is chosen here, once, and is in `setup`: the same picture gives the same pixels, whatever
-    was enlarged before. Raises ValueError or UsageError naming an argument that makes no sense, UsageError for an
+    was enlarged before. Raises ValueError or UsageError naming an invalid argument, UsageError for an
     unknown device, precision or backend, WeightsError where the weights cannot be had.
     """
 
@@ -139,7 +139,7 @@ class Upscaler:
         return self._enlarger.count_tiles(height, width)
 
     def working_bytes(self, height: int, width: int) -> int:
-        """Memory that a picture of this size takes meanwhile, beside input and output, roughly."""
+        """Memory that a picture of this size takes meanwhile, besides input and output, roughly."""
         return self._enlarger.working_bytes(height, width)
 
 
@@ -149,7 +149,7 @@ def _load(
     offline: bool,
     progress: Callable[[int, int | None], None] | None,
 ) -> LoadedModel:
-    """The model with its weights. Raises WeightsError, UsageError for a fidelity that makes no sense."""
+    """The model with its weights. Raises WeightsError, UsageError for an invalid fidelity."""
     from sr_cli import weights
 
     if not isinstance(model, str | Path | weights.LoadedModel):

@@ -23,7 +23,7 @@ from sr_cli.errors import WeightsError
 class FeatureLoss(nn.Module):
     """Distance between the feature maps of a classifier, its input RGB in 0..1, (N, 3, H, W).
 
-    `relative` divides each map's distance by the mean magnitude of the photograph's own map: the networks'
+    `relative` divides each map's distance by the mean magnitude of the photo's own map: the networks'
     and layers' scales then do not matter, and a pixel-stage generator is at about 0.4.
     """
 

@@ -2,7 +2,7 @@
 
 Mittal, Soundararajan and Bovik, "Making a Completely Blind Image Quality Analyzer" (2013): 36 statistics
 of each 96x96 block, at two scales, are set against a Gaussian model of the same statistics in pristine
-photographs. The model's parameters are the authors' (`niqe_modelparameters.mat`).
+photos. The model's parameters are the authors' (`niqe_modelparameters.mat`).
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def _describe(model: Any, generator: Generator) -> None:
     rgb = "float32 (N, 3, height, width): red, green, blue as sRGB stores them, divided to 0..1"
     enlarged = f"float32 (N, 3, {scale} * height, {scale} * width): the same, {scale} times larger; clamp it to 0..1"
     model.producer_name = "srup"
-    model.doc_string = f"Enlarges photographs by {scale}; network of the family {generator.config.family}."
+    model.doc_string = f"Enlarges photos by {scale}; network of the family {generator.config.family}."
     model.graph.input[0].doc_string, model.graph.output[0].doc_string = rgb, enlarged
     facts = {
         "scale": str(scale),

@@ -246,7 +246,7 @@ class Point:
     """Something that has a cost and a value."""
 
     name: str
-    """Written beside it, cut where it is long."""
+    """Written next to it, cut where it is long."""
     cost: float
     """Positive; its place on the logarithmic horizontal axis."""
     value: float

@@ -14,7 +14,7 @@ from sr_cli.storage.atomic import sync
 class JsonLines:
     """A file with one JSON object a line, read on as it grows.
 
-    A line that makes no sense (cut off, overwritten, not an object) is passed over.
+    A line that is invalid (cut off, overwritten, not an object) is passed over.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,7 +58,7 @@ class JsonLines:
 
 
 def parse_line(line: bytes) -> dict[str, Any] | None:
-    """Return the record of one line; None for what makes no sense."""
+    """Return the record of one line; None for an invalid one."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):

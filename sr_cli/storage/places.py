@@ -21,17 +21,17 @@ _APP = "srup"
 
 
 def data_folder() -> Path:
-    """Return where the user's own manifest and weights lie; it need not exist. Nothing in it is ever cleaned up."""
+    """Return where the user's own manifest and weights are; it need not exist. Nothing in it is ever cleaned up."""
     return _override() or _moved(_standard("data"), "weights", "manifest.json")
 
 
 def state_folder() -> Path:
-    """Return where the journals of finished outputs and the claims on running ones lie; it need not exist."""
+    """Return where the journals of finished outputs and the claims on running ones are; it need not exist."""
     return _override() or _moved(_standard("state"), "journal")
 
 
 def cache_folder() -> Path:
-    """Return where data sets and decoded images lie; it need not exist, and may be deleted at any time."""
+    """Return where data sets and decoded images are; it need not exist, and may be deleted at any time."""
     return _override() or _standard("cache")
 
 

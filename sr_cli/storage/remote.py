@@ -85,7 +85,7 @@ class RemotePath:
 
     @property
     def parent(self) -> RemotePath:
-        """What it lies in."""
+        """What it is in."""
         return RemotePath(f"{self.url.partition('://')[0]}://{self._key.parent}".removesuffix("/."))
 
     def __truediv__(self, other: str | PurePath) -> RemotePath:
@@ -146,7 +146,7 @@ class RemotePath:
                 yield RemotePath((self / relative).url, _info(details))
 
     def below(self, root: RemotePath) -> PurePosixPath:
-        """Return the path below `root`, which it must lie in."""
+        """Return the path below `root`, which it must be in."""
         return self._key.relative_to(root._key)
 
     def upload(self, file: Path) -> None:

@@ -67,7 +67,7 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Put back what `optimiser_tensors` gave.
 
-    Files hold plain layouts. A moment must lie in memory as its parameter does (channels-last, say):
+    Files hold plain layouts. A moment must be in memory as its parameter is (channels-last, say):
     fused optimisers walk through both side by side.
     """
     parameters = [p for group in optimiser.param_groups for p in group["params"]]

@@ -69,7 +69,7 @@ class GanConfig(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Weight of the feature loss. With these three weights, and relative features of SqueezeNet, the gradients
     that reach a pixel-stage generator's output have norms of about 1 (content) : 4 : 0.5 (adversarial)."""
     feature_relative: bool = True
-    """Divides each map's distance by the mean magnitude of the photograph's map, so that the feature
+    """Divides each map's distance by the mean magnitude of the photo's map, so that the feature
     network's scale does not matter; the poster and ESRGAN take the distance as it is."""
     feature_loss: Literal["l1", "l2"] = "l1"
     """Distance between features: `l1` (ESRGAN) or `l2` (the poster)."""

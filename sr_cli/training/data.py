@@ -1,4 +1,4 @@
-"""Training patches: photographs decoded once into memory-mapped files, patches drawn by step number.
+"""Training patches: photos decoded once into memory-mapped files, patches drawn by step number.
 
 A patch depends on nothing but (seed, step, position in the batch), so a resumed run, or one spread over
 several processes, sees the same patches as one that ran through.
@@ -31,7 +31,7 @@ crop's offset of 2 to 9 puts JPEG's blocks of 8 anywhere."""
 
 @dataclass(frozen=True)
 class CachedImage:
-    """One photograph whose pixels lie in memory-mapped files."""
+    """One photo whose pixels are in memory-mapped files."""
 
     name: str
     """File name, for messages."""
@@ -159,7 +159,7 @@ def load_images(
 
 @dataclass(frozen=True)
 class Place:
-    """Where a patch lies in the data, and how it is turned."""
+    """Where a patch is in the data, and how it is turned."""
 
     image: int
     """Index of the image."""
@@ -296,7 +296,7 @@ class ResidentPatches:
 
 
 def fits_on(device: torch.device, dataset: PatchDataset) -> bool:
-    """Whether all images may lie on a GPU: without degradation, in at most half of its free memory."""
+    """Whether all images may be on a GPU: without degradation, in at most half of its free memory."""
     if device.type != "cuda" or dataset.drawing.degrade != "none":
         return False
     needed = sum(pixels.nbytes for image in dataset.images for pixels in image.planes())

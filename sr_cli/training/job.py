@@ -147,7 +147,7 @@ def _from_process_0(on_event: OnEvent) -> OnEvent:
 
 
 class _RunSetup:
-    """What a run needs beside its data. What can fail at once does so here, before anything large is downloaded."""
+    """What a run needs besides its data. What can fail at once does so here, before anything large is downloaded."""
 
     def __init__(self, options: TrainOptions, config: TrainConfig, run: Run, names: list[str]) -> None:
         self.options, self.config, self.run = options, config, run

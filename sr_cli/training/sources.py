@@ -16,7 +16,7 @@ SETS = {"div2k": "div2k-train", "div2k-train": "div2k-train"}
 DEFAULT_SET = "div2k"
 
 Confirm = Callable[[str], bool]
-"""Asked before large downloads, with the question; answers whether to go on."""
+"""Asked before large downloads, with the question; answers whether to continue."""
 
 
 def default_cache() -> Path:

@@ -1,4 +1,4 @@
-"""What a stage of training knows of its past beside tensors: saved with each checkpoint."""
+"""What a stage of training knows of its past besides tensors: saved with each checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Teachers: what a strong network makes of the training photos, computed once and kept beside them.
+"""Teachers: what a strong network makes of the training photos, computed once and kept next to them.
 
 A photo shows details that nobody can know from its reduction; what a teacher makes of the reduction does not, and it
 is the same at every step. The enlargements are keyed by the photo's content, its size and the teacher's weights.

@@ -1,4 +1,4 @@
-"""Validation inside training: the same crops of held-out photographs, measured and shown."""
+"""Validation inside training: the same crops of held-out photos, measured and shown."""
 
 from __future__ import annotations
 

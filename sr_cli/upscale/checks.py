@@ -1,4 +1,4 @@
-"""What can be said about a task before its photograph is decoded; the batch and the dry run ask the same questions."""
+"""What can be said about a task before its photo is decoded; the batch and the dry run ask the same questions."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from sr_cli.upscale.journal import Journals
 from sr_cli.upscale.options import UpscaleOptions
 from sr_cli.upscale.shards import shard_of
 
-# Bytes per sample of enlarged photographs, of which nine in ten take less (24 photographs, bicubic and a network);
+# Bytes per sample of enlarged photos, of which nine in ten take less (24 photos, bicubic and a network);
 # the lower byte of 16 bits is noise and stays whole.
 _BYTES_PER_SAMPLE = {"PNG": 0.65, "JPEG": 0.19, "WEBP": 0.08, "TIFF": 1.0, "GIF": 0.35}
 _HEADERS = 4096
@@ -46,7 +46,7 @@ class FileEstimate:
     """What one input would take."""
 
     input: Place
-    """The photograph; `-` is standard input."""
+    """The photo; `-` is standard input."""
     output: Place
     """Where the enlarged one would be; `-` is standard output."""
     status: Literal["planned", "skipped", "failed"]
@@ -56,7 +56,7 @@ class FileEstimate:
     input_height: int = 0
     """Rows of the input, upright."""
     frames: int = 0
-    """Pages or frames; 1 for most photographs."""
+    """Pages or frames; 1 for most photos."""
     width: int = 0
     """Columns of the output."""
     height: int = 0
@@ -64,9 +64,9 @@ class FileEstimate:
     tiles: int = 0
     """Tiles to compute, all frames and passes; 0 for interpolation."""
     memory_bytes: int = 0
-    """Memory while it is worked on, beside what the program itself takes."""
+    """Memory while it is worked on, besides what the program itself takes."""
     disk_bytes: int = 0
-    """Size of the output; nine of ten photographs take less."""
+    """Size of the output; nine of ten photos take less."""
     seconds: float = 0.0
     """Time for the network and for writing."""
     note: str | None = None
@@ -134,7 +134,7 @@ def estimate(
 ) -> Estimate:
     """What `run` with the same arguments would do, after a calibration of about a second.
 
-    Reads the headers of the inputs and writes nothing. Raises as `run` does before it touches a photograph.
+    Reads the headers of the inputs and writes nothing. Raises as `run` does before it touches a photo.
     """
     shard = options.part
     journals = Journals(shard)
@@ -246,7 +246,7 @@ class _Estimator:
         return sum(self.upscaler.count_tiles(height, width) for width, height in passes)
 
     def _memory(self, size: Size, wish: Size, passes: list[Size], bytes_per_pixel: int, format: str) -> int:
-        """Bytes at the height of the work on one frame: in the last pass, or in the writing behind it."""
+        """Bytes at the height of the work on one frame: in the last pass, or in the writing after it."""
         width, height = passes[-1] if passes else size
         pixels = width * height
         enlarged = pixels * self.upscaler.scale**2 if passes else pixels

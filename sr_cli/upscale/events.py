@@ -44,7 +44,7 @@ class ImageResult:
     """What became of one input."""
 
     input: Place
-    """The photograph; `-` is standard input."""
+    """The photo; `-` is standard input."""
     output: Place
     """Where the enlarged one is, or would have been; `-` is standard output."""
     status: Status

@@ -1,10 +1,10 @@
-"""What was done before: one journal per output folder, so that an interrupted batch goes on where it stopped.
+"""What was done before: one journal per output folder, so that an interrupted batch resumes where it stopped.
 
-A journal lies in the user's state folder (`journal/`, named after the output folder's path), never among the
-photographs; that of a shard, whose fellows may be on other machines, and that of a store lie in `.srup/` in the output
+A journal is in the user's state folder (`journal/`, named after the output folder's path), never among the
+photos; that of a shard, whose fellows may be on other machines, and that of a store are in `.srup/` in the output
 folder, a file for each run. It has one line of JSON per output, written when the file is complete and just before it
 gets its name: whatever moment a process is killed at, an output that is there is either described or not ours. A line
-that makes no sense (cut off, overwritten) is passed over: at worst a file is done again.
+that is invalid (cut off, overwritten) is passed over: at worst a file is done again.
 """
 
 from __future__ import annotations

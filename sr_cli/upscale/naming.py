@@ -18,10 +18,10 @@ STDIN_STEM = "stdin"
 
 
 class Namer:
-    """Gives each input the name of its output. Raises UsageError for a template that makes no sense.
+    """Gives each input the name of its output. Raises UsageError for an invalid template.
 
     A template holds the fields `{stem}` (the input's name without its suffix), `{name}` (with it),
-    `{parent}` (the folder it lies in), `{model}`, `{size}` (`x4`, `w2000`, ...), `{scale}` (`4`) and
+    `{parent}` (the folder it is in), `{model}`, `{size}` (`x4`, `w2000`, ...), `{scale}` (`4`) and
     `{ext}` (`.png`), and may put outputs into folders below the output folder (`{model}/{stem}{ext}`).
     """
 
@@ -106,7 +106,7 @@ def _check_template_path(template: str) -> None:
 
 
 def check_inside(target: Path, root: Path) -> None:
-    """Raise OutputError if `target` would, through a symbolic link, lie outside the folder `root`."""
+    """Raise OutputError if `target` would, through a symbolic link, be outside the folder `root`."""
     folder = Path(os.path.realpath(target.parent))
     if not folder.is_relative_to(os.path.realpath(root)):
         raise OutputError(f"{target}: its folder is a link to {folder}, outside the output folder {root}")

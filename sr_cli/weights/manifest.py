@@ -106,7 +106,7 @@ class StageRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     overlap: _Count | None = None
     """Low-resolution pixels of overlap at which tiles do not show (at most 1 of 255 levels); None: not measured."""
     bf16_share: _Share | None = None
-    """Share of output values that bf16 keeps within 1 of 255 levels of fp32 on photographs; None: not measured."""
+    """Share of output values that bf16 keeps within 1 of 255 levels of fp32 on photos; None: not measured."""
     parent_sha256: _Sha256 | None = None
     """Checksum of the weights these were fine-tuned from; the two can be blended."""
     teacher: Teacher | None = None
@@ -145,7 +145,7 @@ class ModelRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     scale: _Positive
     """Factor by which it enlarges."""
     default_stage: _Text | None = None
-    """What the bare name stands for: the best stage for photographs. None while there are no stages."""
+    """What the bare name stands for: the best stage for photos. None while there are no stages."""
     style: dict[_Style, Literal["pixel", "photo", "gan"]] | None = {}  # msgspec copies it
     """Stage of each style that `--style` takes."""
     stages: dict[str, Any]
@@ -162,7 +162,7 @@ class ModelEntry(ModelRecord, frozen=True, kw_only=True):
     style: dict[_Style, Literal["pixel", "photo", "gan"]] = {}  # msgspec copies it
     """As in the record, never None."""
     folder: Path
-    """Where the stages' files lie."""
+    """Where the stages' files are."""
     origin: str = "built-in"
     """`built-in` or `user`."""
 
@@ -223,7 +223,7 @@ class Manifest:
 
 
 def builtin_path() -> Path:
-    """The built-in manifest: inside an installed package, else beside it (a checkout, an editable install)."""
+    """The built-in manifest: inside an installed package, else next to it (a checkout, an editable install)."""
     inside = PACKAGE / "weights_manifest.json"
     return inside if inside.exists() else PACKAGE.parent / "weights_manifest.json"
 
@@ -234,7 +234,7 @@ def user_path() -> Path:
 
 
 def user_folder() -> Path:
-    """Where the files of the user's own models lie."""
+    """Where the files of the user's own models are."""
     return data_folder() / "weights"
 
 
@@ -250,7 +250,7 @@ def read_manifest() -> Manifest:
 
 
 def read_file(path: Path, folder: Path, origin: str = "built-in") -> Manifest:
-    """Read one manifest file, whose stages' files lie in `folder`. Raises WeightsError."""
+    """Read one manifest file, whose stages' files are in `folder`. Raises WeightsError."""
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -1,6 +1,6 @@
 """MESRGAN's trunk for inference: all its dense blocks in one buffer, without a concatenation.
 
-The buffer is (N, H, W, B). A bottleneck reads its first channels and writes behind them, and the last one of a block
+The buffer is (N, H, W, B). A bottleneck reads its first channels and writes after them, and the last one of a block
 adds to them. What computes a bottleneck is another file's: `bottleneck_cpu`, `bottleneck_gpu` and the Triton kernels
 of `bottleneck_kernels`. All are held against `models.mesrgan.Bottleneck`.
 """
@@ -57,7 +57,7 @@ class BufferedBottleneck(ABC):
 
     @abstractmethod
     def append(self, buffer: Tensor) -> None:
-        """Write the result behind the channels that are read."""
+        """Write the result after the channels that are read."""
 
     @abstractmethod
     def add(self, buffer: Tensor) -> None:

@@ -62,7 +62,7 @@ class _InBands(BufferedBottleneck):
         self._run(buffer[0], buffer[0, ..., self.ones : self.ones + self.out_channels], add=True)
 
     def _run(self, buffer: Tensor, out: Tensor, add: bool) -> None:
-        """Compute one picture, (H, W, B) to (H, W, o); `out` may lie in the channels that are read."""
+        """Compute one picture, (H, W, B) to (H, W, o); `out` may be in the channels that are read."""
         x = buffer[..., : self.ones + self.channels]
         height, width, _ = x.shape
         rows = max(_FEWEST_ROWS, _BAND_BYTES // (width * self.hidden_channels * x.element_size()))
@@ -89,7 +89,7 @@ class _InBands(BufferedBottleneck):
 
 
 class Products(_InBands):
-    """As matrix products, which read and write the buffer where it lies. The ones multiply the expansion's bias.
+    """As matrix products, which read and write the buffer where it is. The ones multiply the expansion's bias.
 
     Not for bf16, see `_SAFE_DEPTH`.
     """

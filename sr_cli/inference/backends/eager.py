@@ -48,9 +48,9 @@ def buffered(network: Generator) -> Generator:
 
 
 class BufferedDenseBlock(nn.Module):
-    """A folded `DenseBlock` whose features lie in one channels-last buffer instead of being concatenated.
+    """A folded `DenseBlock` whose features are in one channels-last buffer instead of being concatenated.
 
-    The layers read its first channels and their results are copied behind them: a few per cent less memory
+    The layers read its first channels and their results are copied after them: a few per cent less memory
     traffic on a CPU. Inference only, and `DenseBlock.forward` is what it is held against.
     """
 

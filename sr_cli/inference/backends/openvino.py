@@ -93,7 +93,7 @@ class OpenVinoNetwork(Network):
         if shape != self._shape:
             self._several, self._shape = [], None  # first, for the memory that these hold
             compiled = self.compiled_for(shape)
-            # One more, which waits: a lane goes on with it while the caller is still at another lane's result.
+            # One more, which waits: a lane continues with it while the caller is still at another lane's result.
             self._several, self._shape = [compiled.create_infer_request() for _ in range(self._lanes + 1)], shape
         return list(self._several)
 

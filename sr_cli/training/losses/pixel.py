@@ -46,7 +46,7 @@ def flat(output: Tensor, target: Tensor) -> Tensor:
     """Mean absolute difference of images (N, 3, H, W), counted only where the target is flat.
 
     Each pixel counts 1 / (1 + (d / 3 levels)^2), d being the target's standard deviation within 5x5 pixels of grey.
-    A discriminator asks for texture everywhere; what it gets in a sky beside a horizon is ringing.
+    A discriminator asks for texture everywhere; what it gets in a sky next to a horizon is ringing.
     """
     grey = F.pad(target.mean(1, keepdim=True), [FLAT_WINDOW // 2] * 4, mode="replicate")
     mean, square = (F.avg_pool2d(x, FLAT_WINDOW, stride=1) for x in (grey, grey**2))
