@@ -267,6 +267,17 @@ def test_an_output_is_known_by_itself(tmp_path: Path, srup_here: Any, suffix: st
     assert (tmp_path / "huge.png").exists()
 
 
+def test_outputs_that_the_shell_named_are_left_out(tmp_path: Path, srup_here: Any) -> None:
+    """`srup upscale *.png`: the names are the user's, the wish is not."""
+    Image.new("RGB", (9, 7)).save(tmp_path / "a.png")
+    assert srup_here("upscale", tmp_path / "a.png", "-m", "bicubic", "-o", tmp_path / "b.png").returncode == 0
+    arguments = (tmp_path / "a.png", tmp_path / "b.png", "-o", f"{tmp_path}/out/")
+    done = srup_here("upscale", *arguments, "-m", "bicubic", XDG_CACHE_HOME=str(tmp_path / "empty"))
+    assert done.returncode == 0
+    assert "1 picture left out" in done.stderr
+    assert [path.name[0] for path in (tmp_path / "out").iterdir()] == ["a"]
+
+
 def test_a_picture_that_another_program_edited_is_no_output() -> None:
     ours = xmp.finished(None, mime="image/png", history="srup 1.0")
     assert ours is not None

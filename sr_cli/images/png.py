@@ -244,12 +244,20 @@ def _add_transparency(contents: Contents, source: Source, data: bytes) -> None:
 
 def _add_text(contents: Contents, source: Source, data: bytes) -> None:
     keyword, _, text = data.partition(b"\0")
-    contents.text.append((keyword.decode("latin-1"), text.decode("latin-1")))
+    _add_entry(contents, keyword, text)
 
 
 def _add_compressed_text(contents: Contents, source: Source, data: bytes) -> None:
     keyword, _, text = data.partition(b"\0")
-    contents.text.append((keyword.decode("latin-1"), source.inflate(text[1:]).decode("latin-1")))
+    _add_entry(contents, keyword, source.inflate(text[1:]))
+
+
+def _add_entry(contents: Contents, keyword: bytes, text: bytes) -> None:
+    """Text in Latin-1; some programs put XMP there, which is UTF-8."""
+    if keyword == _XMP_KEYWORD.encode():
+        contents.xmp = contents.xmp or text
+    else:
+        contents.text.append((keyword.decode("latin-1"), text.decode("latin-1")))
 
 
 def _add_unicode_text(contents: Contents, source: Source, data: bytes) -> None:

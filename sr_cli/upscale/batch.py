@@ -157,9 +157,8 @@ class _Run:
     def _work(self) -> None:
         if self.batch.left_out:
             count = len(self.batch.left_out)
-            self._message(
-                "note", f"{count} pictures left out, which are outputs of srup; name them to enlarge them again"
-            )
+            noun = "picture" if count == 1 else "pictures"
+            self._message("note", f"{count} {noun} left out: outputs of srup; to enlarge one again, name it alone")
         try:
             limit = min(_WAITING_BYTES, memory.free_bytes() // 4)
             if not self.batch.several:

@@ -263,17 +263,21 @@ def _settled(items: list[tuple[Task, bool]], several: bool, options: UpscaleOpti
 
 
 def _without_outputs(items: list[tuple[Task, bool]], journals: Journals) -> tuple[list[Task], list[Place]]:
-    """Tasks to do, and the pictures found in folders that are outputs themselves.
+    """Tasks to do, and the pictures that are outputs themselves.
 
-    They are targets of this batch, or in the journal of an earlier one, or marked by themselves: then no journal,
-    name or folder is needed (`images.is_output`; in a store it would have to read every object, and is not asked).
+    One that is named alone is meant; among several the shell may have named it (`srup upscale *.jpg`), so there
+    its own mark counts, too. Those found in folders are targets of this batch, or in the journal of an earlier one,
+    or marked by themselves: then no journal, name or folder is needed (`images.is_output`; in a store it would have
+    to read every object, and is not asked).
     """
     targets = {_place(task.target) for task, _ in items if task.target and not task.problem}
     tasks: list[Task] = []
     left_out: list[Place] = []
     for task, listed in items:
-        source = task.source if listed and not task.problem else None
-        if source and _is_output(task, source, targets, journals):
+        source = None if task.problem else task.source
+        if source is None or (len(items) == 1 and not listed):
+            tasks.append(task)
+        elif _is_output(task, source, targets, journals) if listed else _is_marked(source):
             left_out.append(source)
         else:
             tasks.append(task)
