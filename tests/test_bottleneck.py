@@ -258,7 +258,8 @@ def test_bands_of_rows_give_what_the_whole_gives(
         patch.setattr(bottleneck_cpu, "_BAND_BYTES", 2**40)
         whole = trunk(x)
         patch.setattr(bottleneck_cpu, "_BAND_BYTES", size)
-        assert (trunk(x) - whole).abs().max() < (0.01 if form is None else 1e-5) * whole.abs().max()
+        # bf16 rounds by 0.4 %, and bands of other sizes may be summed up in another order.
+        assert (trunk(x) - whole).abs().max() < (0.05 if form is None else 1e-5) * whole.abs().max()
 
 
 def test_a_network_is_prepared_with_a_buffered_trunk() -> None:
