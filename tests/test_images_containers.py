@@ -60,6 +60,27 @@ def test_avif_by_its_compatible_brands(major: bytes, compatible: tuple[bytes, ..
 
 
 @pytest.mark.parametrize(
+    ("major", "compatible"),
+    [
+        (b"heic", (b"mif1", b"heic")),
+        (b"mif1", (b"heic",)),
+        (b"mif1", ()),
+        (b"heix", (b"mif1",)),
+        (b"msf1", (b"hevc",)),
+        (b"avif", (b"mif1",)),
+    ],
+)
+def test_heic_whatever_the_major_brand(major: bytes, compatible: tuple[bytes, ...]) -> None:
+    """`picture.heic` is `picture()` by libheif's own encoder (pillow_heif, quality 90)."""
+    data = (Path(__file__).parent / "data/picture.heic").read_bytes()
+    photo = read(io.BytesIO(with_brands(data, major, *compatible)))
+    assert photo.source_format == "HEIF"
+    assert np.abs(photo.pixels.astype(int) - np.asarray(picture())).mean() < 3
+    with pytest.raises(InputError, match="damaged or cut off"):
+        read(io.BytesIO(data[:-100]))
+
+
+@pytest.mark.parametrize(
     "head",
     [
         b"FUJIFILMCCD-RAW 0201",

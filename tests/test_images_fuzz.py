@@ -151,6 +151,7 @@ def corpus() -> dict[str, bytes]:
     files["raw.dng"] = with_child("cfa")
     # Files of other programs: ink, Lab, tiles, planes, HEIC, metadata of all kinds.
     files |= {path.name: path.read_bytes() for path in sorted(KINDS.iterdir()) if path.stat().st_size < 20_000}
+    files["picture.heic"] = (KINDS.parent / "picture.heic").read_bytes()
     if features.check("avif"):
         files["rgb.avif"] = pillows("RGB", "AVIF", speed=10)
     return files

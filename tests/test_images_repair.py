@@ -171,6 +171,12 @@ def test_a_png_without_pixels_is_refused(bits: int, cut: int) -> None:
         read(io.BytesIO(png(bits)[:-cut]))
 
 
+def test_a_png_of_an_ios_app_is_named() -> None:
+    data = png()
+    with pytest.raises(InputError, match="iOS app"):
+        read(io.BytesIO(data[:8] + chunk(b"CgBI", bytes(4)) + data[8:]))
+
+
 def test_what_follows_the_end_of_a_png_is_not_read() -> None:
     np.testing.assert_array_equal(read(io.BytesIO(png() + b"more" * 99)).pixels, scene())
 

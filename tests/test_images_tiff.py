@@ -304,3 +304,26 @@ def test_zero_strips_are_missing_and_not_black(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(data)
     with pytest.raises(InputError, match="damaged or cut off"):
         read(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("offset", [3, 2**31])
+def test_a_next_page_that_cannot_be_found_is_named(offset: int) -> None:
+    at = 8 + 64
+    data = b"II*\0" + struct.pack("<I", at) + bytes(range(64)) + directory(gray(8, 8, 8), at, offset)
+    sequence = read_all(io.BytesIO(data))
+    assert len(sequence.frames) == 1
+    assert "further pages, which cannot be found, are left out" in losses(sequence.frames[0], PNG)
+    with Image.open(io.BytesIO(data)) as image:
+        np.testing.assert_array_equal(sequence.frames[0].pixels[..., 0], np.asarray(image))
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_strips_that_say_they_are_longer(tmp_path: Path, compression: str | None) -> None:
+    """The last strip's size may reach beyond the file, as long as no pixel is missing."""
+    tifffile.imwrite(tmp_path / "a.tif", scene(bits=16), photometric="rgb", compression=compression, rowsperstrip=48)
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        tag = file.pages[0].tags[279]
+        struct.pack_into("<I", data, tag.valueoffset, len(data) * 2)
+    (tmp_path / "a.tif").write_bytes(data)
+    np.testing.assert_array_equal(read(tmp_path / "a.tif").pixels, scene(bits=16))

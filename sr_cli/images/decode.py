@@ -18,7 +18,7 @@ from sr_cli.images import exif as exif_block
 from sr_cli.images import xmp as xmp_packet
 from sr_cli.images.photo import Limits, Photo, PhotoSequence, Pixels, with_pixels
 from sr_cli.images.pieces import joined
-from sr_cli.images.signatures import HEAD_BYTES, major_brand
+from sr_cli.images.signatures import HEAD_BYTES, with_codec
 from sr_cli.images.source import Source, decoding, opened
 
 _OTHER_PROFILE = "the colour profile is left out: it is for another kind of pixels"
@@ -64,9 +64,9 @@ def open_image(source: Source) -> Image.Image:
     elif source.format == "WEBP":
         file, notes = pixel_parts.of_webp(source)
     elif source.format in ("AVIF", "HEIF"):
-        head, size = file.read(HEAD_BYTES), file.seek(0, io.SEEK_END)
-        brand = major_brand(source.format, head)
-        file = joined(file, [head[:8], brand, (source.start + 12, size - source.start - 12)])
+        head, size = with_codec(source.format, file.read(HEAD_BYTES)), file.seek(0, io.SEEK_END)
+        rest = source.start + len(head)
+        file = joined(file, [head, (rest, size - rest)])
     if source.format == "HEIF":
         import pi_heif  # rarely needed, and not quite free to load
 

@@ -125,6 +125,8 @@ def inspect(source: Source) -> Contents:
     complete = False
     for kind, offset, length in _chunks(file):
         if contents is None:
+            if kind == b"CgBI":
+                raise InputError(f"{source.name}: a PNG out of an iOS app (CgBI) cannot be read; convert it first")
             if kind != b"IHDR":
                 raise ValueError("the header is missing")
             width, height, bits, colour_type, _, _, interlaced = struct.unpack(">IIBBBBB", file.read(13))

@@ -111,12 +111,17 @@ def _identify_media(name: str, head: bytes) -> str:
     return "AVIF" if named in _AVIF_BRANDS else "HEIF"
 
 
-def major_brand(format: str, head: bytes) -> bytes:
-    """Chooses the major brand that a decoder of `format` ("AVIF", "HEIF") accepts: decoders ignore the compatible ones.
+def with_codec(format: str, head: bytes) -> bytes:
+    """Names the codec in the brands of `head`, which begins a file of `format` ("AVIF", "HEIF").
 
-    An animation's brand is kept, whatever its place.
+    Decoders look at the major brand, or demand that the codec's is among the compatible ones. An animation's brand
+    is kept, whatever its place.
     """
     brands = _brands(head)
     if format == "HEIF":
-        return brands[0] if brands[0] in _HEVC_BRANDS else b"heic"
-    return b"avis" if b"avis" in brands else b"avif"
+        brand = brands[0] if brands[0] in _HEVC_BRANDS else b"heic"
+    else:
+        brand = b"avis" if b"avis" in brands else b"avif"
+    if brand not in brands[1:] and len(brands) > 1:
+        head = head[:16] + brand + head[20:]
+    return head[:8] + brand + head[12:]

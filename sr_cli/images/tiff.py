@@ -97,6 +97,8 @@ class Page:
     """The directory as stored."""
     directories: Directories
     """The file's directories."""
+    notes: tuple[str, ...] = ()
+    """What of the file had to be left out, for people."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -172,7 +174,8 @@ def pages(source: Source) -> list[Page]:
     directories. Raises InputError for a raw photo and above a limit; ValueError, struct.error or
     tifffile.TiffFileError if the file is damaged.
     """
-    found = list(_chain(source))
+    notes: list[str] = []
+    found = list(_chain(source, notes))
     children = [child for page, offsets in found for child in _children(source, page, offsets)]
     every = [page for page, _ in found]
     if _is_raw(source, [*every, *children]):
@@ -183,16 +186,25 @@ def pages(source: Source) -> list[Page]:
         source.check_pixels(*page.size)
         _check_supported(source, page)
     source.file.seek(source.start)
-    return chosen
+    return [replace(chosen[0], notes=tuple(notes)), *chosen[1:]]
 
 
-def _chain(source: Source) -> Iterator[tuple[Page, tuple[int, ...]]]:
-    """Reads the directories of the main chain, and with each the offsets of its children."""
+def _chain(source: Source, notes: list[str]) -> Iterator[tuple[Page, tuple[int, ...]]]:
+    """Reads the directories of the main chain, and with each the offsets of its children.
+
+    A directory that cannot be read ends the chain, with a note, unless it is the first.
+    """
     directories = Directories(source.file, max_entries=64 * (64 + source.limits.max_frames))
     offset, count = directories.first, 0
     file: tifffile.TiffFile | None = None
     while offset and not directories.was_read(offset):
-        entries, following = directories.entries(offset)  # checked before tifffile sees it
+        try:
+            entries, following = directories.entries(offset)  # checked before tifffile sees it
+        except (ValueError, struct.error):
+            if count == 0:
+                raise
+            notes.append("further pages, which cannot be found, are left out")
+            return
         source.file.seek(source.start)
         if file is None:
             kinds = ("lsm", "scanimage", "ndpi", "stk", "eer", "vista", "philips", "indica")
@@ -264,7 +276,7 @@ def unsupported(source: Source, what: str) -> InputError:
 def describe(page: Page, photo: Photo) -> Photo:
     """Adds the page's metadata to `photo`; the colour profile belongs to the pixels and is there already."""
     resources = photoshop.read(page.block(PHOTOSHOP) or b"")
-    notes = (*photo.notes, *resources.notes, *_lost_tags(page))
+    notes = (*photo.notes, *page.notes, *resources.notes, *_lost_tags(page))
     return replace(
         photo,
         exif=page.exif,
@@ -370,9 +382,7 @@ def _samples(source: Source, page: Page) -> NDArray[np.uint16] | None:
     full = math.prod(tags.chunks) * 2
     for index, (offset, size) in enumerate(blocks[: math.prod(tags.chunked)]):
         source.file.seek(source.start + offset)
-        data = source.file.read(size)
-        if len(data) < size:
-            raise ValueError("a strip or tile is cut off")
+        data = source.file.read(size)  # fewer at the end of a file: whether that is enough shows in decoding
         part, (plane, _, top, left, _), _ = tags.decode(_decompressed(code, data, full) if ours else data, index)
         if part is None:
             raise ValueError("a strip or tile is empty")
