@@ -171,8 +171,8 @@ def dpi(data: bytes) -> tuple[float, float] | None:
                 above, below = block.unpack("I", at), block.unpack("I", at + 4)
                 if 0 < above < 1_000_000 * below:
                     found.append(above / below)
-        if len(found) == 2 and unit in (2, 3):
-            per_inch = 1 if unit == 2 else 2.54
+        if len(found) == 2:
+            per_inch = 2.54 if unit == 3 else 1  # inches where the unit is not known (4.6.4.1, ResolutionUnit)
             return found[0] * per_inch, found[1] * per_inch
     return None
 
