@@ -282,21 +282,30 @@ def _pairs() -> list[str]:
     return names
 
 
+def _mean_psnr(shared: Path, spec: str, fidelity: float, images: int) -> float:
+    """PSNR-Y of the smallest images of Set14, in dB."""
+    pairs = datasets.from_folder(shared / "data" / "test" / "Set14").pairs
+    upscaler = Upscaler(spec, device="cpu", fidelity=fidelity, backend="eager", offline=True)
+    scores = []
+    for pair in sorted(pairs, key=lambda pair: np.prod(Image.open(pair.hr).size))[:images]:
+        high, low = datasets.load(pair)
+        output = upscaler.upscale(datasets.reduce_image(high) if low is None else low).pixels
+        lumas = [crop_border(luma(picture), 4) for picture in (output, high[: output.shape[0], : output.shape[1]])]
+        scores.append(psnr(lumas[0], lumas[1]))
+    return float(np.mean(scores))
+
+
 @pytest.mark.parametrize("model", _pairs())
 @pytest.mark.parametrize("images", [2, pytest.param(14, marks=pytest.mark.slow)])
 def test_more_fidelity_is_more_psnr(shared: Path, model: str, images: int) -> None:
     """From 0 to 1 in quarters, on Set14, within 0.05 dB."""
-    pairs = datasets.from_folder(shared / "data" / "test" / "Set14").pairs
-    smallest = sorted(pairs, key=lambda pair: np.prod(Image.open(pair.hr).size))[:images]
-    means = []
-    for fidelity in (0.0, 0.25, 0.5, 0.75, 1.0):
-        upscaler = Upscaler(f"{model}:gan", device="cpu", fidelity=fidelity, backend="eager", offline=True)
-        scores = []
-        for pair in smallest:
-            high, low = datasets.load(pair)
-            output = upscaler.upscale(datasets.reduce_image(high) if low is None else low).pixels
-            lumas = [crop_border(luma(picture), 4) for picture in (output, high[: output.shape[0], : output.shape[1]])]
-            scores.append(psnr(lumas[0], lumas[1]))
-        means.append(np.mean(scores))
+    means = [_mean_psnr(shared, f"{model}:gan", fidelity, images) for fidelity in (0.0, 0.25, 0.5, 0.75, 1.0)]
     assert all(later > earlier - 0.05 for earlier, later in itertools.pairwise(means)), means
     assert means[-1] > means[0]
+
+
+@pytest.mark.parametrize("model", _pairs())
+def test_between_the_bare_name_and_its_gan_stage_are_good_networks(shared: Path, model: str) -> None:
+    """Stages that come from the same weights are joined by a straight line without a dip."""
+    crisp, half, faithful = (_mean_psnr(shared, model, fidelity, 2) for fidelity in (0.0, 0.5, 1.0))
+    assert half > (crisp + faithful) / 2
