@@ -62,7 +62,7 @@ def compare(
 
 
 def _summary(result: Comparison, seconds: float) -> str:
-    """What was done, in one line."""
+    """Return what was done, in one line."""
     from sr_cli.storage import format_bytes
 
     detail = "lossless" if result.quality == 100 else f"{result.format} at quality {result.quality}"

@@ -12,7 +12,7 @@ from sr_cli import images
 
 
 def for_display(photo: images.Photo) -> NDArray[np.uint8]:
-    """(H, W, 3). Other RGB colour spaces are converted to sRGB; transparent parts are laid on white."""
+    """Return (H, W, 3). Other RGB colour spaces are converted to sRGB; transparent parts are laid on white."""
     pixels = images.to_8_bits(photo.pixels)
     if photo.is_gray:
         pixels = np.repeat(pixels, 3, axis=2)
@@ -25,7 +25,7 @@ def for_display(photo: images.Photo) -> NDArray[np.uint8]:
 
 
 def _to_srgb(pixels: NDArray[np.uint8], profile: bytes) -> NDArray[np.uint8]:
-    """Colours of `profile` in sRGB; unchanged where the profile cannot be read."""
+    """Return colours of `profile` in sRGB; unchanged where the profile cannot be read."""
     from PIL import ImageCms
 
     try:

@@ -182,7 +182,7 @@ def _cropped(pixels: NDArray[np.uint8], crop: tuple[int, int, int, int] | None) 
 
 
 def _check_outputs(output: Path, png: Path | None, overwrite: bool) -> None:
-    """Before minutes of work: may the outputs be written at all?"""
+    """Raise, before minutes of work, UsageError or OutputError for outputs that cannot be written."""
     if output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{output}: the page is HTML; choose a name that ends in .html")
     if png is not None and png.suffix.lower() != ".png":

@@ -14,7 +14,7 @@ _PAPER, _INK, _FAINT = (250, 250, 251), (24, 24, 27), (82, 82, 91)
 
 
 def draw(title: str, labels: Sequence[str], rows: Sequence[Sequence[NDArray[np.uint8]]]) -> NDArray[np.uint8]:
-    """(H, W, 3): `rows` of crops of one size, one crop for each of `labels`, each pixel shown as 2x2."""
+    """Return (H, W, 3): `rows` of crops of one size, one crop for each of `labels`, each pixel shown as 2x2."""
     side = rows[0][0].shape[0] * _ZOOM if rows else 128 * _ZOOM
     width = 2 * _MARGIN + len(labels) * side + (len(labels) - 1) * _GAP
     height = _MARGIN + _TITLE + _HEADER + len(rows) * (side + _GAP) + _MARGIN - _GAP
@@ -32,7 +32,7 @@ def draw(title: str, labels: Sequence[str], rows: Sequence[Sequence[NDArray[np.u
 
 
 def _fitting(text: str, size: int, width: int) -> str:
-    """`text`, cut to what fits into `width` pixels; letters that the font lacks are left to it."""
+    """Return `text`, cut to what fits into `width` pixels; letters that the font lacks are left to it."""
     font = ImageFont.load_default(size)
     text = text.replace("\n", " ")
     if font.getlength(text) <= width:

@@ -33,12 +33,12 @@ class Spot:
     """Mean over its pixels of the highest minus the lowest luma of all pictures, 0..255."""
 
     def of(self, picture: NDArray[Any]) -> NDArray[Any]:
-        """The spot cut out of (H, W, C)."""
+        """Return the spot cut out of (H, W, C)."""
         return picture[self.top : self.top + self.side, self.left : self.left + self.side]
 
 
 def difference_map(pictures: Pictures, block: int) -> NDArray[np.float32]:
-    """(H // block, W // block): the mean over each block of the highest minus the lowest luma, 0..255."""
+    """Return (H // block, W // block): the mean over each block of the highest minus the lowest luma, 0..255."""
     height, width = pictures[0].shape[:2]
     rows, columns = height // block, width // block
     differences = np.zeros((rows, columns), np.float32)
@@ -56,7 +56,7 @@ def difference_map(pictures: Pictures, block: int) -> NDArray[np.float32]:
 
 
 def find(pictures: Pictures, count: int) -> list[Spot]:
-    """At most `count` spots, the most different first, none overlapping and well apart on large pictures."""
+    """Return at most `count` spots, the most different first, none overlapping and well apart on large pictures."""
     height, width = pictures[0].shape[:2]
     side = min(SIDE, height, width)
     block = max(1, side // _BLOCKS)
@@ -75,6 +75,6 @@ def find(pictures: Pictures, count: int) -> list[Spot]:
 
 
 def _luma(pixels: NDArray[np.uint8]) -> NDArray[np.int16]:
-    """(h, w, 3) to (h, w), 0..255."""
+    """Return luma (h, w) in 0..255 of (h, w, 3)."""
     red, green, blue = (pixels[:, :, c].astype(np.int32) * _LUMA[c] for c in range(3))
     return ((red + green + blue) >> 8).astype(np.int16)

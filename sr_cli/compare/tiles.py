@@ -71,7 +71,7 @@ class Level:
     """Their files, row by row; None where full size had no room."""
 
     def record(self) -> dict[str, Any]:
-        """As the page reads it."""
+        """Return what the page reads."""
         tiles = [None if tile is None else base64.b64encode(tile).decode("ascii") for tile in self.tiles]
         return {"width": self.width, "height": self.height, "tiles": tiles}
 
@@ -91,7 +91,7 @@ class Pyramid:
 
 
 def levels(picture: Picture) -> list[Picture]:
-    """A picture (H, W, 3) and its reductions by STEP each, down to one that fits a tile."""
+    """Return a picture (H, W, 3) and its reductions by STEP each, down to one that fits a tile."""
     found = [picture]
     while max(found[-1].shape[:2]) > TILE:
         found.append(_reduced(found[-1]))
@@ -99,7 +99,7 @@ def levels(picture: Picture) -> list[Picture]:
 
 
 def _reduced(picture: Picture) -> Picture:
-    """Reduced by STEP, the mean of each square; computed in strips, as the picture may be on disk."""
+    """Return a picture reduced by STEP, the mean of each square, computed in strips: it may be on disk."""
     height, width = picture.shape[:2]
     reduced = np.empty((-(-height // STEP), -(-width // STEP), 3), np.uint8)
     for top in range(0, height, TILE):
@@ -118,17 +118,17 @@ def _tiles(pictures: Sequence[Sequence[Picture]]) -> Iterator[Tile]:
 
 
 def _parts(length: int) -> list[slice]:
-    """One axis cut into tiles with their margins."""
+    """Return one axis cut into tiles with their margins."""
     return [slice(max(0, start - MARGIN), min(length, start + TILE + MARGIN)) for start in range(0, length, TILE)]
 
 
 def lossy_format() -> str:
-    """AVIF where Pillow was built with it, else WebP."""
+    """Return AVIF where Pillow was built with it, else WebP."""
     return "AVIF" if features.check("avif") else "WEBP"
 
 
 def encode(pixels: Picture, quality: int) -> bytes:
-    """A tile in the lossy format, or as lossless WebP."""
+    """Return a tile in the lossy format, or as lossless WebP."""
     file = io.BytesIO()
     image = Image.fromarray(np.ascontiguousarray(pixels))
     if quality == LOSSLESS:
@@ -141,7 +141,7 @@ def encode(pixels: Picture, quality: int) -> bytes:
 
 
 def build(pictures: Sequence[Picture], budget: int, on_tile: OnTile | None = None) -> Pyramid:
-    """Tiles of all pictures in at most `budget` bytes of base64, at the best quality that allows.
+    """Return tiles of all pictures in at most `budget` bytes of base64, at the best quality that allows.
 
     Where even the lowest does not, full-size tiles are left out, those with the least differences between
     the pictures (all but the first, the original) first; smaller sizes are always there. Raises UsageError
@@ -185,7 +185,7 @@ def build(pictures: Sequence[Picture], budget: int, on_tile: OnTile | None = Non
 def _choose_quality(
     qualities: Sequence[int], tiles: list[Tile], room: int, encode_all: Callable[[list[Tile], int], list[bytes]]
 ) -> int:
-    """The best quality at which all tiles seem to fit, judged by some tiles of each level."""
+    """Return the best quality at which all tiles seem to fit, judged by some tiles of each level."""
     groups: dict[bool, list[Tile]] = {}
     for tile in tiles:
         groups.setdefault(tile.level == 0, []).append(tile)
@@ -203,7 +203,7 @@ def _choose_quality(
 
 
 def _within(tiles: list[Tile], encoded: list[bytes], pictures: Sequence[Picture], room: int) -> list[bytes | None]:
-    """The encoded tiles, without as many of the full-size ones where the least differs as do not fit."""
+    """Return the encoded tiles; None for the full-size ones that do not fit, where the pictures differ least."""
     excess = sum(map(len, encoded)) - room
     kept: list[bytes | None] = list(encoded)
     if excess <= 0:

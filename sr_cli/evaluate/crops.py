@@ -40,12 +40,12 @@ class Crop:
     """PNG in base64: `HR`, then each model by its name."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return plain values."""
         return {**vars(self), "pictures": dict(self.pictures)}
 
 
 def _cells(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Means over cells of 16x16; the remainder at the right and bottom is left out."""
+    """Return the means over cells of 16x16; the remainder at the right and bottom is left out."""
     rows, columns = (max(side // _CELL, 1) for side in values.shape)
     height, width = min(rows * _CELL, values.shape[0]), min(columns * _CELL, values.shape[1])
     grid = values[:height, :width].reshape(rows, height // rows, columns, width // columns)
@@ -59,7 +59,7 @@ def _window_means(cells: NDArray[np.float64], rows: int, columns: int) -> NDArra
 
 
 def choose(hr: NDArray[np.uint8], outputs: Mapping[str, NDArray[np.uint8]], side: int = SIDE) -> Crop:
-    """The crop where the models' errors on luma differ most, or, with one model, where its error is largest.
+    """Return the crop where the models' errors on luma differ most; with one model, where its error is.
 
     `hr` and all outputs are (H, W, 3) of one size.
     """

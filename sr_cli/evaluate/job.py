@@ -40,7 +40,7 @@ OnEvent = Callable[[EvalEvent], None]
 
 
 def run(options: EvalOptions, on_event: OnEvent) -> Evaluation:
-    """Measures every model on every image.
+    """Measure every model on every image.
 
     Raises InputError for a folder or set that is not there or holds no image, WeightsError for a model that
     cannot be had, UsageError for a device; all before the first image. What goes wrong with one image is in
@@ -97,7 +97,7 @@ def _sets(options: EvalOptions, on_event: OnEvent) -> list[datasets.Dataset]:
 
 
 def _without_lr(dataset: datasets.Dataset) -> datasets.Dataset:
-    """The same images with LR to be made from them; a missing partner is then no problem."""
+    """Return the same images with LR to be made from them; a missing partner is then no problem."""
     pairs = [
         replace(pair, lr=None, problem=None if pair.problem == datasets.NO_LR else pair.problem)
         for pair in dataset.pairs
@@ -109,7 +109,7 @@ def _without_lr(dataset: datasets.Dataset) -> datasets.Dataset:
 def _depends_on(
     options: EvalOptions, sets: Sequence[datasets.Dataset], compared: Sequence[Method], found: LearnedMetrics
 ) -> dict[str, Any]:
-    """Everything that an image's results depend on."""
+    """Return everything that an image's results depend on."""
 
     def state(path: Path | None) -> tuple[str, int, int] | None:
         return None if path is None else (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)

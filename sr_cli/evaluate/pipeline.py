@@ -90,7 +90,7 @@ class Pipeline:
                 raise
 
     def _workers(self) -> int:
-        """Threads that score. Beside networks on the CPU there are few: these wait for the slowest of their own."""
+        """Return the number of threads that score: few beside networks on the CPU, which they would slow down."""
         cores = os.cpu_count() or 1
         busy = any(m.upscaler.weights_sha256 and m.upscaler.device_name == "cpu" for m in self.methods)
         return max(1, cores // 4) if busy else cores
@@ -140,7 +140,7 @@ class Pipeline:
 
 
 def file_name(name: str) -> str:
-    """A model's or data set's name as a folder's: without separators."""
+    """Return a model's or data set's name as a folder's, without separators."""
     return "".join(c if c.isalnum() or c in "-_. " else "-" for c in name).strip(". ") or "unnamed"
 
 

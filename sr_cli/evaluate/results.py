@@ -123,7 +123,7 @@ class Evaluation:
         return f"{self.protocol.description}; {changed}" if changed else self.protocol.description
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON document."""
+        """Return the JSON document."""
         document: dict[str, Any] = {
             "protocol": self.protocol.name,
             "convention": self.convention,
@@ -159,7 +159,7 @@ def _model_dict(result: ModelScores) -> dict[str, Any]:
 
 
 def image_dict(image: ImageScores) -> dict[str, Any]:
-    """One image's scores as plain values; empty parts are left out."""
+    """Return one image's scores as plain values; empty parts are left out."""
     return {
         "name": image.name,
         "metrics": dict(image.metrics),
@@ -170,7 +170,7 @@ def image_dict(image: ImageScores) -> dict[str, Any]:
 
 
 def exit_code(evaluation: Evaluation) -> int:
-    """0 if every image was measured; the failures' common code if all failed alike; else 1."""
+    """Return 0 if every image was measured; the failures' common code if all failed alike; else 1."""
     scores = [image for result in evaluation.results for image in result.images]
     codes = {image.exit_code for image in scores if image.error}
     if not codes:

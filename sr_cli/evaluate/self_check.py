@@ -77,7 +77,7 @@ def run(
     offline: bool = False,
     note: Callable[[str], None] = lambda _: None,
 ) -> list[Check]:
-    """All scores of all calibration images.
+    """Compute all scores of all calibration images.
 
     `folder` holds the images, else they are downloaded. Raises InputError where they cannot be had or are
     not the expected files; what a metric needs and lacks is in the checks.
@@ -98,7 +98,7 @@ def run(
 
 
 def fetch_images(folder: Path, offline: bool = False) -> Path:
-    """The calibration images in `folder`, downloaded and verified where they are missing. Raises InputError."""
+    """Return `folder` with the calibration images, downloaded and verified where missing. Raises InputError."""
     advice = "with a local copy use --data FOLDER"
     for name, sha256 in CHECKSUMS.items():
         target = folder / name
@@ -119,7 +119,7 @@ def fetch_images(folder: Path, offline: bool = False) -> Path:
 
 
 def verdict(checks: list[Check]) -> str:
-    """One line for people."""
+    """Return one line for people."""
     agreeing = {metric: all(c.agrees for c in checks if c.metric == metric) for metric in OFFICIAL}
     reasons: dict[str, list[str]] = {}
     for check in checks:

@@ -11,7 +11,7 @@ from sr_cli.evaluate.results import Evaluation
 
 
 def write_csv(evaluation: Evaluation, target: Path) -> None:
-    """One row for each data set, model and image, UTF-8; replaces an earlier file.
+    """Write one row for each data set, model and image, UTF-8; replaces an earlier file.
 
     An empty field is a score that cannot be had; `note` says why, if other images have one. Raises OutputError.
     """
