@@ -12,7 +12,6 @@ from types import FrameType
 from typing import NoReturn, TextIO
 
 from sr_cli.errors import INTERNAL_ERROR, INTERRUPTED, TERMINATED, Interrupted, SrupError, Terminated, UsageError
-from sr_cli.storage import provide_home
 
 
 def _raise_terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
@@ -103,7 +102,10 @@ def _fail(error: BaseException) -> int:
 def main() -> NoReturn:
     """The `srup` script."""
     prepare_streams()
-    provide_home()
+    if not ({"HOME", "USERPROFILE"} & os.environ.keys() and {"USER", "LOGNAME", "USERNAME"} & os.environ.keys()):
+        from sr_cli.storage import provide_home  # not before it is needed: `--help` is quick
+
+        provide_home()
     warnings.filterwarnings("ignore", module=r"PIL\b")  # what matters of them is an error of ours
     signal.signal(signal.SIGTERM, _raise_terminated)
     # Torch reads this when it first allocates: large pages cost a twentieth less time (docs/speed.md).

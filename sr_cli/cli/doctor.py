@@ -6,7 +6,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from sr_cli.cli.console import Console, Json
-from sr_cli.storage import format_bytes
 
 if TYPE_CHECKING:
     from sr_cli.doctor import Diagnosis
@@ -38,7 +37,9 @@ def _record(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def _tell(console: Console, diagnosis: Diagnosis) -> None:
-    """A heading and its lines, for each kind of finding."""
+    """Print a heading and its lines, for each kind of finding."""
+    from sr_cli.storage import format_bytes
+
     choice = diagnosis.choice
     _section(console, "Versions", [f"{name} {number}" for name, number in diagnosis.versions.items()])
     if diagnosis.missing:

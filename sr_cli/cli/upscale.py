@@ -12,7 +12,6 @@ import typer
 from sr_cli.cli.console import Console, EventPrinting, Progress, Verbose, binary_input, binary_output
 from sr_cli.errors import INTERRUPTED, TERMINATED, Interrupted, Terminated, UsageError
 from sr_cli.options import Option
-from sr_cli.storage import format_bytes
 from sr_cli.upscale.options import UpscaleOptions
 
 if TYPE_CHECKING:
@@ -140,7 +139,8 @@ def _end(console: Console, summary: Summary) -> None:
 
 
 def _show(console: Console, estimate: Estimate) -> int:
-    """The dry run, as a table or as JSON; its exit code is the one that the run would have."""
+    """Show the dry run, as a table or as JSON; return the exit code that the run would have."""
+    from sr_cli.storage import format_bytes
     from sr_cli.upscale.events import exit_code
 
     total = {
@@ -187,6 +187,8 @@ def _planned(file: FileEstimate) -> dict[str, Any]:
 
 
 def _row(file: FileEstimate) -> list[str]:
+    from sr_cli.storage import format_bytes
+
     frames = f" x {file.frames}" if file.frames > 1 else ""
     size, wish = f"{file.input_width}x{file.input_height}{frames}", f"{file.width}x{file.height}"
     amounts = format_bytes(file.memory_bytes), format_bytes(file.disk_bytes), _duration(file.seconds)
