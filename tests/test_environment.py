@@ -63,7 +63,7 @@ def commands(
 CLOSED = [combination for count in range(4) for combination in itertools.combinations((0, 1, 2), count)]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="needs preexec_fn")
+@pytest.mark.needs("posix")
 @pytest.mark.parametrize("closed", CLOSED, ids=str)
 def test_closed_streams(closed: tuple[int, ...], photo: Path, tmp_path: Path) -> None:
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -73,7 +73,7 @@ def test_closed_streams(closed: tuple[int, ...], photo: Path, tmp_path: Path) ->
     assert (b"All is well" in done.stdout) == (1 not in closed)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="needs preexec_fn")
+@pytest.mark.needs("posix")
 @pytest.mark.parametrize(
     ("closed", "arguments", "code", "says"),
     [
@@ -115,6 +115,7 @@ def test_a_standard_output_that_cannot_encode_a_name(photo: Path, tmp_path: Path
     assert events[0]["input"] == photo.name
 
 
+@pytest.mark.needs("posix")
 def test_no_home_at_all(photo: Path, tmp_path: Path) -> None:
     """`env -i` as a user without an entry, in a container (`docker run --user 54321`)."""
     nobody = (
@@ -138,9 +139,8 @@ def test_a_home_that_cannot_be_used(photo: Path, tmp_path: Path) -> None:
     assert b"cannot be written to; set SRUP_HOME" in done.stderr and b"All is well" not in done.stdout
 
 
+@pytest.mark.needs("/dev/full")
 def test_a_full_standard_output(photo: Path, tmp_path: Path) -> None:
-    if not os.path.exists("/dev/full"):
-        pytest.skip("needs /dev/full")
     with open("/dev/full", "wb") as full:
         for arguments, code in ((["models", "list", "--json"], 6), (["upscale", photo.name, "-m", "bicubic"], 0)):
             done = subprocess.run(
@@ -153,3 +153,55 @@ def test_a_full_standard_output(photo: Path, tmp_path: Path) -> None:
             assert done.returncode == code, done.stderr
             assert code == 0 or done.stderr.decode().count("\n") == 1
     assert (tmp_path / "фото_bicubic_x4.png").exists()
+
+
+_REFUSING = """
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stddef.h>
+{definitions}
+"""
+_CALLS = {
+    "utime": """
+struct timespec; struct timeval; struct utimbuf;
+int utimensat(int d, const char *p, const struct timespec *t, int f) { errno = EPERM; return -1; }
+int futimens(int d, const struct timespec *t) { errno = EPERM; return -1; }
+int utimes(const char *p, const struct timeval *t) { errno = EPERM; return -1; }
+int futimes(int d, const struct timeval *t) { errno = EPERM; return -1; }
+int utime(const char *p, const struct utimbuf *t) { errno = EPERM; return -1; }
+""",
+    "fsync": """
+int fsync(int d) { errno = EINVAL; return -1; }
+int fdatasync(int d) { errno = EINVAL; return -1; }
+""",
+    "link": """
+int link(const char *a, const char *b) { errno = EPERM; return -1; }
+int linkat(int a, const char *b, int c, const char *d, int f) { errno = ENOSYS; return -1; }
+""",
+    "flock": """
+int flock(int d, int o) { errno = ENOLCK; return -1; }
+""",
+}
+
+
+@pytest.mark.needs("gcc")
+@pytest.mark.parametrize("call", _CALLS)
+def test_a_system_call_that_fails_costs_no_picture(call: str, photo: Path, tmp_path: Path) -> None:
+    """As on network shares, phones and memory cards: the call is preloaded to fail in the whole process."""
+    source, library = tmp_path / "refuse.c", tmp_path / "refuse.so"
+    source.write_text(_REFUSING.format(definitions=_CALLS[call]))
+    subprocess.run(["gcc", "-shared", "-fPIC", "-w", source, "-o", library], check=True)
+    for index, inputs in enumerate(([photo.name], [photo.name, "second.png"])):
+        Image.open(photo).save(tmp_path / "second.png")
+        done = subprocess.run(
+            [sys.executable, "-m", "sr_cli", "upscale", *inputs, "-m", "bicubic", "-o", f"out{index}/"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "LD_PRELOAD": str(library)},
+            capture_output=True,
+        )
+        assert done.returncode == 0, done.stderr
+        written = list((tmp_path / f"out{index}").glob("*.png"))
+        assert len(written) == len(inputs)
+        for path in written:
+            with Image.open(path) as image:
+                image.load()

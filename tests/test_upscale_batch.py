@@ -795,7 +795,7 @@ def test_a_dangling_link_as_output(tmp_path: Path) -> None:
     assert result.status == "done" and not link.is_symlink() and not (tmp_path / "nowhere").exists()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="needs named pipes")
+@pytest.mark.needs("posix")
 @pytest.mark.parametrize("name", ["q.png", "q.gif"])
 def test_a_named_pipe_is_read_once(name: str, tmp_path: Path) -> None:
     content = picture(tmp_path / "a.png").read_bytes()

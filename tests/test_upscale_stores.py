@@ -17,6 +17,8 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
+import s3fs
+from moto.server import ThreadedMotoServer
 from PIL import Image
 
 from sr_cli.errors import InputError, OutputError, SrupError, UsageError
@@ -33,6 +35,7 @@ SECRET = "a-very-secret-access-key"
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "BACKOFF_S", 0.001)
+    monkeypatch.setattr(remote, "_seen_buckets", set())
 
 
 @pytest.fixture
@@ -174,9 +177,7 @@ def test_what_is_wrong_with_one_object_stops_nothing(memory: Any) -> None:
 
 @pytest.fixture
 def s3(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    s3fs = pytest.importorskip("s3fs")
-    server_module = pytest.importorskip("moto.server")
-    server = server_module.ThreadedMotoServer(port=0, verbose=False)
+    server = ThreadedMotoServer(port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     for name, value in {

@@ -30,6 +30,9 @@ CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10, 60
 EXTRAS = {"s3": "srup[s3]", "s3a": "srup[s3]", "gs": "srup[gcs]", "gcs": "srup[gcs]"}
 """What brings the driver of a protocol."""
 
+_seen_buckets: set[str] = set()
+"""Buckets that this process found to be there: one question, not one for each output."""
+
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID", "HF_TOKEN", "GOOGLE_TOKEN")
 
@@ -107,11 +110,12 @@ class RemotePath:
     def check_bucket(self) -> None:
         """Raise OutputError if the bucket that it is in certainly does not exist."""
         protocol, _, key = self.url.partition("://")
-        if protocol.lower() in EXTRAS:
-            bucket = RemotePath(f"{protocol}://{key.split('/')[0]}")
+        bucket = RemotePath(f"{protocol}://{key.split('/')[0]}")
+        if protocol.lower() in EXTRAS and bucket.url not in _seen_buckets:
             fs, path = bucket._opened()
             if not bucket._attempt(lambda: bool(fs.exists(path)), OutputError, "cannot be looked up"):
                 raise OutputError(f"{bucket}: there is no such bucket; create it first")
+            _seen_buckets.add(bucket.url)
 
     def is_folder(self, error: type[SrupError] = InputError) -> bool:
         """Return whether there are files below it. Raises `error`."""

@@ -104,10 +104,10 @@ class Past:
 
     def reason_to_skip(self, task: Task, content: str | None) -> str | None:
         """Why there is nothing to do, if so; `content` as from `content`."""
-        if task.target is None or not exists(task.target):
+        if task.target is None:
             return None
         if self._options.skip_existing:
-            return "it exists"
+            return "it exists" if exists(task.target) else None
         if content and self.may_be_done(task) and self._journals.recognises(task.target, self._key(content)):
             return "it was done before"
         return None
