@@ -75,8 +75,6 @@ NEEDS = {
     "linux": Need("system", lambda: sys.platform.startswith("linux"), "Linux"),
     "posix": Need("system", lambda: os.name == "posix", "Linux or macOS"),
     "gcc": Need("system", lambda: sys.platform == "linux" and shutil.which("gcc") is not None, "apt-get install gcc"),
-        "system", lambda: sys.platform.startswith("linux") and shutil.which("gcc") is not None, "apt-get install gcc"
-    ),
     "/dev/full": Need("system", Path("/dev/full").exists, "Linux"),
     "mounts": Need("system", _mounts, "Linux, as root or with user namespaces"),
     "avif": Need("system", lambda: _pillow_has("avif"), "a Pillow with AVIF"),
