@@ -33,7 +33,7 @@ from sr_cli.upscale.events import ImageResult, UpscaleEvent, exit_code
 from sr_cli.upscale.journal import Journals
 from sr_cli.upscale.naming import Namer
 from sr_cli.upscale.options import UpscaleOptions
-from sr_cli.upscale.pipeline import Background
+from sr_cli.upscale.pipeline import WriterPool
 
 BICUBIC = UpscaleOptions(model="bicubic")
 
@@ -625,7 +625,7 @@ def test_background_holds_no_more_than_its_limit() -> None:
             held -= amount
             done.append(index)
 
-    with Background(3, 100) as background:
+    with WriterPool(3, 100) as background:
         for index, amount in enumerate([40, 70, 30, 500, 60, 60, 10] * 5):
             background.reserve(amount)
             with lock:
@@ -640,7 +640,7 @@ def test_background_lets_errors_out() -> None:
     def fail() -> None:
         raise OutputError("lost")
 
-    with pytest.raises(SrupError, match="lost"), Background(1, 10) as background:  # noqa: PT012
+    with pytest.raises(SrupError, match="lost"), WriterPool(1, 10) as background:  # noqa: PT012
         background.reserve(1)
         background.submit(fail, 1)
 

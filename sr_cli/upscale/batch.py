@@ -17,14 +17,14 @@ from sr_cli.errors import INTERNAL_ERROR, InputError, OutOfMemory, OutputError, 
 from sr_cli.inference import memory
 from sr_cli.storage import Prefetch, RemotePath
 from sr_cli.upscale import inputs as planning
-from sr_cli.upscale.checks import Past, check_source, check_target, checked_size, exists, output_format
+from sr_cli.upscale.checks import History, check_source, check_target, checked_size, exists, output_format
 from sr_cli.upscale.enlarge import Begin, Counts, enlarge
 from sr_cli.upscale.events import Computation, Ending, ImageResult, Kind, Report, Summary, UpscaleEvent
 from sr_cli.upscale.inputs import Batch, Task
 from sr_cli.upscale.journal import Journals
 from sr_cli.upscale.naming import check_inside
 from sr_cli.upscale.options import UpscaleOptions
-from sr_cli.upscale.pipeline import Abandoned, Background, RowGate
+from sr_cli.upscale.pipeline import Abandoned, RowGate, WriterPool
 
 READ_AHEAD = 3
 """Photographs that are read before their turn."""
@@ -123,7 +123,7 @@ class _Run:
         upscaler: inference.Upscaler | None = None,
     ) -> None:
         self.batch, self.options = batch, options
-        self.past = Past(batch, options, journals, self.upscaler)
+        self.history = History(batch, options, journals, self.upscaler)
         self.stdin, self.stdout = streams.stdin, streams.stdout
         self.claims = storage.Claims() if batch.several else None
         self.results: dict[int, ImageResult] = {}
@@ -162,11 +162,11 @@ class _Run:
         try:
             limit = min(_WAITING_BYTES, memory.free_bytes() // 4)
             if not self.batch.several:
-                with Background(1, limit) as writers:
+                with WriterPool(1, limit) as writers:
                     for job in self._jobs():
                         self._process(job, writers)
             else:
-                with Prefetch(self._jobs(), READ_AHEAD) as jobs, Background(WRITERS, limit) as writers:
+                with Prefetch(self._jobs(), READ_AHEAD) as jobs, WriterPool(WRITERS, limit) as writers:
                     for job in jobs:
                         self._process(job, writers)
         finally:
@@ -190,7 +190,7 @@ class _Run:
 
     def _jobs(self) -> Iterator[_Job]:
         for index, task in enumerate(self.batch.tasks):
-            if self.past.may_be_done(task):
+            if self.history.may_be_done(task):
                 self.upscaler()  # out here, where its failure ends the whole run
             started = time.monotonic()
             try:
@@ -204,8 +204,8 @@ class _Run:
         check_source(task)
         if self.claims and isinstance(task.target, Path) and not self.claims.take(task.target):
             return _skip(index, task, "another srup is working on it")
-        content = None if self.options.skip_existing and _exists(task) else self.past.content(task)
-        if reason := self.past.reason_to_skip(task, content):
+        content = None if self.options.skip_existing and _exists(task) else self.history.content(task)
+        if reason := self.history.reason_to_skip(task, content):
             return _skip(index, task, reason)
         check_target(task, self.options)
         # One that the user named: what is found in a folder was left out.
@@ -225,7 +225,7 @@ class _Run:
 
     # The network.
 
-    def _process(self, job: _Job, writers: Background) -> None:
+    def _process(self, job: _Job, writers: WriterPool) -> None:
         """Enlarges a job's pictures and hands them to a writer; one that can follow row by row begins at once."""
         self._started.add(job.index)
         self._tell("started", job.index)
@@ -394,7 +394,7 @@ class _Run:
         if job.task.target is None:
             return
         try:
-            self.past.record(job.task.target, job.content, finished)
+            self.history.record(job.task.target, job.content, finished)
         except OSError as error:
             self._message("detail", f"{job.task.target} is not in the journal: {error.strerror or error}")
 

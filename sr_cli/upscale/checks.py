@@ -87,7 +87,7 @@ def checked_size(width: int, height: int, task: Task, options: UpscaleOptions) -
     return width, height
 
 
-class Past:
+class History:
     """What earlier runs did for the tasks of a batch."""
 
     def __init__(

@@ -20,7 +20,7 @@ from sr_cli.inference import memory
 from sr_cli.storage import Place, RemotePath, format_bytes
 from sr_cli.upscale import inputs as planning
 from sr_cli.upscale.batch import make_upscaler
-from sr_cli.upscale.checks import Past, check_source, check_target, checked_size, existing_folder, output_format
+from sr_cli.upscale.checks import History, check_source, check_target, checked_size, existing_folder, output_format
 from sr_cli.upscale.enlarge import passes_for
 from sr_cli.upscale.inputs import Batch, Task
 from sr_cli.upscale.journal import Journals
@@ -140,8 +140,8 @@ def estimate(
     journals = Journals(shard)
     batch = planning.plan([str(name) for name in inputs], None if output is None else str(output), options, journals)
     upscaler = make_upscaler(options, None if batch.several else _pixels_to_come(batch.tasks[0], options))
-    past = Past(batch, options, journals, lambda: upscaler)
-    estimator = _Estimator(options, upscaler, past, stdin)
+    history = History(batch, options, journals, lambda: upscaler)
+    estimator = _Estimator(options, upscaler, history, stdin)
     files = [estimator.file(task) for task in batch.tasks]
     shards = () if shard is None else _shards(files, batch, shard.count)
     if shard is not None:
@@ -186,9 +186,9 @@ class _Estimator:
     """Estimates file by file; measures how fast this machine is when that is first needed."""
 
     def __init__(
-        self, options: UpscaleOptions, upscaler: inference.Upscaler, past: Past, stdin: BinaryIO | None
+        self, options: UpscaleOptions, upscaler: inference.Upscaler, history: History, stdin: BinaryIO | None
     ) -> None:
-        self.options, self.upscaler, self.past, self.stdin = options, upscaler, past, stdin
+        self.options, self.upscaler, self.history, self.stdin = options, upscaler, history, stdin
         self._network_rate: float | None = None
         self._writing_rates: dict[str, float] = {}
 
@@ -196,7 +196,7 @@ class _Estimator:
         empty = FileEstimate(task.shown_source, task.shown_target, "planned")
         try:
             check_source(task)
-            if reason := self.past.reason_to_skip(task, self.past.content(task)):
+            if reason := self.history.reason_to_skip(task, self.history.content(task)):
                 return replace(empty, status="skipped", note=reason)
             check_target(task, self.options)
             limits = self.options.limits

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 
-class Background:
+class WriterPool:
     """Threads that finish work behind the caller, with at most `limit` bytes in their hands at once.
 
     Leaving the context waits for all work; after an exception, only for what has begun, and drops the rest.
