@@ -241,6 +241,20 @@ def test_hostile_and_broken_packets_are_left_out_and_named(packet: bytes) -> Non
     assert xmp.edited(packet, Move((4, 3), (8, 6))) == xmp.Edited(None, (xmp.UNREADABLE,))
 
 
+def test_what_lies_behind_a_png_is_named(tmp_path: Path) -> None:
+    Image.new("RGB", (9, 7)).save(tmp_path / "a.png")
+    with (tmp_path / "a.png").open("ab") as file:
+        file.write(b"more")
+    assert enlarge(tmp_path / "a.png", tmp_path / "b.png") == ["4 bytes behind the picture are left out"]
+
+
+@needs_exiftool
+def test_sixteen_bits_of_ink_are_named(shared: Path) -> None:
+    lost = " ".join(images.losses(images.read(shared / "cases" / "cmyk16.tif"), images.by_name("tif")))
+    assert "16 bits" in lost
+    assert "CMYK becomes sRGB" in lost
+
+
 # Outputs are not enlarged again
 
 

@@ -111,7 +111,7 @@ def _read_page(source: Source, page: tiff.Page) -> Photo:
         photo = replace(photo, pixels=(photo.pixels.astype(np.uint32) * 65535 // 4095).astype(np.uint16))
     elif page.bits > 8 and photo.bits == 8:
         remedy = " (pip install 'srup[tiff]' keeps them)" if page.is_deep else ""
-        photo = replace(photo, notes=(f"{page.bits} bits per sample were read as 8{remedy}",))
+        photo = replace(photo, notes=(*photo.notes, f"{page.bits} bits per sample were read as 8{remedy}"))
     return upright(tiff.describe(page, photo))
 
 

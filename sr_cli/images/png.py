@@ -122,7 +122,7 @@ def inspect(source: Source) -> Contents:
     size = file.seek(0, 2)
     file.seek(source.start)
     contents: Contents | None = None
-    complete = False
+    complete, end = False, size
     for kind, offset, length in _chunks(file):
         if contents is None:
             if kind == b"CgBI":
@@ -149,11 +149,13 @@ def inspect(source: Source) -> Contents:
             data, checksum = file.read(length), file.read(4)
             sound = checksum == struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
             _add_checked(contents, source, kind, data, sound)
-        complete = kind == b"IEND"
+        complete, end = kind == b"IEND", offset + length + 4
     if contents is None or not contents.idat:
         raise ValueError("there are no pixels in it")
     if not complete:
         contents.notes.append(NO_END)
+    elif size > end and file.seek(end) and file.read(4096).strip(b"\0\r\n "):
+        contents.notes.append(f"{size - end:,} bytes behind the picture are left out")
     file.seek(source.start)
     contents.frames = [frame for frame in contents.frames if frame.pieces]
     _unpack_raw_profiles(contents)
