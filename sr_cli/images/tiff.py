@@ -248,10 +248,11 @@ def _check_supported(source: Source, page: Page) -> None:
     """Raises InputError, which names it, for a depth or colour space that is not supported."""
     tags, bits = page.tags, page.bits
     colours = _NAMES.get(page.colours, f"colour space {page.colours}")
+    formats = tags.sampleformat if isinstance(tags.sampleformat, tuple) else (tags.sampleformat,)
+    format = next((_FORMATS[int(kind)] for kind in formats if int(kind) in _FORMATS), None)
     problem = None
-    if int(tags.sampleformat if not isinstance(tags.sampleformat, tuple) else tags.sampleformat[0]) in _FORMATS:
-        what = tags.sampleformat if not isinstance(tags.sampleformat, tuple) else tags.sampleformat[0]
-        problem = f"samples that are {_FORMATS[int(what)]} of {bits} bits"
+    if format is not None:
+        problem = f"samples that are {format} of {bits} bits"
     elif bits > 16:
         problem = f"samples of {bits} bits"
     elif page.colours not in (*_COLOURS, _PALETTE, _INK, _YCBCR, _LAB):
