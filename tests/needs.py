@@ -42,7 +42,8 @@ def _writes_heic() -> bool:
     if foreign.MAGICK is None:
         return False
     listed = subprocess.run([foreign.MAGICK, "-list", "format"], capture_output=True, text=True).stdout
-    return any(line.split()[:1] == ["HEIC"] and "rw" in line for line in listed.splitlines())
+    # ImageMagick marks a format with a star where it keeps what was embedded: "HEIC* HEIC rw+".
+    return any(line.split()[:1] in (["HEIC"], ["HEIC*"]) and "rw" in line for line in listed.splitlines())
 
 
 def _mounts() -> bool:
@@ -64,7 +65,7 @@ NEEDS = {
     "imagecodecs": Need("interop", lambda: find_spec("imagecodecs") is not None, "pip install imagecodecs"),
     "opencv": Need("interop", lambda: find_spec("cv2") is not None, "pip install opencv-python-headless"),
     "ffmpeg": Need("interop", lambda: bool(foreign.FFMPEG), "apt-get install ffmpeg"),
-    "ink profile": Need("interop", _profile(b"CMYK"), "apt-get install icc-profiles-free"),
+    "ink profile": Need("interop", _profile(b"CMYK"), "apt-get install libgs-common"),
     "gray profile": Need("interop", _profile(b"GRAY"), "apt-get install icc-profiles-free"),
     "chromium": Need("browser", lambda: browser.executable() is not None, "apt-get install chromium"),
     "cuda": Need("gpu", _cuda, "an NVIDIA GPU and its driver"),
