@@ -165,10 +165,7 @@ def _of_run(folder: Path) -> dict[str, _Relative]:
 
 
 def _related(one: _Relative, other: _Relative, manifest: Manifest) -> bool:
-    """Whether two stages come from the same weights. Those that ship with the program do (docs/model-card.md)."""
-    entry = manifest.models.get(one.spec.partition(":")[0])
-    if entry is not None and entry.origin == "built-in":
-        return True
+    """Whether two stages come from the same weights, as far as manifests say what each was fine-tuned from."""
     return bool(_ancestors(one, manifest) & _ancestors(other, manifest))
 
 
