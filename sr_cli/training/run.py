@@ -43,12 +43,14 @@ class Run:
         """
         with contextlib.ExitStack() as held:
             try:
-                with checkpoint.writing(self.folder):
-                    held.enter_context(storage.locked(self.folder / ".lock", timeout_s=0))
+                # Not within `checkpoint.writing`: a TimeoutError is an OSError.
+                held.enter_context(storage.locked(self.folder / ".lock", timeout_s=0))
             except TimeoutError:
                 raise OutputError(
                     f"another `srup train` is writing to {self.folder}; wait for it or choose another --out"
                 ) from None
+            except OSError as error:
+                raise OutputError(f"cannot write {self.folder}: {error.strerror or error}") from error
             yield
 
     @property
