@@ -413,9 +413,12 @@ class _Run:
         return _failed(task, message, INTERNAL_ERROR)
 
     def _finish(self, job: _Job, outcome: ImageResult) -> None:
+        with self._lock:
+            if job.index in self.results:
+                return  # network and writer ran out of memory at once: the first reason stands
+            self.results[job.index] = outcome
         if self.claims and isinstance(job.task.target, Path):
             self.claims.release(job.task.target)
-        self.results[job.index] = outcome
         self._tell(outcome.status, job.index, 1, 1, outcome)
 
     def _tell(self, kind: Kind, index: int, done: int = 0, total: int = 1, result: ImageResult | None = None) -> None:
