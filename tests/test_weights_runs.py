@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from sr_cli import models, weights
 from sr_cli.errors import WeightsError
+from sr_cli.training.job import start_from
 from sr_cli.weights import manifest, runs
 from tools import bundle
 
@@ -104,10 +105,11 @@ def test_a_checkpoint_gives_its_averaged_weights(tmp_path: Path) -> None:
     state = {f"ema.{name}": value for name, value in generator.state_dict().items()}
     state |= {f"generator.{name}": value + 1 for name, value in generator.state_dict().items()}
     save_file({**state, "optimiser.0.step": torch.tensor(3.0)}, tmp_path / "pixel.last.safetensors")
-    loaded = weights.load_as(models.PRESETS["mesrgan"], tmp_path / "pixel.last.safetensors")
-    torch.testing.assert_close(loaded.generator.state_dict(), generator.state_dict(), rtol=0, atol=0)
+    started = models.create(models.PRESETS["mesrgan"])
+    start_from(started, tmp_path / "pixel.last.safetensors")
+    torch.testing.assert_close(started.state_dict(), generator.state_dict(), rtol=0, atol=0)
     with pytest.raises(WeightsError, match="is of another network"):
-        weights.load_as(models.PRESETS["srgan"], tmp_path / "pixel.last.safetensors")
+        start_from(models.create(models.PRESETS["srgan"]), tmp_path / "pixel.last.safetensors")
 
 
 def test_a_folder_without_results_is_named(tmp_path: Path) -> None:

@@ -67,8 +67,10 @@ def _confirm(yes: bool, bar: Bar) -> Callable[[str], bool] | None:
 
 
 def _finish(console: Console, result: TrainResult) -> int:
+    from sr_cli.training.events import to_dict
+
     if console.machine:
-        console.event({"event": "done", **result.to_dict()})
+        console.event({"event": "done", **to_dict(result)})
     for done in result.stages:
         quality = "not yet validated" if done.val_psnr_y is None else f"{done.val_psnr_y:.2f} dB, {done.weights}"
         console.note(f"{done.stage}: {done.step}/{done.steps} steps, {quality}")
@@ -81,10 +83,10 @@ def _finish(console: Console, result: TrainResult) -> int:
 
 def _report(console: Console, bar: Bar) -> OnEvent:
     """What shows a run while it lasts: JSON lines, a live line on a terminal, or plain lines."""
-    from sr_cli.training.events import Download, Notice, Teaching
+    from sr_cli.training.events import Download, Notice, Teaching, to_dict
 
     if console.machine:
-        return lambda event: console.event(event.to_dict())
+        return lambda event: console.event(to_dict(event))
     live = sys.stderr.isatty()
     shown = 0.0
     psnr: float | None = None

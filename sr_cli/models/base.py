@@ -6,7 +6,7 @@ import copy
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -23,9 +23,18 @@ PRELU_SLOPE = 0.25
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """Base of the generators' configurations; `family` names the file that builds it."""
+    """Base of the generators' configurations; `family` names the file that builds it.
+
+    Raises ValueError where a field of whole numbers holds anything else or less than 1.
+    """
 
     family: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type == "int" and not (isinstance(value, int) and value >= 1):  # types are strings here
+                raise ValueError(f"{self.family}: {field.name} must be at least 1, not {value!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain values, as the weights manifest stores it."""

@@ -12,25 +12,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from sr_cli.models.base import (
-    LEAKY_SLOPE,
-    PRELU_SLOPE,
-    Architecture,
-    Generator,
-    GeneratorConfig,
-    Normalise,
-    Recognised,
-    Shapes,
-    conv_shape,
-    count_blocks,
-    init_he,
-    own_names,
-)
+from sr_cli.models import base
 from sr_cli.models.layers import DenseBlock, Upsampler, init_identity_past_trunk
 
 
 @dataclass(frozen=True)
-class EsrganConfig(GeneratorConfig):
+class EsrganConfig(base.GeneratorConfig):
     """ESRGAN's configuration. Raises ValueError where a value makes no network."""
 
     family: ClassVar[str] = "esrgan"
@@ -42,11 +29,6 @@ class EsrganConfig(GeneratorConfig):
     growth: int = 32
     """Channels that each layer of a dense block adds."""
 
-    def __post_init__(self) -> None:
-        for name in ("blocks", "features", "growth"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"esrgan: {name} must be at least 1, not {getattr(self, name)}")
-
 
 def dense_block(features: int, growth: int) -> DenseBlock:
     """ESRGAN's dense block of five 3x3 convolutions."""
@@ -56,14 +38,14 @@ def dense_block(features: int, growth: int) -> DenseBlock:
     return DenseBlock(layers, activate=True)
 
 
-class Esrgan(Generator):
-    """The generator; see `Generator` for its contract."""
+class Esrgan(base.Generator):
+    """The generator; see `base.Generator` for its contract."""
 
     def __init__(self, config: EsrganConfig) -> None:
         super().__init__()
         self.config: EsrganConfig = config
         features = config.features
-        self.normalise = Normalise()
+        self.normalise = base.Normalise()
         self.head = nn.Conv2d(3, features, 9, padding=4)
         self.trunk = nn.Sequential(*[dense_block(features, config.growth) for _ in range(config.blocks)])
         self.trunk_conv = nn.Conv2d(features, features, 3, padding=1)
@@ -97,21 +79,21 @@ class Esrgan(Generator):
                 last = name.endswith("layers.4")
                 linear = name in ("head", "tail", "trunk_conv") or last
                 gain = 0.5 if last else 0.01 if name == "tail" else 1.0
-                init_he(module, 1.0 if linear else LEAKY_SLOPE, gain, generator)
+                base.init_he(module, 1.0 if linear else base.LEAKY_SLOPE, gain, generator)
             elif isinstance(module, nn.PReLU):
-                nn.init.constant_(module.weight, PRELU_SLOPE)
-        init_identity_past_trunk(self.head, self.trunk_conv, self.upsampler, self.conv, self.tail, PRELU_SLOPE)
+                nn.init.constant_(module.weight, base.PRELU_SLOPE)
+        init_identity_past_trunk(self.head, self.trunk_conv, self.upsampler, self.conv, self.tail, base.PRELU_SLOPE)
 
 
-def recognise(shapes: Shapes) -> Recognised | None:
+def recognise(shapes: base.Shapes) -> base.Recognised | None:
     """Recognises a state dict of this family by its names and shapes."""
-    head, layer = conv_shape(shapes, "head"), conv_shape(shapes, "trunk.0.layers.0")
+    head, layer = base.conv_shape(shapes, "head"), base.conv_shape(shapes, "trunk.0.layers.0")
     if head is None or layer is None:
         return None
-    blocks = count_blocks(shapes, "trunk.", 10)
-    return own_names(EsrganConfig(blocks, features=head.out_channels, growth=layer.out_channels), shapes)
+    blocks = base.count_blocks(shapes, "trunk.", 10)
+    return base.own_names(EsrganConfig(blocks, features=head.out_channels, growth=layer.out_channels), shapes)
 
 
-ARCHITECTURE = Architecture(EsrganConfig, Esrgan, recognise)
+ARCHITECTURE = base.Architecture(EsrganConfig, Esrgan, recognise)
 
 PRESETS = {"esrgan": EsrganConfig()}

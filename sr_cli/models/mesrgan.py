@@ -16,20 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sr_cli.models.base import (
-    LEAKY_SLOPE,
-    PRELU_SLOPE,
-    Architecture,
-    Generator,
-    GeneratorConfig,
-    Normalise,
-    Recognised,
-    Shapes,
-    conv_shape,
-    count_blocks,
-    init_he,
-    own_names,
-)
+from sr_cli.models import base
 from sr_cli.models.layers import BicubicPhases, DenseBlock, Upsampler, equal_subpixels, init_identity_past_trunk
 
 UPSAMPLERS = ("light", "single", "full")
@@ -40,7 +27,7 @@ _LIGHT_WIDTH = 24
 
 
 @dataclass(frozen=True)
-class MesrganConfig(GeneratorConfig):
+class MesrganConfig(base.GeneratorConfig):
     """MESRGAN's configuration.
 
     Raises ValueError where a value makes no network.
@@ -62,11 +49,9 @@ class MesrganConfig(GeneratorConfig):
     screen of dots in GAN stages sooner. `full`: SRGAN's two stages at full width, without the bicubic enlargement."""
 
     def __post_init__(self) -> None:
-        for name in ("blocks", "features", "growth", "expansion"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"mesrgan: {name} must be at least 1, not {getattr(self, name)}")
         if self.upsampler not in UPSAMPLERS:
             raise ValueError(f"mesrgan: upsampler must be one of {', '.join(UPSAMPLERS)}, not {self.upsampler!r}")
+        super().__post_init__()
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -89,8 +74,8 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # In place: these layers are bound by memory traffic, not by arithmetic (docs/speed.md).
-        hidden = F.leaky_relu(self.expand(x), LEAKY_SLOPE, inplace=True)
-        hidden = F.leaky_relu(self.depthwise(hidden), LEAKY_SLOPE, inplace=True)
+        hidden = F.leaky_relu(self.expand(x), base.LEAKY_SLOPE, inplace=True)
+        hidden = F.leaky_relu(self.depthwise(hidden), base.LEAKY_SLOPE, inplace=True)
         return self.project(hidden)
 
 
@@ -101,14 +86,14 @@ def _dense_block(config: MesrganConfig) -> DenseBlock:
     return DenseBlock(layers, activate=False)
 
 
-class Mesrgan(Generator):
-    """The generator; see `Generator` for its contract."""
+class Mesrgan(base.Generator):
+    """The generator; see `base.Generator` for its contract."""
 
     def __init__(self, config: MesrganConfig) -> None:
         super().__init__()
         self.config: MesrganConfig = config
         features = config.features
-        self.normalise = Normalise()
+        self.normalise = base.Normalise()
         self.head = nn.Conv2d(3, features, 9, padding=4)
         self.trunk: nn.Module = nn.Sequential(*[_dense_block(config) for _ in range(config.blocks)])
         self.trunk_conv = nn.Conv2d(features, features, 3, padding=1)
@@ -136,7 +121,7 @@ class Mesrgan(Generator):
         """Compute what is added to the bicubic enlargement, (N, 3, 4H, 4W); not for the full upsampler."""
         x = self._features(rgb)
         if isinstance(self.tail, nn.ModuleList):
-            x = F.leaky_relu(F.pixel_shuffle(self.tail[0](x), 2), LEAKY_SLOPE)
+            x = F.leaky_relu(F.pixel_shuffle(self.tail[0](x), 2), base.LEAKY_SLOPE)
             return F.pixel_shuffle(self.tail[1](x), 2)
         return F.pixel_shuffle(self.tail(x), self.scale)
 
@@ -171,36 +156,36 @@ class Mesrgan(Generator):
                 last = name in ("tail", "tail.1")
                 linear = name.endswith("project") or name in ("trunk_conv", "head") or last
                 gain = 0.5 if name.endswith("project") else 0.01 if last else 1.0
-                init_he(module, 1.0 if linear else LEAKY_SLOPE, gain, generator)
+                base.init_he(module, 1.0 if linear else base.LEAKY_SLOPE, gain, generator)
             elif isinstance(module, nn.PReLU):
-                nn.init.constant_(module.weight, PRELU_SLOPE)
+                nn.init.constant_(module.weight, base.PRELU_SLOPE)
         if isinstance(self.tail, nn.ModuleList):
             for conv in self.tail:
                 assert isinstance(conv, nn.Conv2d)
                 equal_subpixels(conv)
         if self.config.upsampler == "full":
             assert isinstance(self.tail, nn.Conv2d)
-            init_identity_past_trunk(self.head, self.trunk_conv, self.upsampler, self.conv, self.tail, PRELU_SLOPE)
+            init_identity_past_trunk(self.head, self.trunk_conv, self.upsampler, self.conv, self.tail, base.PRELU_SLOPE)
 
 
-def recognise(shapes: Shapes) -> Recognised | None:
+def recognise(shapes: base.Shapes) -> base.Recognised | None:
     """Recognises a state dict of this family by its names and shapes."""
-    head = conv_shape(shapes, "head")
-    expand, project = (conv_shape(shapes, f"trunk.0.layers.0.{name}") for name in ("expand", "project"))
+    head = base.conv_shape(shapes, "head")
+    expand, project = (base.conv_shape(shapes, f"trunk.0.layers.0.{name}") for name in ("expand", "project"))
     if head is None or expand is None or project is None:
         return None
     forms = {"upsampler.convs.0.weight": "full", "tail.0.weight": "light"}
     config = MesrganConfig(
-        blocks=count_blocks(shapes, "trunk.", 30),
+        blocks=base.count_blocks(shapes, "trunk.", 30),
         features=head.out_channels,
         growth=project.out_channels,
         expansion=expand.out_channels // expand.in_channels,
         upsampler=next((form for name, form in forms.items() if name in shapes), "single"),
     )
-    return own_names(config, shapes)
+    return base.own_names(config, shapes)
 
 
-ARCHITECTURE = Architecture(MesrganConfig, Mesrgan, recognise)
+ARCHITECTURE = base.Architecture(MesrganConfig, Mesrgan, recognise)
 
 
 def with_light_upsampler(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -219,7 +204,7 @@ def with_light_upsampler(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         light[f"tail.0.{part}"] = torch.cat([split, -split], 1).reshape(-1, *rest).contiguous()
     weight = torch.zeros(12, _LIGHT_WIDTH, 3, 3, dtype=tensors["tail.weight"].dtype)
     for channel in range(12):
-        weight[channel, 2 * channel : 2 * channel + 2, 1, 1] = torch.tensor([1.0, -1.0]) / (1 + LEAKY_SLOPE)
+        weight[channel, 2 * channel : 2 * channel + 2, 1, 1] = torch.tensor([1.0, -1.0]) / (1 + base.LEAKY_SLOPE)
     light["tail.1.weight"], light["tail.1.bias"] = weight, torch.zeros(12, dtype=weight.dtype)
     return light
 

@@ -14,23 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sr_cli.models.base import (
-    Architecture,
-    Generator,
-    GeneratorConfig,
-    Recognised,
-    Shapes,
-    conv_shape,
-    count_blocks,
-    init_he,
-    own_names,
-)
+from sr_cli.models import base
 
 _SLOPE = 0.1
 
 
 @dataclass(frozen=True)
-class MsrresnetConfig(GeneratorConfig):
+class MsrresnetConfig(base.GeneratorConfig):
     """The network's configuration. Raises ValueError where a value makes no network."""
 
     family: ClassVar[str] = "msrresnet"
@@ -43,11 +33,9 @@ class MsrresnetConfig(GeneratorConfig):
     """Factor between input and output: 2, 3 or 4."""
 
     def __post_init__(self) -> None:
-        for name in ("blocks", "features"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"msrresnet: {name} must be at least 1, not {getattr(self, name)}")
         if self.scale not in (2, 3, 4):
             raise ValueError(f"msrresnet: scale must be 2, 3 or 4, not {self.scale}")
+        super().__post_init__()
 
 
 class ResidualBlock(nn.Module):
@@ -62,8 +50,8 @@ class ResidualBlock(nn.Module):
         return x + self.conv2(F.relu(self.conv1(x)))
 
 
-class Msrresnet(Generator):
-    """The generator; see `Generator` for its contract. Its layers keep BasicSR's names."""
+class Msrresnet(base.Generator):
+    """The generator; see `base.Generator` for its contract. Its layers keep BasicSR's names."""
 
     def __init__(self, config: MsrresnetConfig) -> None:
         super().__init__()
@@ -103,20 +91,20 @@ class Msrresnet(Generator):
         """He initialisation scaled by 0.1 in the residual blocks and the last convolution."""
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d):
-                init_he(module, 0.0, 0.1 if name.startswith("body.") or name == "conv_last" else 1.0, generator)
+                base.init_he(module, 0.0, 0.1 if name.startswith("body.") or name == "conv_last" else 1.0, generator)
 
 
-def recognise(shapes: Shapes) -> Recognised | None:
+def recognise(shapes: base.Shapes) -> base.Recognised | None:
     """Recognises a state dict of this family by its names and shapes."""
-    head, up = conv_shape(shapes, "conv_first"), conv_shape(shapes, "upconv1")
+    head, up = base.conv_shape(shapes, "conv_first"), base.conv_shape(shapes, "upconv1")
     if head is None or up is None or "body.0.conv1.weight" not in shapes or head.in_channels != 3:
         return None
     scale = 4 if "upconv2.weight" in shapes else math.isqrt(up.out_channels // up.in_channels)
     if scale not in (2, 3, 4):
         return None
-    return own_names(MsrresnetConfig(count_blocks(shapes, "body.", 4), head.out_channels, scale), shapes)
+    return base.own_names(MsrresnetConfig(base.count_blocks(shapes, "body.", 4), head.out_channels, scale), shapes)
 
 
-ARCHITECTURE = Architecture(MsrresnetConfig, Msrresnet, recognise)
+ARCHITECTURE = base.Architecture(MsrresnetConfig, Msrresnet, recognise)
 
-PRESETS: dict[str, GeneratorConfig] = {}
+PRESETS: dict[str, base.GeneratorConfig] = {}

@@ -21,22 +21,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sr_cli.models.base import (
-    LEAKY_SLOPE,
-    Architecture,
-    Generator,
-    GeneratorConfig,
-    Recognised,
-    Shapes,
-    conv_shape,
-    count_blocks,
-    init_he,
-)
+from sr_cli.models import base
 from sr_cli.models.esrgan import dense_block
 
 
 @dataclass(frozen=True)
-class RrdbnetConfig(GeneratorConfig):
+class RrdbnetConfig(base.GeneratorConfig):
     """The published network's configuration. Raises ValueError where a value makes no network."""
 
     family: ClassVar[str] = "rrdbnet"
@@ -53,13 +43,11 @@ class RrdbnetConfig(GeneratorConfig):
     """Factor by which the input's pixels are folded into channels before the first convolution: 1, 2 or 4."""
 
     def __post_init__(self) -> None:
-        for name in ("blocks", "features", "growth"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"rrdbnet: {name} must be at least 1, not {getattr(self, name)}")
         if self.scale not in (1, 2, 4, 8, 16):
             raise ValueError(f"rrdbnet: scale must be 1, 2, 4, 8 or 16, not {self.scale}")
         if self.unshuffle not in (1, 2, 4):
             raise ValueError(f"rrdbnet: unshuffle must be 1, 2 or 4, not {self.unshuffle}")
+        super().__post_init__()
 
     @property
     def doublings(self) -> int:
@@ -80,8 +68,8 @@ class Group(nn.Sequential):
         return torch.add(x, y, alpha=0.2)
 
 
-class Rrdbnet(Generator):
-    """The generator; see `Generator` for its contract."""
+class Rrdbnet(base.Generator):
+    """The generator; see `base.Generator` for its contract."""
 
     def __init__(self, config: RrdbnetConfig) -> None:
         super().__init__()
@@ -101,8 +89,8 @@ class Rrdbnet(Generator):
         x = self.head(self._unshuffle(rgb))
         x = x + self.trunk_conv(self.trunk(x))
         for conv in self.upsampler:
-            x = F.leaky_relu(conv(F.interpolate(x, scale_factor=2, mode="nearest")), LEAKY_SLOPE)
-        x = self.tail(F.leaky_relu(self.conv(x), LEAKY_SLOPE))
+            x = F.leaky_relu(conv(F.interpolate(x, scale_factor=2, mode="nearest")), base.LEAKY_SLOPE)
+        x = self.tail(F.leaky_relu(self.conv(x), base.LEAKY_SLOPE))
         if self.config.unshuffle == 1:
             return x
         height, width = rgb.shape[-2:]
@@ -133,7 +121,7 @@ class Rrdbnet(Generator):
         """He initialisation scaled by 0.1 in the dense blocks (ESRGAN, section 3.1: "smaller initialization")."""
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d):
-                init_he(module, LEAKY_SLOPE, 0.1 if ".layers." in name else 1.0, generator)
+                base.init_he(module, base.LEAKY_SLOPE, 0.1 if ".layers." in name else 1.0, generator)
 
 
 # BasicSR's names of the layers outside the trunk, and its predecessor's names in terms of BasicSR's.
@@ -170,7 +158,7 @@ def _from_basicsr(key: str) -> str:
     return f"{_BASICSR[stem]}.{kind}" if stem in _BASICSR else key
 
 
-def _from_original(shapes: Shapes) -> dict[str, str]:
+def _from_original(shapes: base.Shapes) -> dict[str, str]:
     """Our names of tensors that have the original code's: one sequence, in which activations and enlargements count."""
     last = max((int(match[1]) for key in shapes if (match := re.match(r"model\.(\d+)\.", key))), default=0)
     blocks = len({key.split(".")[3] for key in shapes if key.startswith("model.1.sub.")}) - 1
@@ -193,7 +181,7 @@ def _from_original(shapes: Shapes) -> dict[str, str]:
     return {key: rename(key) for key in shapes}
 
 
-def _our_names(shapes: Shapes) -> dict[str, str]:
+def _our_names(shapes: base.Shapes) -> dict[str, str]:
     """Our name of each tensor, in whichever of the styles the file names them."""
     if "model.1.sub.0.RDB1.conv1.0.weight" in shapes:
         return _from_original(shapes)
@@ -204,15 +192,15 @@ def _our_names(shapes: Shapes) -> dict[str, str]:
     return {key: key for key in shapes}
 
 
-def recognise(shapes: Shapes) -> Recognised | None:
+def recognise(shapes: base.Shapes) -> base.Recognised | None:
     """Recognises a state dict of this family by its names, in any style, and shapes."""
     names = _our_names(shapes)
     renamed = {names[key]: shape for key, shape in shapes.items()}
-    head, layer = conv_shape(renamed, "head"), conv_shape(renamed, "trunk.0.0.layers.0")
+    head, layer = base.conv_shape(renamed, "head"), base.conv_shape(renamed, "trunk.0.0.layers.0")
     if head is None or layer is None:
         return None
     unshuffle = math.isqrt(head.in_channels // 3)
-    doublings = count_blocks(renamed, "upsampler.", 2)
+    doublings = base.count_blocks(renamed, "upsampler.", 2)
     if (
         head.in_channels != 3 * unshuffle**2
         or unshuffle not in (1, 2, 4)
@@ -220,15 +208,15 @@ def recognise(shapes: Shapes) -> Recognised | None:
     ):
         return None
     config = RrdbnetConfig(
-        blocks=count_blocks(renamed, "trunk.", 30),
+        blocks=base.count_blocks(renamed, "trunk.", 30),
         features=head.out_channels,
         growth=layer.out_channels,
         scale=2**doublings // unshuffle,
         unshuffle=unshuffle,
     )
-    return Recognised(config, names)
+    return base.Recognised(config, names)
 
 
-ARCHITECTURE = Architecture(RrdbnetConfig, Rrdbnet, recognise)
+ARCHITECTURE = base.Architecture(RrdbnetConfig, Rrdbnet, recognise)
 
-PRESETS: dict[str, GeneratorConfig] = {}
+PRESETS: dict[str, base.GeneratorConfig] = {}

@@ -8,24 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from sr_cli.models.base import (
-    PRELU_SLOPE,
-    Architecture,
-    Generator,
-    GeneratorConfig,
-    Normalise,
-    Recognised,
-    Shapes,
-    conv_shape,
-    count_blocks,
-    init_he,
-    own_names,
-)
+from sr_cli.models import base
 from sr_cli.models.layers import IDENTITY_CHANNELS, Upsampler, fold_batchnorm, init_identity
 
 
 @dataclass(frozen=True)
-class SrganConfig(GeneratorConfig):
+class SrganConfig(base.GeneratorConfig):
     """SRGAN's configuration. Raises ValueError where a value makes no network."""
 
     family: ClassVar[str] = "srgan"
@@ -34,11 +22,6 @@ class SrganConfig(GeneratorConfig):
     """Residual blocks in the trunk."""
     features: int = 64
     """Channels throughout the trunk."""
-
-    def __post_init__(self) -> None:
-        for name in ("blocks", "features"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"srgan: {name} must be at least 1, not {getattr(self, name)}")
 
 
 class ResidualBlock(nn.Module):
@@ -66,14 +49,14 @@ class ResidualBlock(nn.Module):
         self.norm1, self.norm2 = nn.Identity(), nn.Identity()
 
 
-class Srgan(Generator):
-    """The generator; see `Generator` for its contract."""
+class Srgan(base.Generator):
+    """The generator; see `base.Generator` for its contract."""
 
     def __init__(self, config: SrganConfig) -> None:
         super().__init__()
         self.config: SrganConfig = config
         features = config.features
-        self.normalise = Normalise()
+        self.normalise = base.Normalise()
         self.head = nn.Conv2d(3, features, 9, padding=4)
         self.activation = nn.PReLU()
         self.trunk = nn.Sequential(*[ResidualBlock(features) for _ in range(config.blocks)])
@@ -113,29 +96,29 @@ class Srgan(Generator):
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d):
                 linear = name in ("head", "tail", "trunk_conv")
-                init_he(module, 1.0 if linear else PRELU_SLOPE, 0.01 if name == "tail" else 1.0, generator)
+                base.init_he(module, 1.0 if linear else base.PRELU_SLOPE, 0.01 if name == "tail" else 1.0, generator)
             elif isinstance(module, nn.BatchNorm2d):
                 module.reset_parameters()
                 if name.endswith("norm2"):
                     nn.init.constant_(module.weight, 0.1)
             elif isinstance(module, nn.PReLU):
-                nn.init.constant_(module.weight, PRELU_SLOPE)
+                nn.init.constant_(module.weight, base.PRELU_SLOPE)
         assert isinstance(self.trunk_norm, nn.BatchNorm2d)
         nn.init.zeros_(self.trunk_norm.weight[:IDENTITY_CHANNELS])
         init_identity(self.head)
-        self.upsampler.init_identity(PRELU_SLOPE)
-        init_identity(self.tail, PRELU_SLOPE)
+        self.upsampler.init_identity(base.PRELU_SLOPE)
+        init_identity(self.tail, base.PRELU_SLOPE)
 
 
-def recognise(shapes: Shapes) -> Recognised | None:
+def recognise(shapes: base.Shapes) -> base.Recognised | None:
     """Recognises a state dict of this family by its names and shapes."""
-    head = conv_shape(shapes, "head")
+    head = base.conv_shape(shapes, "head")
     if head is None or "trunk.0.norm1.weight" not in shapes:
         return None
-    config = SrganConfig(blocks=count_blocks(shapes, "trunk.", 13), features=head.out_channels)
-    return own_names(config, shapes)
+    config = SrganConfig(blocks=base.count_blocks(shapes, "trunk.", 13), features=head.out_channels)
+    return base.own_names(config, shapes)
 
 
-ARCHITECTURE = Architecture(SrganConfig, Srgan, recognise)
+ARCHITECTURE = base.Architecture(SrganConfig, Srgan, recognise)
 
 PRESETS = {"srgan": SrganConfig()}

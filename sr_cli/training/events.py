@@ -9,23 +9,11 @@ from pathlib import Path
 from typing import Any
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
-
-
 @dataclass(frozen=True)
 class Notice:
     """One line for the user: an image that was skipped, where the run starts from."""
 
     message: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {"event": "notice", "message": self.message}
 
 
 @dataclass(frozen=True)
@@ -55,13 +43,6 @@ class StageProgress:
     samples: Path | None = None
     """The picture of validation crops made at this step."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, the losses among the others."""
-        values = dataclasses.asdict(self)
-        losses = values.pop("losses")
-        plain: dict[str, Any] = _plain({"event": "progress", **values, **losses})
-        return plain
-
 
 @dataclass(frozen=True)
 class Download:
@@ -74,11 +55,6 @@ class Download:
     total: int | None
     """Bytes in all, where known."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        plain: dict[str, Any] = _plain({"event": "download", **dataclasses.asdict(self)})
-        return plain
-
 
 @dataclass(frozen=True)
 class Teaching:
@@ -90,11 +66,6 @@ class Teaching:
     """Photos whose enlargement is kept."""
     total: int
     """Photos in all, each at each size."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        plain: dict[str, Any] = _plain({"event": "teaching", **dataclasses.asdict(self)})
-        return plain
 
 
 TrainEvent = Notice | StageProgress | Download | Teaching
@@ -144,7 +115,22 @@ class TrainResult:
         """Whether all that was asked for was done."""
         return self.interrupted is None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        plain: dict[str, Any] = _plain({**dataclasses.asdict(self), "complete": self.complete})
-        return plain
+
+_EVENT_NAMES = {Notice: "notice", StageProgress: "progress", Download: "download", Teaching: "teaching"}
+
+
+def to_dict(told: TrainEvent | TrainResult) -> dict[str, Any]:
+    """Give an event or the result as plain values for JSON: none of them None, the losses among the others."""
+    values = _plain(dataclasses.asdict(told))
+    if isinstance(told, TrainResult):
+        return {**values, "complete": told.complete}
+    losses = values.pop("losses", {})
+    return {"event": _EVENT_NAMES[type(told)], **values, **losses}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

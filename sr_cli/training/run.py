@@ -12,7 +12,7 @@ from typing import Any
 from sr_cli import storage
 from sr_cli.errors import OutputError
 from sr_cli.models import Generator
-from sr_cli.training import checkpoint, plot
+from sr_cli.training import checkpoint, events, plot
 from sr_cli.training.config import TrainConfig, dump_toml, to_dict
 from sr_cli.training.events import StageProgress
 from sr_cli.training.state import TrainState
@@ -124,7 +124,7 @@ class Run:
 
     def log(self, event: StageProgress) -> None:
         """Append one JSON line to `log.jsonl`; after a validation draws `curves.svg` anew."""
-        plain = event.to_dict()
+        plain = events.to_dict(event)
         del plain["event"]
         if event.samples:
             plain["samples"] = event.samples.relative_to(self.folder).as_posix()

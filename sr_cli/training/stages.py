@@ -240,8 +240,9 @@ class GanStage(GeneratorStage):
         return rgb[:, :, top : top + height, left : left + width]
 
     def step(self, step: int, patches: Patches) -> dict[str, Tensor]:
-        fake, parts, bad = self._generator_step(step, patches)
-        loss, bad_discriminator = self._discriminator_step(step, fake, self.real(patches))
+        real = self.real(patches)
+        fake, parts, bad = self._generator_step(step, patches, real)
+        loss, bad_discriminator = self._discriminator_step(step, fake, real)
         return {**parts, "discriminator": loss, "bad": bad | bad_discriminator}
 
     def real(self, patches: Patches) -> Tensor:
@@ -253,18 +254,18 @@ class GanStage(GeneratorStage):
         odd = torch.arange(len(patches.hr), device=patches.hr.device) % 2 == 1
         return torch.where(odd.view(-1, 1, 1, 1), patches.taught, patches.hr)
 
-    def _generator_step(self, step: int, patches: Patches) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    def _generator_step(self, step: int, patches: Patches, real: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         with self.autocast():
             fake = self.forward(patches.lr).float()
-        parts = self._parts(step, fake, patches)
+        parts = self._parts(step, fake, self.target(patches), real)
         loss = torch.stack([getattr(self.config, f"{name}_weight") * part for name, part in parts.items()]).sum()
         bad = self.optimisation.step(step, loss)
         self.ema.update(self.model, step, bad)
         return fake.detach(), {"loss": loss.detach(), **{k: v.detach() for k, v in parts.items()}}, bad
 
-    def _parts(self, step: int, fake: Tensor, patches: Patches) -> dict[str, Tensor]:
-        """The generator's losses by name: those that have a weight at this step."""
-        config, target = self.config, self.target(patches)
+    def _parts(self, step: int, fake: Tensor, target: Tensor, real: Tensor) -> dict[str, Tensor]:
+        """Compute the generator's losses by name: those that have a weight at this step."""
+        config = self.config
         parts = {"content": pixel.content(config.content, fake, target)}
         if config.grid_weight:
             parts["grid"] = pixel.grid(fake, target, self.model.scale)
@@ -276,7 +277,7 @@ class GanStage(GeneratorStage):
             with self.autocast():
                 parts["feature"] = self.features(fake, target, step)
         if step >= config.adversarial_start:
-            parts["adversarial"] = self._adversarial(step, fake, self.real(patches))
+            parts["adversarial"] = self._adversarial(step, fake, real)
         return parts
 
     def _adversarial(self, step: int, fake: Tensor, real: Tensor) -> Tensor:

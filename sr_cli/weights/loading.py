@@ -93,17 +93,6 @@ def load(spec: str | Path, *, offline: bool = False, progress: Progress | None =
     )
 
 
-def load_as(config: GeneratorConfig, path: Path) -> LoadedModel:
-    """Load a file of weights, or the averaged weights of a checkpoint, that must be of the network `config`.
-
-    Raises WeightsError where the file is missing, damaged or of another network.
-    """
-    loaded, _ = read_file(path)
-    if loaded.generator.config != config:
-        raise WeightsError(f"{path} is of another network: {loaded.generator.config}, not {config}")
-    return loaded
-
-
 def read_file(path: Path) -> tuple[LoadedModel, bytes]:
     """Load a `.safetensors` file; give its content as well, from the same opening. Raises WeightsError."""
     if path.suffix.lower() != ".safetensors":
