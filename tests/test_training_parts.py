@@ -168,11 +168,30 @@ def test_patches_of_the_teachers_picture_lie_on_those_of_the_photo(images: list[
 @pytest.mark.parametrize(("weight", "expected"), [(0.0, 0.2), (0.75, 0.5), (1.0, 0.6)])
 def test_the_target_mixes_original_and_teacher(weight: float, expected: float) -> None:
     recipe = config.override(config.TrainConfig(), {"teacher_weight": weight})
-    stage = stages.PixelStage(recipe, models.create(models.PRESETS["mesrgan"]), torch.device("cpu"))
+    stage = stages.PixelStage("pixel", recipe, models.create(models.PRESETS["mesrgan"]), torch.device("cpu"), None)
     full = torch.ones(1, 3, 16, 16)
     patches = data.Patches(torch.ones(1, 3, 4, 4), 0.2 * full, 0.6 * full)
     assert torch.allclose(stage.target(patches), expected * full)
     assert torch.equal(stage.target(patches._replace(taught=None)), patches.hr)
+
+
+@pytest.mark.parametrize(("compared", "expected"), [("target", 0.6), ("original", 0.2)])
+def test_a_stage_without_discriminator_compares_features_too(compared: str, expected: float) -> None:
+    class Seen(features.FeatureLoss):
+        def forward(self, output: Tensor, target: Tensor, step: int = 0) -> Tensor:
+            seen.append(float(target.mean()))
+            return (output - target).abs().mean()
+
+    seen: list[float] = []
+    own = {"feature_weight": 2.0, "feature_target": compared, "content_weight": 0.0}
+    recipe = config.override(config.TrainConfig(), {"pixel": own})
+    net = Seen(features.FeatureNet(), "l1", relative=True)
+    stage = stages.PixelStage("photo", recipe, models.create(models.PRESETS["mesrgan"]), torch.device("cpu"), net)
+    full = torch.ones(1, 3, 16, 16)
+    scalars = stage.step(0, data.Patches(0.5 * torch.ones(1, 3, 4, 4), 0.2 * full, 0.6 * full))
+    assert seen == [pytest.approx(expected)]
+    assert scalars["loss"] == pytest.approx(2 * float(scalars["feature"]))
+    assert not scalars["bad"]
 
 
 def test_the_discriminator_takes_for_real_what_the_configuration_says() -> None:

@@ -37,37 +37,24 @@ class OptimiserConfig(Settings, frozen=True, kw_only=True, forbid_unknown_fields
     """Gradients are scaled down to this norm; 0 leaves them alone."""
 
 
-class PixelConfig(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Stage 1: the generator alone, against the high-resolution pixels."""
+class ComparisonConfig(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a stage compares the generator's pictures with what they should be; a weight of 0 leaves a loss out."""
 
-    steps: Count = 10_000
-    """Steps of the whole stage."""
-    loss: Distance = "l1"
-    """`l1`, `l2` or `charbonnier`."""
-    spectral_weight: Weight = 0.0
-    """Weight of the loss on local amplitude spectra."""
-    generator: OptimiserConfig = OptimiserConfig()
-    """The generator's optimiser."""
-
-
-class GanConfig(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Stage 2: feature loss, adversarial loss and content loss, from a stage-1 model."""
-
-    steps: Count = 5_000
-    """Steps of the whole stage."""
     content: Distance = "l1"
     """Content loss: `l1`, `l2` or `charbonnier`."""
     content_weight: Weight = 1.0
     """Weight of the content loss."""
-    grid_weight: Weight = 4.0
+    grid_weight: Weight = 0.0
     """Weight of the loss against patterns on the upsampler's grid."""
-    flat_weight: Weight = 10.0
+    flat_weight: Weight = 0.0
     """Weight of the content loss of flat places, which keeps them flat."""
     spectral_weight: Weight = 0.0
     """Weight of the loss on local amplitude spectra."""
-    feature_weight: Weight = 0.05
-    """Weight of the feature loss. With these three weights, and relative features of SqueezeNet, the gradients
-    that reach a pixel-stage generator's output have norms of about 1 (content) : 4 : 0.5 (adversarial)."""
+    feature_weight: Weight = 0.0
+    """Weight of the feature loss."""
+    feature_target: Literal["target", "original"] = "target"
+    """What features are compared with: `target`, as all other losses, or the `original` even where a teacher is the
+    target."""
     feature_relative: bool = True
     """Divides each map's distance by the mean magnitude of the photo's map, so that the feature
     network's scale does not matter; the poster and ESRGAN take the distance as it is."""
@@ -75,6 +62,34 @@ class GanConfig(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Distance between features: `l1` (ESRGAN) or `l2` (the poster)."""
     feature_net: Literal["vgg19", "squeezenet1_1", "none"] = "vgg19"
     """`vgg19` (conv5_4 before activation), `squeezenet1_1`, or `none` for no feature loss."""
+
+    @property
+    def compares_features(self) -> bool:
+        """Whether the stage needs a feature network."""
+        return self.feature_weight > 0 and self.feature_net != "none"
+
+
+class PixelConfig(ComparisonConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The pixel and photo stages: the generator alone."""
+
+    steps: Count = 10_000
+    """Steps of the whole stage."""
+    generator: OptimiserConfig = OptimiserConfig()
+    """The generator's optimiser."""
+
+
+class GanConfig(ComparisonConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The GAN stage: the same comparisons and a discriminator, from the weights of an earlier stage."""
+
+    steps: Count = 5_000
+    """Steps of the whole stage."""
+    grid_weight: Weight = 4.0
+    """Weight of the loss against patterns on the upsampler's grid."""
+    flat_weight: Weight = 10.0
+    """Weight of the content loss of flat places."""
+    feature_weight: Weight = 0.05
+    """Weight of the feature loss. With the weights of content, features and discriminator, and relative features of
+    SqueezeNet, the gradients that reach a pixel-stage generator's output have norms of about 1 : 4 : 0.5."""
     adversarial_weight: Weight = 2.5e-3
     """Weight of the generator's adversarial loss."""
     adversarial_start: Annotated[int, Meta(ge=0)] = 0
@@ -133,9 +148,13 @@ class TrainConfig(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     max_bad_steps: Annotated[int, Meta(ge=0)] = 50
     """Steps with a non-finite loss, among the last `BAD_STEPS_WINDOW`, after which the run gives up."""
     pixel: PixelConfig = PixelConfig()
-    """Stage 1."""
+    """The pixel stage and the photo stage."""
     gan: GanConfig = GanConfig()
-    """Stage 2."""
+    """The GAN stage."""
+
+    def of(self, stage: str) -> PixelConfig | GanConfig:
+        """Give the settings of the stage `pixel`, `photo` or `gan`."""
+        return self.gan if stage == "gan" else self.pixel
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:

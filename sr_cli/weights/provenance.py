@@ -92,9 +92,13 @@ def _recipe(settings: Mapping[str, Any], stage: str) -> str | None:
     if not isinstance(own, dict):
         return None
     optimiser = own.get("generator", {})
-    losses = own.get("loss") or f"{own.get('content')} + {own.get('feature_net')} features + adversarial"
+    losses = [str(own.get("content") or own.get("loss"))]  # the first runs' pixel stage called it `loss`
+    if own.get("feature_net", "none") != "none" and own.get("feature_weight", 1):
+        losses.append(f"{own['feature_net']} features")
+    if stage == "gan":
+        losses.append("adversarial")
     rate = f"Adam {optimiser.get('lr'):g} {optimiser.get('schedule')}" if "lr" in optimiser else "Adam"
     return (
-        f"{losses}, {rate}, {own.get('steps')} steps planned, batch {settings.get('batch')}, "
+        f"{' + '.join(losses)}, {rate}, {own.get('steps')} steps planned, batch {settings.get('batch')}, "
         f"patch {settings.get('patch')}, degradation {settings.get('degrade')}, EMA {settings.get('ema_decay')}"
     )
