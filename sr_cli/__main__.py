@@ -100,7 +100,7 @@ def _fail(error: BaseException) -> int:
 
 
 def main() -> NoReturn:
-    """The `srup` script."""
+    """Run the `srup` script."""
     prepare_streams()
     if not ({"HOME", "USERPROFILE"} & os.environ.keys() and {"USER", "LOGNAME", "USERNAME"} & os.environ.keys()):
         from sr_cli.storage import provide_home  # not before it is needed: `--help` is quick

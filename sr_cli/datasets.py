@@ -32,19 +32,19 @@ SUFFIXES = images.READABLE_SUFFIXES
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """An image file as upright 8-bit RGB (H, W, 3), without its transparency. Raises InputError."""
+    """Read an image file as upright 8-bit RGB (H, W, 3), without its transparency. Raises InputError."""
     pixels = to_8_bits(images.read(path).pixels)
     return pixels.repeat(3, axis=2) if pixels.shape[2] == 1 else pixels
 
 
 def crop_to_scale(rgb: NDArray[Any]) -> NDArray[Any]:
-    """A view of (H, W, ...) whose sides are the largest multiples of 4."""
+    """Return a view of (H, W, ...) whose sides are the largest multiples of 4."""
     height, width = (side // SCALE * SCALE for side in rgb.shape[:2])
     return rgb[:height, :width]
 
 
 def reduce_image(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Antialiased bicubic reduction by 4 of (H, W, 3), sides divisible by 4: Pillow's BICUBIC.
+    """Reduce (H, W, 3), sides divisible by 4, by 4 with an antialiased cubic filter: Pillow's BICUBIC.
 
     It agrees with the LR files published for Set5 and Set14, which MATLAB's imresize made, at 47 to 56 dB.
     """
@@ -57,7 +57,7 @@ _CUBIC_MIDWAY = np.array([-0.09375, 0.59375, 0.59375, -0.09375])
 
 
 def reduce_aliased(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Bicubic reduction by 4 without antialiasing, as in the poster: float32 in 0..1, not rounded.
+    """Reduce by 4 with a cubic filter without antialiasing, as in the poster: float32 in 0..1, not rounded.
 
     A sample lies midway between the middle two of four pixels, so its weights are those of Keys' kernel
     with a = -0.75 at half a pixel: what torch's `interpolate` computes with align_corners=False.
@@ -101,7 +101,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _key(path: Path) -> str:
-    """What an HR file and its LR partner have in common: the stem without `_HR`, `_LR` or `x4`."""
+    """Return what an HR file and its LR partner have in common: the stem without `_HR`, `_LR` or `x4`."""
     return re.sub(r"(_HR|_LR|_?x4)+$", "", path.stem, flags=re.IGNORECASE)
 
 
@@ -109,7 +109,7 @@ NO_LR = "no LR image of this name"
 
 
 def match(high: Sequence[Path], low: Sequence[Path]) -> tuple[Pair, ...]:
-    """Pairs of HR and LR files by name; a file without a partner becomes a pair with a problem."""
+    """Pair HR and LR files by name; a file without a partner becomes a pair with a problem."""
     partners = {_key(path): path for path in low}
     pairs = []
     for path in high:
@@ -124,7 +124,7 @@ def _subfolder(folder: Path, name: str) -> Path | None:
 
 
 def from_folder(folder: Path) -> Dataset:
-    """The images of a folder: `HR/` and `LR/` in it, or files `*_HR.*` and `*_LR.*`, or HR images alone.
+    """Find the images of a folder: `HR/` and `LR/` in it, or files `*_HR.*` and `*_LR.*`, or HR images alone.
 
     Raises InputError when there is no such folder or no image in it.
     """
@@ -151,7 +151,7 @@ def _list_pairs(folder: Path) -> tuple[tuple[Pair, ...], str]:
 
 
 def load(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-    """HR (4H, 4W, 3), cropped to multiples of 4, and the shipped LR (H, W, 3) or None.
+    """Load HR (4H, 4W, 3), cropped to multiples of 4, and the shipped LR (H, W, 3) or None.
 
     Raises InputError, one line, for a file that cannot be decoded and for sizes that do not match.
     """
@@ -209,7 +209,7 @@ class NamedSet:
 
 
 def _siow(name: str, revision: str, count: int, hr: float, lr: float, lr_sha256: str | None = None) -> NamedSet:
-    """A set as Eugene Siow publishes them; sizes in MB."""
+    """Describe a set as Eugene Siow publishes them; sizes in MB."""
     archives = (
         Archive(f"data/{name}_HR.tar.gz", int(hr * 1e6)),
         Archive(f"data/{name}_LR_x4.tar.gz", int(lr * 1e6), lr_sha256),
@@ -255,7 +255,7 @@ Progress = Callable[[str, int, int | None], None]
 
 
 def named(name: str, cache: Path, *, offline: bool = False, progress: Progress | None = None) -> Dataset:
-    """A published set, downloaded, verified and unpacked into `cache` when it is first needed.
+    """Give a published set, downloaded, verified and unpacked into `cache` when it is first needed.
 
     The Hub's checksum of each archive is verified, and recorded: another one later is an error, as is
     another number of images. Raises InputError, one line, for an unknown name, for a set that is not
@@ -275,7 +275,7 @@ def named(name: str, cache: Path, *, offline: bool = False, progress: Progress |
 
 
 def is_installed(name: str, cache: Path) -> bool:
-    """Whether a named set is here already."""
+    """Return whether a named set is here already."""
     return _is_complete(cache / name, NAMED[name])
 
 
@@ -295,7 +295,7 @@ def _installing(name: str, cache: Path) -> Iterator[None]:
 
 
 def _install(name: str, folder: Path, offline: bool, progress: Progress | None) -> None:
-    """Downloads and unpacks a set, and moves it to its place when it is whole."""
+    """Download and unpack a set, and move it to its place when it is whole."""
     known = NAMED[name]
     record = folder.parent / f"{name}.json"
     checksums: dict[str, str] = json.loads(record.read_text()) if record.exists() else {}
@@ -344,7 +344,7 @@ def _fetch(name: str, archive: Archive, offline: bool, progress: Progress | None
 
 
 def unpack(archive: Path, target: Path, limit: int) -> int:
-    """Unpacks the images of a zip or tar archive into one new folder, by their bare names; returns their number.
+    """Unpack the images of a zip or tar archive into one new folder, by their bare names; return their number.
 
     Refuses, before anything is written, a member whose path leads elsewhere, a link or device, two images
     of one name, and more than `limit` bytes in all. Other files are left out. Raises InputError.
@@ -439,7 +439,7 @@ def _tar_member(tape: tarfile.TarFile, info: tarfile.TarInfo) -> _Member:
 
 
 def _choose(archive: str, members: Sequence[_Member]) -> dict[str, _Member]:
-    """The images to unpack, by their bare names. Raises InputError for any member that has no business there."""
+    """Choose the images to unpack, by their bare names. Raises InputError for any member that has no business there."""
     chosen: dict[str, _Member] = {}
     for member in members:
         path = PurePosixPath(member.path.replace("\\", "/"))
@@ -459,7 +459,7 @@ def _choose(archive: str, members: Sequence[_Member]) -> dict[str, _Member]:
 
 
 def _copy(source: IO[bytes], file: IO[bytes], size: int) -> int:
-    """Copies at most `size` bytes and one; returns how many there were."""
+    """Copy at most `size` bytes and one; return how many there were."""
     copied = 0
     while copied <= size and (chunk := source.read(min(1 << 20, size + 1 - copied))):
         copied += len(chunk)

@@ -77,7 +77,7 @@ PHOTO = Degradation()
 
 
 def photo(hr: Rgb, rng: np.random.Generator, settings: Degradation = PHOTO) -> Rgb:
-    """A low-resolution version (H/4, W/4, 3) of `hr` (H, W, 3), as a camera and a website would leave it."""
+    """Make a low-resolution version (H/4, W/4, 3) of `hr` (H, W, 3), as a camera and a website would leave it."""
     height, width = hr.shape[0] // SCALE, hr.shape[1] // SCALE
     if rng.random() < settings.clean:
         return _resize(hr, height, width, Image.Resampling.BICUBIC)
@@ -133,7 +133,7 @@ def _blur(rgb: Rgb, rng: np.random.Generator, sigma: Range, settings: Degradatio
 
 
 def _frequencies(rgb: Rgb) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Vertical and horizontal frequencies of `rfft2`, in cycles per pixel, shaped to broadcast."""
+    """Return the vertical and horizontal frequencies of `rfft2`, in cycles per pixel, shaped to broadcast."""
     return (
         np.fft.fftfreq(rgb.shape[0]).astype(np.float32)[:, None],
         np.fft.rfftfreq(rgb.shape[1]).astype(np.float32)[None, :],
@@ -148,7 +148,7 @@ def _filter(rgb: Rgb, transfer: NDArray[np.float32]) -> Rgb:
 
 
 def gaussian_blur(rgb: Rgb, along: float, across: float, angle: float) -> Rgb:
-    """Blurs with standard deviations `along` and `across` an axis turned by `angle` (radians)."""
+    """Blur with standard deviations `along` and `across` an axis turned by `angle` (radians)."""
     y, x = _frequencies(rgb)
     u, v = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
     transfer = np.exp(-2 * np.pi**2 * ((along * u) ** 2 + (across * v) ** 2))
@@ -162,9 +162,10 @@ def low_pass(rgb: Rgb, cutoff: float) -> Rgb:
 
 
 def noise(rgb: Rgb, rng: np.random.Generator, sigma: float, gray: bool) -> Rgb:
-    """Add a sensor's noise: its variance is `sigma`^2 at middle grey, half of it read noise (Gaussian),
-    half photon noise (Poisson, here by its Gaussian limit)
-    that grows with brightness: the model of Foi et al. 2008.
+    """Add a sensor's noise, after Foi et al. 2008.
+
+    Its variance is `sigma`^2 at middle grey: half of it read noise (Gaussian), half photon noise (Poisson, here by its
+    Gaussian limit) that grows with brightness.
     """
     level = rgb.astype(np.float32)
     deviation = sigma * np.sqrt(0.5 + level / 255)
@@ -177,7 +178,7 @@ def _random_jpeg(rgb: Rgb, rng: np.random.Generator, quality: Range, settings: D
 
 
 def jpeg(rgb: Rgb, quality: int, subsampling: str) -> Rgb:
-    """What is left of a picture saved as JPEG."""
+    """Save a picture as JPEG and read it back."""
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, "jpeg", quality=quality, subsampling=subsampling)
     return np.asarray(Image.open(buffer).convert("RGB"))
@@ -188,7 +189,7 @@ def _to_bytes(values: NDArray[np.floating]) -> Rgb:
 
 
 def sheet(hr_patches: list[Rgb], seed: int, columns: int = 8) -> Image.Image:
-    """A picture to look at: a row per patch (H, W, 3), first itself, then degradations enlarged to its size."""
+    """Draw a picture to look at: a row per patch (H, W, 3), first itself, then degradations enlarged to its size."""
     side_y, side_x = hr_patches[0].shape[:2]
     page = Image.new("RGB", ((columns + 1) * (side_x + 4), len(hr_patches) * (side_y + 4)), "white")
     for row, patch in enumerate(hr_patches):

@@ -115,7 +115,7 @@ class Diagnosis:
 
 
 def examine() -> Diagnosis:
-    """Looks at everything; whatever is broken is a finding, not an error."""
+    """Look at everything; whatever is broken is a finding, not an error."""
     problems: list[str] = []
     installed, missing = _versions()
     problems += [f"the package {name} is not installed" for name in REQUIRED if name not in installed]
@@ -153,7 +153,7 @@ def _versions() -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _optional() -> dict[str, str]:
-    """Optional packages and their extra, as the installed metadata of srup says; none for a bare checkout."""
+    """List the optional packages and their extras, by the installed metadata of srup; none for a bare checkout."""
     import re
 
     try:
@@ -177,7 +177,7 @@ def _cpu() -> Device:
 
 
 def _devices() -> tuple[Device, ...]:
-    """The CPU first. Raises ImportError or OSError where torch cannot be imported."""
+    """List the devices, the CPU first. Raises ImportError or OSError where torch cannot be imported."""
     import torch
 
     devices = [_cpu()]
@@ -190,7 +190,7 @@ def _devices() -> tuple[Device, ...]:
 
 
 def _missing(device: str) -> dict[str, str | None]:
-    """For each backend, why it cannot be used on a device; None if it can."""
+    """Say for each backend why it cannot be used on a device; None if it can."""
     kind = device.partition(":")[0]
     return {name: backend.missing(kind) for name, backend in backends.BACKENDS.items()}
 
@@ -250,14 +250,14 @@ def _weights(problems: list[str]) -> tuple[Verification, ...]:
 
 
 def _model(verified: tuple[Verification, ...]) -> tuple[str, weights.LoadedModel]:
-    """The model for the self-test and its name: mesrgan, else any that is there, else random weights."""
+    """Load the model for the self-test, and its name: mesrgan, else any that is there, else random weights."""
     good = [f"{result.name}:{result.stage}" for result in verified if result.status == "ok"]
     spec = next((name for name in good if name.startswith("mesrgan:")), good[0] if good else None)
     return (spec, weights.load(spec, offline=True)) if spec else ("mesrgan with random weights", _random())
 
 
 def _self_test(label: str, model: weights.LoadedModel | None, choice: Setup | None) -> SelfTest:
-    """Upscales a small picture the way `srup upscale` would, and once more in the plainest way."""
+    """Upscale a small picture the way `srup upscale` would, and once more in the plainest way."""
     picture = _picture()
     started = time.perf_counter()
     try:
@@ -277,7 +277,7 @@ def _self_test(label: str, model: weights.LoadedModel | None, choice: Setup | No
 
 
 def _picture() -> Any:
-    """(24, 32, 3): colours that run into each other, with an edge."""
+    """Draw (24, 32, 3): colours that run into each other, with an edge."""
     rows, columns = np.mgrid[:24, :32]
     picture = np.stack([rows * 9, columns * 7, 255 - rows * 4 - columns * 4], axis=2).astype(np.uint8)
     picture[8:16, 10:22] = 255 - picture[8:16, 10:22]
@@ -285,7 +285,7 @@ def _picture() -> Any:
 
 
 def _random() -> weights.LoadedModel:
-    """The preset mesrgan with seeded random weights, which begin near the bicubic enlargement."""
+    """Build the preset mesrgan with seeded random weights, which begin near the bicubic enlargement."""
     import torch
 
     from sr_cli import models

@@ -88,20 +88,20 @@ class _Transient(Exception):
 
 
 def is_offline() -> bool:
-    """Whether HF_HUB_OFFLINE forbids the network."""
+    """Return whether HF_HUB_OFFLINE forbids the network."""
     from huggingface_hub import constants
 
     return constants.HF_HUB_OFFLINE
 
 
 def cached(repo: str, revision: str, file: str, *, repo_type: str = "model") -> Path | None:
-    """The file in the cache, not verified, or None. `revision` is a full commit."""
+    """Return the file in the cache, not verified, or None. `revision` is a full commit."""
     path = _target(Source(repo, revision, file, repo_type))
     return path if os.path.isfile(path) else None
 
 
 def discard(path: Path) -> None:
-    """Removes a cached file and what it links to."""
+    """Remove a cached file and what it links to."""
     blob = path.resolve()
     path.unlink(missing_ok=True)
     if blob != path and blob.parent.name == "blobs":
@@ -120,7 +120,7 @@ def download(
     progress: Progress | None = None,
     error: type[SrupError] = WeightsError,
 ) -> Path:
-    """A file of the Hub in the cache, downloaded if it is not there; its path.
+    """Give a file of the Hub in the cache, downloaded if it is not there; its path.
 
     `revision` is a full commit, `repo_type` is `model` or `dataset`. The content is verified against
     `sha256`, or against the checksum that the Hub states where that is None; a cached file is verified
@@ -149,7 +149,7 @@ def download(
 
 
 def resolve(source: Source, *, error: type[SrupError] = WeightsError) -> Remote:
-    """What the Hub says of a file, whose revision may be a branch: its commit, checksum and size. Raises `error`."""
+    """Ask the Hub for the commit, checksum and size of a file, whose revision may be a branch. Raises `error`."""
     if is_offline():
         raise error(f"{source} cannot be looked up: HF_HUB_OFFLINE is set")
     failures = 0
@@ -162,7 +162,7 @@ def resolve(source: Source, *, error: type[SrupError] = WeightsError) -> Remote:
 
 
 def _target(source: Source) -> Path:
-    """Where the Hub library's cache has a file of a commit."""
+    """Return the place that the Hub library's cache has for a file of a commit."""
     return _repo_folder(source) / "snapshots" / source.revision / source.file
 
 
@@ -197,7 +197,7 @@ class _Download:
         self.error = error
 
     def run(self) -> None:
-        """Fills `partial` with the whole, verified file, or raises `error`."""
+        """Fill `partial` with the whole, verified file, or raise `error`."""
         resumed = self.done > 0
         failures, reached = 0, False
         while True:
@@ -227,7 +227,7 @@ class _Download:
         return self.partial.stat().st_size if self.partial.exists() else 0
 
     def check_announcement(self, remote: Remote) -> None:
-        """Refuses a file that cannot be the expected one before any of it is downloaded."""
+        """Refuse a file that cannot be the expected one before any of it is downloaded."""
         if self.sha256 and remote.sha256 and remote.sha256 != self.sha256:
             raise self.error(
                 f"{self.source}: the Hub offers another file (sha256 {remote.sha256}) than the pinned {self.sha256}"
@@ -276,7 +276,7 @@ class _Download:
         return done
 
     def check_space(self, needed: int | None) -> None:
-        """Refuses to fill the disk."""
+        """Refuse to fill the disk."""
         free = shutil.disk_usage(self.partial.parent).free
         if needed is not None and needed > free:
             raise self.error(
@@ -337,7 +337,7 @@ def _store(download: _Download, part: _Part, target: Path) -> None:
 
 
 def _wait(source: Source, failures: int, problem: _Transient, error: type[SrupError]) -> int:
-    """Sleeps before the next attempt and counts it, or gives up."""
+    """Sleep before the next attempt and count it, or give up."""
     if failures >= RETRIES:
         raise error(f"{source} could not be downloaded in {failures + 1} attempts ({problem}); run it again to resume")
     time.sleep(max(problem.wait, BACKOFF * 2 ** min(failures, 4) * random.uniform(0.75, 1.25)))
@@ -409,7 +409,7 @@ def _http_errors(source: Source, error: type[SrupError], first: bool) -> Iterato
 
 
 def _answer(source: Source, status: int, headers: Mapping[str, str], error: type[SrupError]) -> Exception:
-    """What an HTTP status from 400 means: another attempt, or an error."""
+    """Judge an HTTP status from 400: another attempt, or an error."""
     if status in _TRANSIENT:
         after = headers.get("Retry-After", "")
         return _Transient(f"HTTP {status}", min(float(after), 60.0) if after.isdigit() else 0.0)
@@ -425,7 +425,7 @@ def _answer(source: Source, status: int, headers: Mapping[str, str], error: type
 
 @contextmanager
 def _cache_errors(source: Source, error: type[SrupError]) -> Iterator[None]:
-    """Turns failures to write the cache into ours."""
+    """Turn failures to write the cache into ours."""
     try:
         yield
     except OSError as problem:

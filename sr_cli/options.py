@@ -100,7 +100,7 @@ class OptionField:
         return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
 
     def parse(self, texts: str | Sequence[str]) -> Any:
-        """The value for what was typed, once or (for a tuple of any length) several times. Raises UsageError.
+        """Parse what was typed, once or (for a tuple of any length) several times. Raises UsageError.
 
         Several numbers or words may be joined by commas; paths and names may hold a comma and are repeated instead.
         """
@@ -158,13 +158,13 @@ class OptionField:
 
 
 def either(words: Sequence[str]) -> str:
-    """Words as a sentence lists them: `a, b or c`."""
+    """List words as a sentence does: `a, b or c`."""
     return f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else words[0]
 
 
 @functools.cache
 def fields_of(options: type) -> tuple[OptionField, ...]:
-    """The fields of a dataclass that are options, in their order."""
+    """List the fields of a dataclass that are options, in their order."""
     hints = get_type_hints(options, include_extras=True)
     found = []
     for field in dataclasses.fields(options):
@@ -178,7 +178,7 @@ def fields_of(options: type) -> tuple[OptionField, ...]:
 
 
 def option_field(name: str, hint: Any, default: Any) -> OptionField | None:
-    """The option that a type hint declares, with the last `Option` of its annotations; None if there is none.
+    """Find the option that a type hint declares, with the last `Option` of its annotations; None if there is none.
 
     Raises TypeError for a type that the command line cannot read.
     """
@@ -200,7 +200,7 @@ def option_field(name: str, hint: Any, default: Any) -> OptionField | None:
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
-    """The members of a union, without None; any other type alone."""
+    """List the members of a union, without None; any other type alone."""
     members = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     return tuple(member for member in members if member is not types.NoneType)
 

@@ -80,7 +80,7 @@ class StateFile:
         self.header = self._parse(self._start[_LENGTH:])
 
     def read(self) -> bytes:
-        """The whole file, if it is as long as its header says. Raises WeightsError."""
+        """Read the whole file, if it is as long as its header says. Raises WeightsError."""
         wanted = self.header.file_size - len(self._start)
         rest = self._file.read(wanted + 1)
         if len(rest) != wanted:
@@ -89,7 +89,7 @@ class StateFile:
         return self._start + rest
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors as they are stored. Raises WeightsError where the file is damaged."""
+        """Read all tensors as they are stored. Raises WeightsError where the file is damaged."""
         return parse(self.read(), self.where)
 
     def _parse(self, text: bytes) -> Header:
@@ -124,12 +124,12 @@ def opened(path: Path) -> Iterator[StateFile]:
 
 
 def from_bytes(data: bytes, where: str) -> StateFile:
-    """As `opened`, for a file that is in memory; `where` names it in errors."""
+    """Open a file that is in memory, as `opened` does; `where` names it in errors."""
     return StateFile(io.BytesIO(data), where)
 
 
 def parse(data: bytes, where: str) -> dict[str, Tensor]:
-    """The tensors of a whole safetensors file. Raises WeightsError where it is damaged."""
+    """Parse the tensors of a whole safetensors file. Raises WeightsError where it is damaged."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -140,7 +140,7 @@ def parse(data: bytes, where: str) -> dict[str, Tensor]:
 
 
 def read_pickle(path: Path, size_limit: int = PICKLE_LIMIT) -> Any:
-    """What a PyTorch file holds, by the restricted unpickler: nothing of it is run.
+    """Read a PyTorch file by the restricted unpickler: nothing of it is run.
 
     Raises WeightsError for a missing, too large or unreadable file, and for one that asks for more than tensors.
     """
@@ -200,7 +200,7 @@ def assign(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def some(names: Iterable[str], limit: int = 4) -> str:
-    """The first of some names in a line, and how many more there are."""
+    """List the first of some names in a line, and how many more there are."""
     ordered = sorted(names)
     more = f" and {len(ordered) - limit} more" if len(ordered) > limit else ""
     return ", ".join(map(_shown, ordered[:limit])) + more
@@ -212,5 +212,5 @@ def _shown(name: str) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """The first line of an error's text, or its type where it has none."""
+    """Return the first line of an error's text, or its type where it has none."""
     return (str(error).split("\n")[0] or type(error).__name__)[:200]

@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def make_pictures(folder: Path, count: int) -> list[Path]:
-    """JPEGs of 96x72 to 160x120 pixels."""
+    """Make JPEGs of 96x72 to 160x120 pixels."""
     folder.mkdir()
     random = np.random.default_rng(0)
     paths = []
@@ -70,7 +70,7 @@ def make_pictures(folder: Path, count: int) -> list[Path]:
 
 
 def timed_command(inputs: Path, outputs: Path, model: str) -> tuple[float, list[int]]:
-    """Seconds that the command took, and its resident memory in KiB, ten times a second."""
+    """Time a command; return its seconds, and its resident memory in KiB, ten times a second."""
     arguments = ["upscale", str(inputs), "-m", model, "-o", str(outputs), "--device", "cpu", "--quiet"]
     started = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "sr_cli", *arguments])

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def interpolated(run: RunWeights, parent: Path | None, share: float) -> dict[str, torch.Tensor]:
-    """A run's state dict, drawn by `share` (0..1) towards that of its parent (Wang et al. 2018, ESRGAN, section 3.4).
+    """Draw a run's state dict by `share` (0..1) towards that of its parent (Wang et al. 2018, ESRGAN, section 3.4).
 
     Raises WeightsError where they are not two states of one network without BatchNorm (see docs/fidelity.md).
     """
@@ -44,7 +44,7 @@ def interpolated(run: RunWeights, parent: Path | None, share: float) -> dict[str
 
 
 def half(state: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
-    """A state dict with its floating-point tensors in fp16. Raises WeightsError if one does not survive that."""
+    """Convert the floating-point tensors of a state dict to fp16. Raises WeightsError if one does not survive that."""
     tensors = {}
     for name, tensor in state.items():
         tensors[name] = tensor.half() if tensor.is_floating_point() else tensor
@@ -54,7 +54,7 @@ def half(state: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
 
 
 def bundled_parent(sha256: str | None, models: dict[str, ModelEntry], folder: Path) -> str | None:
-    """The checksum of the bundled file that stands for a parent: it may be the fp16 form of the run's."""
+    """Return the checksum of the bundled file that stands for a parent: it may be the fp16 form of the run's."""
     for entry in models.values():
         for stage in entry.stages.values():
             path = folder / stage.file if stage.file else None
@@ -68,7 +68,7 @@ def bundled_parent(sha256: str | None, models: dict[str, ModelEntry], folder: Pa
 
 
 def scores(path: Path | None, spec: str) -> dict[str, dict[str, float]]:
-    """The means in an `srup eval --json` document, by data set."""
+    """Read the means of an `srup eval --json` document, by data set."""
     if path is None:
         return {}
     results = json.loads(path.read_text("utf-8"))["results"]
@@ -80,7 +80,7 @@ def scores(path: Path | None, spec: str) -> dict[str, dict[str, float]]:
 
 
 def teacher(named: Teacher | None, owner: str | None) -> Teacher | None:
-    """The teacher that a run names, with whose it is. Raises WeightsError if that is not said."""
+    """Name the teacher of a run, and whose it is. Raises WeightsError if that is not said."""
     if named is None:
         return None
     if owner is None:

@@ -224,7 +224,7 @@ class Roofline:
         self._flops: dict[str, float] = {}
 
     def flops(self, precision: str) -> float:
-        """Operations (two for each multiplication) of a large matrix product, in a second."""
+        """Measure operations (two for each multiplication) of a large matrix product, in a second."""
         if precision not in self._flops:
             dtype = inference.dtype_of(precision)
             matrix = torch.ones(self._side, self._side, dtype=dtype, device=self._device)
@@ -304,7 +304,7 @@ def check_beyond_32_bits(loaded: dict[str, LoadedModel], device: torch.device) -
 
 
 def enlarged(model: LoadedModel, setup: inference.Setup, picture: np.ndarray) -> np.ndarray:
-    """Enlarges a picture exactly as `setup` says."""
+    """Enlarge a picture exactly as `setup` says."""
     network = TiledNetwork(model, setup)
     height, width, channels = picture.shape
     output = np.empty((height * network.scale, width * network.scale, channels), picture.dtype)

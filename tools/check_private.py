@@ -21,12 +21,12 @@ NAMED_TUPLE = {"_asdict", "_fields", "_make", "_replace"}
 
 
 def is_private(name: str) -> bool:
-    """Whether a name is for its own module only."""
+    """Return whether a name is for its own module only."""
     return name.startswith("_") and not name.startswith("__") and name not in NAMED_TUPLE
 
 
 def private_uses(code: str) -> Iterator[tuple[int, str]]:
-    """Line and name of each use of another module's private name in a file's text."""
+    """Yield the line and name of each use of another module's private name in a file's text."""
     tree, lines = ast.parse(code), code.splitlines()
     own, others = set(_defined(tree)), {"self", "cls", "super", *_foreign(tree)}
     for node in ast.walk(tree):
@@ -45,12 +45,12 @@ def private_uses(code: str) -> Iterator[tuple[int, str]]:
 
 
 def _is_ours(node: ast.ImportFrom) -> bool:
-    """Whether an import is from this project."""
+    """Tell whether an import is from this project."""
     return bool(node.level) or (node.module or "").split(".")[0] == PACKAGE
 
 
 def _foreign(tree: ast.Module) -> Iterator[str]:
-    """Names that a file has from other projects."""
+    """Yield the names that a file has from other projects."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and not _is_ours(node):
             yield from (alias.asname or alias.name for alias in node.names)
@@ -60,14 +60,14 @@ def _foreign(tree: ast.Module) -> Iterator[str]:
 
 
 def _root(node: ast.expr) -> str | None:
-    """The name that a chain of attributes and calls begins with."""
+    """Return the name that a chain of attributes and calls begins with."""
     while isinstance(node, ast.Attribute | ast.Call):
         node = node.value if isinstance(node, ast.Attribute) else node.func
     return node.id if isinstance(node, ast.Name) else None
 
 
 def _defined(tree: ast.Module) -> Iterator[str]:
-    """Names that a file defines: functions, classes, variables, attributes that it assigns, fields."""
+    """Yield the names that a file defines: functions, classes, variables, attributes that it assigns, fields."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.name

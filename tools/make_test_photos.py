@@ -20,12 +20,12 @@ from tests.test_images_matrix import CASES, HEIGHT, TAGS, WIDE, WIDTH, scene
 
 
 def run(*command: object, data: bytes | None = None) -> bytes:
-    """Standard output of a command that must succeed."""
+    """Run a command that must succeed; return its standard output."""
     return subprocess.run([str(part) for part in command], input=data, capture_output=True, check=True).stdout
 
 
 def pillow(mode: str = "RGB", **options: Any) -> Callable[[Path], object]:
-    """A maker: the scene in one of Pillow's modes."""
+    """Make a maker: the scene in one of Pillow's modes."""
 
     def make(path: Path) -> None:
         rgba = Image.fromarray(scene())
@@ -45,7 +45,7 @@ def pillow(mode: str = "RGB", **options: Any) -> Callable[[Path], object]:
 
 
 def magick(*options: object, kind: str = "rgb", bits: int = 8, prefix: str = "") -> Callable[[Path], object]:
-    """A maker: raw samples of the scene (kind "gray", "rgb" or "rgba") through ImageMagick."""
+    """Make a maker: raw samples of the scene (kind "gray", "rgb" or "rgba") through ImageMagick."""
 
     def make(path: Path) -> None:
         samples = scene()[..., : {"gray": 1, "rgb": 3, "rgba": 4}[kind]]
@@ -57,7 +57,7 @@ def magick(*options: object, kind: str = "rgb", bits: int = 8, prefix: str = "")
 
 
 def vips(*options: str, kind: str = "ppm") -> Callable[[Path], object]:
-    """A maker: the scene through libvips; kind "ppm" (8 bits) or "16" (a raw PPM of 16 bits)."""
+    """Make a maker: the scene through libvips; kind "ppm" (8 bits) or "16" (a raw PPM of 16 bits)."""
 
     def make(path: Path) -> None:
         source = path.with_suffix(".source.ppm")
@@ -74,7 +74,7 @@ def vips(*options: str, kind: str = "ppm") -> Callable[[Path], object]:
 
 
 def frames(format: str, count: int = 4, alpha: bool = False, **options: Any) -> Callable[[Path], object]:
-    """A maker: a square that moves, as an animation or as pages."""
+    """Make a maker: a square that moves, as an animation or as pages."""
 
     def make(path: Path) -> None:
         images = []
@@ -89,7 +89,7 @@ def frames(format: str, count: int = 4, alpha: bool = False, **options: Any) -> 
 
 
 def with_text(path: Path) -> None:
-    """The scene with text of every kind that PNG has."""
+    """Draw the scene with text of every kind that PNG has."""
     info = PngImagePlugin.PngInfo()
     info.add_text("Title", "A title")
     info.add_text("Description", "x" * 2000, zip=True)

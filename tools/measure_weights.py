@@ -29,7 +29,7 @@ TOLERANCE = 0.9
 
 
 def low_resolution(path: Path, side: int) -> NDArray[np.uint8]:
-    """(side, side, 3): the middle of a photo reduced to a quarter; less where it is smaller."""
+    """Cut out (side, side, 3): the middle of a photo reduced to a quarter; less where it is smaller."""
     with Image.open(path) as photo:
         reduced = photo.convert("RGB").reduce(4)
     left, top = (max(0, length - side) // 2 for length in reduced.size)
@@ -37,7 +37,7 @@ def low_resolution(path: Path, side: int) -> NDArray[np.uint8]:
 
 
 def largest_difference(weights: str, overlap: int, pictures: list[NDArray[np.uint8]]) -> float:
-    """Largest difference between tiled and whole, in levels of 255 before rounding."""
+    """Measure the largest difference between tiled and whole, in levels of 255 before rounding."""
     tiled = Upscaler(weights, device="cpu", backend="eager", precision="fp32", tile=TILE, overlap=overlap)
     whole = Upscaler(weights, device="cpu", backend="eager", precision="fp32", tile=0, overlap=overlap)
     floats = [picture.astype(np.float32) / 255 for picture in pictures]
@@ -45,7 +45,7 @@ def largest_difference(weights: str, overlap: int, pictures: list[NDArray[np.uin
 
 
 def smallest_overlap(weights: str, pictures: list[NDArray[np.uint8]]) -> int:
-    """The smallest overlap at which tiles do not show. Raises SystemExit if none up to 64 does."""
+    """Find the smallest overlap at which tiles do not show. Raises SystemExit if none up to 64 does."""
     for overlap in range(4, 65, 4):
         difference = largest_difference(weights, overlap, pictures)
         print(f"overlap {overlap:3d}: {difference:.3f} of 255", flush=True)
@@ -55,7 +55,7 @@ def smallest_overlap(weights: str, pictures: list[NDArray[np.uint8]]) -> int:
 
 
 def bf16_share(weights: str, pictures: list[NDArray[np.uint8]]) -> float:
-    """Share of values that bf16 keeps within 1 of 255 levels of fp32."""
+    """Measure the share of values that bf16 keeps within 1 of 255 levels of fp32."""
     upscalers = [
         Upscaler(weights, device="cpu", backend="eager", precision=precision, tile=0) for precision in ("bf16", "fp32")
     ]

@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def compiled(model: openvino.Model, hint: str) -> openvino.CompiledModel:
-    """As OpenVINO's documentation has it, for one result soon or for many in the end."""
+    """Compile as OpenVINO's documentation has it, for one result soon or for many in the end."""
     return openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": hint})
 
 

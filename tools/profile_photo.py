@@ -74,14 +74,14 @@ class Laps:
         self.last = time.perf_counter()
 
     def lap(self) -> float:
-        """Seconds since the lap before."""
+        """Return the seconds since the lap before."""
         now = time.perf_counter()
         self.last, passed = now, now - self.last
         return passed
 
 
 def started_at() -> float:
-    """When this process was started, as a time of day; now where the system does not tell."""
+    """Return when this process was started, as a time of day; now where the system does not tell."""
     try:
         ticks = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
         uptime = float(Path("/proc/uptime").read_text().split()[0])
@@ -91,7 +91,7 @@ def started_at() -> float:
 
 
 def make_photo(path: Path, width: int = 4000, height: int = 3000) -> None:
-    """A JPEG with detail of all scales, as photos have."""
+    """Make a JPEG with detail of all scales, as photos have."""
     import numpy as np
     from PIL import Image
 

@@ -110,7 +110,7 @@ def _plan(options: BenchOptions) -> _Plan:
 
 
 def _columns(options: BenchOptions, device: str) -> tuple[Column, ...]:
-    """Precision and backend of each column."""
+    """Return the precision and the backend of each column."""
     asked = [backends.preferred(device, "fp32") if name == "auto" else name for name in options.backends]
     for name in asked:
         if (reason := backends.get(name).missing(device)) is not None:
@@ -127,7 +127,7 @@ def _columns(options: BenchOptions, device: str) -> tuple[Column, ...]:
 
 
 def _precisions(device: str) -> tuple[str, ...]:
-    """The precisions that a type of device computes fast."""
+    """Return the precisions that a type of device computes fast."""
     if device == "cuda":
         return ("fp32", "fp16", "bf16")
     if device == "mps":
@@ -136,7 +136,7 @@ def _precisions(device: str) -> tuple[str, ...]:
 
 
 def load_or_draw(name: str) -> LoadedModel:
-    """A model with its weights; a preset that has none yet with seeded random ones. Raises WeightsError."""
+    """Load a model; a preset that has no weights yet gets seeded random ones. Raises WeightsError."""
     import torch
 
     from sr_cli import models, weights
@@ -177,7 +177,7 @@ def _facts(name: str, model: LoadedModel, size: int, device: torch.device) -> Mo
 
 
 def _networks(loaded: Mapping[str, LoadedModel], plan: _Plan, report: Report) -> dict[Key, backends.Network]:
-    """A network for each model in each column whose backend has something for it."""
+    """Prepare a network for each model in each column whose backend has something for it."""
     networks: dict[Key, backends.Network] = {}
     for name, model in loaded.items():
         folded: Generator = model.generator.fold().to(plan.device)
@@ -190,8 +190,9 @@ def _networks(loaded: Mapping[str, LoadedModel], plan: _Plan, report: Report) ->
 
 
 def test_inputs(batch: int, size: int) -> torch.Tensor:
-    """(batch, 3, size, size): noise of several scales, as photos have; white noise would exaggerate what precision
-    costs.
+    """Return noise of several scales, as photos have, (batch, 3, size, size).
+
+    White noise would exaggerate what precision costs.
     """
     import torch
     import torch.nn.functional as F
@@ -216,7 +217,7 @@ def _levels(
     inputs: torch.Tensor,
     device: torch.device,
 ) -> dict[Key, float]:
-    """How far each network is, at most, from its model in plain torch in fp32 on the CPU, in levels of 255."""
+    """Measure how far each network is, at most, from its model in plain torch in fp32 on the CPU, in levels of 255."""
     import torch
 
     source = _on_device(inputs, device)
@@ -229,7 +230,7 @@ def _levels(
 
 
 def cell(key: Key, batch: int, times: Times, levels: float) -> Cell:
-    """What the times of one network come to."""
+    """Summarise the times of one network."""
     milliseconds = [1000 * seconds for seconds in times.latency]
     low, median, high = (float(value) for value in np.percentile(milliseconds, [10, 50, 90]))
     return Cell(
@@ -251,7 +252,7 @@ def cell(key: Key, batch: int, times: Times, levels: float) -> Cell:
 def _photos(
     loaded: Mapping[str, LoadedModel], networks: Mapping[Key, backends.Network], plan: _Plan, report: Report
 ) -> list[PhotoCell]:
-    """A whole picture by each model: in the first column, for comparison, and as `srup upscale FOLDER` would."""
+    """Time a whole picture by each model: in the first column, for comparison, and as `srup upscale FOLDER` would."""
     if not plan.side:
         return []
     keys = []
@@ -267,7 +268,7 @@ def _photos(
 
 
 def _time_photo(model: LoadedModel, key: Key, side: int, device: torch.device) -> PhotoCell:
-    """A picture through an `Upscaler`, with a clock around its network."""
+    """Time a picture through an `Upscaler`, with a clock around its network."""
     clock = Clock(device)
     upscaler = Upscaler(
         model, wrap_network=clock.around, device=str(device), precision=key.precision, backend=key.backend

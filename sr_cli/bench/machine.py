@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Processor or accelerator, threads, versions."""
+    """Describe the machine: processor or accelerator, threads, versions."""
     import torch
 
     facts: dict[str, Any] = {

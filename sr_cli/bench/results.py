@@ -91,7 +91,7 @@ class BenchResult:
     """Whole pictures."""
 
     def cell(self, model: str, batch: int, precision: str, backend: str) -> Cell | None:
-        """One cell, or None where a backend could not run a model."""
+        """Find a cell; None where a backend could not run a model."""
         wanted = (model, batch, precision, backend)
         return next((c for c in self.results if (c.model, c.batch, c.precision, c.backend) == wanted), None)
 

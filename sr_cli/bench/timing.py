@@ -40,7 +40,7 @@ class Times:
 
 
 def now(device: torch.device) -> float:
-    """The time in seconds, once the device has done all that it was told."""
+    """Return the time in seconds, once the device has done all that it was told."""
     import torch
 
     if device.type == "cuda":
@@ -51,13 +51,13 @@ def now(device: torch.device) -> float:
 
 
 def is_disturbed(times: Sequence[float]) -> bool:
-    """Whether times scatter so much that something else must have used the machine."""
+    """Return whether times scatter so much that something else must have used the machine."""
     low, median, high = np.percentile(times, [10, 50, 90])
     return bool(high - low > _DISTURBED * median)
 
 
 def runs_for(seconds: float, budget: float, device: torch.device) -> int:
-    """How many runs of so many seconds to make: on a CPU as many as fit into the budget, at least three."""
+    """Choose how many runs of so many seconds to make: on a CPU as many as fit into the budget, at least three."""
     if device.type != "cpu":
         return GPU_RUNS
     return max(FEWEST_RUNS, min(GPU_RUNS, int(budget / seconds)))
@@ -91,7 +91,7 @@ def time_in_turns(
 
 
 def _warm_up(network: Network, source: torch.Tensor) -> float:
-    """Seconds of the fastest of some runs: at least two, on a GPU a second of work."""
+    """Run at least twice, on a GPU for a second; return the seconds of the fastest run."""
     started = time.perf_counter()
     seconds: list[float] = []
     while len(seconds) < _WARM_UP_RUNS or (
@@ -102,7 +102,7 @@ def _warm_up(network: Network, source: torch.Tensor) -> float:
 
 
 def _once(network: Network, source: torch.Tensor) -> tuple[float, float | None]:
-    """Seconds until the result is there, and those that a GPU worked."""
+    """Run once; return the seconds until the result is there, and those that a GPU worked."""
     import torch
 
     device = source.device

@@ -18,7 +18,7 @@ class Srup(Group):
     """The program: says what was probably meant where a photo stands in a command's place."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that the first word names. Raises UsageError where it names a photo."""
+        """Return the command that the first word names. Raises UsageError where it names a photo."""
         word = args[0]
         if word not in self.commands and not word.startswith("-") and _looks_like_a_photo(word):
             raise UsageError(f"{word!r} is not a command; to enlarge it: srup upscale {shlex.join(args)}")

@@ -26,13 +26,13 @@ class Command(TyperCommand):
     """A command whose help shows types of options that take a value alone, and does not list `--help`."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """The words of the usage line after the command's name."""
+        """Return the words of the usage line after the command's name."""
         arguments = [param for param in self.params if isinstance(param, TyperArgument)]
         pieces = [param.metavar or param.name.upper() for param in arguments]
         return ["[OPTIONS]", *(p if a.required else f"[{p}]" for p, a in zip(pieces, arguments, strict=True))]
 
     def get_params(self, ctx: Any) -> Any:
-        """The parameters, as the parser and the help use them."""
+        """Return the parameters, as the parser and the help use them."""
         return _without_types(super().get_params(ctx))
 
 
@@ -40,7 +40,7 @@ class Group(TyperGroup):
     """The same for a group of commands."""
 
     def get_params(self, ctx: Any) -> Any:
-        """The parameters, as the parser and the help use them."""
+        """Return the parameters, as the parser and the help use them."""
         return _without_types(super().get_params(ctx))
 
 
@@ -78,7 +78,7 @@ _Part = str | OptionField | type
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], dict[str, _Part]]:
-    """The parameters that Typer reads, by name, and what each of the function's own is built from."""
+    """Return the parameters that Typer reads, by name, and what each of the function's own is built from."""
     hints = get_type_hints(function, include_extras=True)
     arguments: dict[str, inspect.Parameter] = {}
     parts: dict[str, _Part] = {}
@@ -102,7 +102,7 @@ def _parameters(function: Callable[..., Any]) -> tuple[dict[str, inspect.Paramet
 
 
 def _typer_option(field: OptionField) -> inspect.Parameter:
-    """The keyword parameter that makes Typer offer an option. None (or False) stands for: not given."""
+    """Return the keyword parameter that makes Typer offer an option. None (or False) stands for: not given."""
     kind: Any = bool if field.is_flag else (list[str] | None if field.count == 0 else str | None)
     default = f" [dim]\\[default: {_plain(field.shown_default)}][/dim]" if field.shown_default else ""
     declared = typer.Option(
@@ -123,7 +123,7 @@ def _typer_option(field: OptionField) -> inspect.Parameter:
 
 
 def _build(part: _Part, typed: Mapping[str, Any]) -> Any:
-    """The value of one of the function's parameters. Raises UsageError for a value that cannot be read."""
+    """Build the value of one of the function's parameters. Raises UsageError for a value that cannot be read."""
     if isinstance(part, str):
         return typed[part]
     if isinstance(part, OptionField):
@@ -133,7 +133,7 @@ def _build(part: _Part, typed: Mapping[str, Any]) -> Any:
 
 
 def _given(fields: tuple[OptionField, ...], typed: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of those options that were typed."""
+    """Return the values of those options that were typed."""
     values: dict[str, Any] = {}
     for field in fields:
         text = typed[field.name]
@@ -145,7 +145,7 @@ def _given(fields: tuple[OptionField, ...], typed: Mapping[str, Any]) -> dict[st
 
 
 def _completion(field: OptionField) -> Callable[[str], list[str]] | None:
-    """What a shell offers for an option's value."""
+    """Return what a shell offers for an option's value."""
     if field.option.completion == "model":
         return complete_model
     if not field.words:
@@ -154,13 +154,13 @@ def _completion(field: OptionField) -> Callable[[str], list[str]] | None:
 
 
 def _help(function: Callable[..., Any]) -> str:
-    """A function's docstring with each paragraph on one line, so that the terminal's width wraps it."""
+    """Return a function's docstring with each paragraph on one line, so that the terminal's width wraps it."""
     paragraphs = (inspect.getdoc(function) or "").split("\n\n")
     return "\n\n".join(_plain(" ".join(paragraph.split())) for paragraph in paragraphs)
 
 
 def _examples(examples: Mapping[str, str]) -> str | None:
-    """Commands and what they do, as the end of the help; None without any."""
+    """Return commands and what they do, as the end of the help; None without any."""
     if not examples:
         return None
     width = max(map(len, examples))
@@ -169,5 +169,5 @@ def _examples(examples: Mapping[str, str]) -> str | None:
 
 
 def _plain(text: str) -> str:
-    """Text in which nothing is Rich's markup."""
+    """Escape what Rich would take for markup."""
     return re.sub(r"\[(?=[a-z#/@])", r"\[", text)

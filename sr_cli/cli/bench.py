@@ -126,7 +126,7 @@ def _levels(cell: Cell | None) -> str:
 
 
 def _show_poster(console: Console, result: BenchResult) -> None:
-    """The poster's times and ours in its own unit, the mean, both with their ratios to ESRGAN."""
+    """Print the poster's times and ours in its own unit, the mean, both with their ratios to ESRGAN."""
     from sr_cli.bench.poster import POSTER_MS
 
     pairs = [("srgan", "srgan"), ("esrgan", "esrgan"), ("mesrgan", "mesrgan-poster"), ("", "mesrgan")]

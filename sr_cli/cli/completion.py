@@ -8,7 +8,7 @@ from sr_cli.errors import WeightsError
 
 
 def complete_model(incomplete: str) -> list[str]:
-    """Names of models and their stages that begin like this."""
+    """List the names of models and their stages that begin like this."""
     from sr_cli.weights import INTERPOLATIONS, read_manifest
 
     names = list(INTERPOLATIONS)

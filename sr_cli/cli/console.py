@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def printable(text: str) -> str:
-    """`text` with control characters (terminal escapes in file names, say) shown as escapes."""
+    """Return `text` with control characters (terminal escapes in file names, say) shown as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
 
 
@@ -157,7 +157,7 @@ class Console:
         _print(_json(value))
 
     def data(self, text: str) -> None:
-        """A line of result on standard output, for people."""
+        """Print a line of result on standard output, for people."""
         say(printable(text), sys.stdout)
 
     def note(self, text: str) -> None:
@@ -171,11 +171,11 @@ class Console:
             say(printable(text), sys.stderr)
 
     def error(self, text: str) -> None:
-        """What went wrong with one of several inputs; the error boundary reports what ends the program."""
+        """Report what went wrong with one of several inputs; the error boundary reports what ends the program."""
         say(f"srup: error: {printable(text)}", sys.stderr)
 
     def warn(self, text: str) -> None:
-        """A line on standard error that is shown even when quiet."""
+        """Print a line on standard error, even when quiet."""
         say(f"srup: warning: {printable(text)}", sys.stderr)
 
     def table(
@@ -185,7 +185,7 @@ class Console:
         title: str | None = None,
         left: Collection[int] = (0,),
     ) -> None:
-        """A table on standard output; the columns `left` are text, the others are right-aligned."""
+        """Print a table on standard output; the columns `left` are text, the others are right-aligned."""
         from rich.table import Table
         from rich.text import Text
 
@@ -199,7 +199,7 @@ class Console:
 
     @contextmanager
     def progress(self, description: str) -> Iterator[Progress]:
-        """A progress bar with the time left, on standard error if that is a terminal."""
+        """Show a progress bar with the time left, on standard error if that is a terminal."""
         if self.quiet or not sys.stderr.isatty():
             yield _Silent()
             return
@@ -224,7 +224,7 @@ def binary_output() -> BinaryIO | None:
 
 
 def rich_console(stream: Any) -> RichConsole:
-    """A Rich console on a stream; Rich itself honours NO_COLOR and a stream that is no terminal."""
+    """Return a Rich console on a stream; Rich itself honours NO_COLOR and a stream that is no terminal."""
     from rich.console import Console as RichConsole
 
     # Where output is not a terminal (a pipe, a file), tables keep their width instead of Rich's 80 columns.
@@ -233,7 +233,7 @@ def rich_console(stream: Any) -> RichConsole:
 
 
 def _json(value: dict[str, Any], indent: int | None = None) -> str:
-    """JSON that can be shown anywhere: readable where it is printable, escaped where a file name is not."""
+    """Return JSON that can be shown anywhere: readable where it is printable, escaped where a file name is not."""
     text = json.dumps(_finite(value), ensure_ascii=False, indent=indent, allow_nan=False)
     if all(line.isprintable() for line in text.split("\n")) and _encodable(text):
         return text

@@ -48,7 +48,7 @@ def list_(json: Json = False) -> None:
 
 
 def _rows(entry: ModelEntry, default: str) -> list[tuple[str, str, str, str]]:
-    """A row for each stage of a model, its default stage first and under the bare name."""
+    """Return a row for each stage of a model, its default stage first and under the bare name."""
     scale = f"x{entry.scale}"
     name = f"{entry.name} (default)" if entry.name == default else entry.name
     if not entry.stages:
@@ -84,7 +84,7 @@ def info(
 
 
 def _of_file(name: str) -> dict[str, Any]:
-    """What a file, or a run's folder, says of itself."""
+    """Return what a file, or a run's folder, says of itself."""
     from msgspec.structs import asdict
 
     from sr_cli import weights
@@ -104,7 +104,7 @@ def _of_file(name: str) -> dict[str, Any]:
 
 
 def _of_name(name: str) -> dict[str, Any]:
-    """What the manifest says of a model, or of one stage of it."""
+    """Return what the manifest says of a model, or of one stage of it."""
     from sr_cli import weights
     from sr_cli.weights import loading, registry
 
@@ -304,7 +304,7 @@ def _onto(bar: Progress) -> HubProgress:
 
 
 def _pairs(manifest: Manifest, name: str, named: bool) -> list[tuple[ModelEntry, Stage]]:
-    """What `download` fetches for a name: one stage, or all; a model without any is an error only if named."""
+    """List what `download` fetches for a name: one stage, or all; a model without any is an error only if named."""
     if ":" in name:
         return [manifest.stage(name)]
     entry = manifest.model(name)
@@ -314,7 +314,7 @@ def _pairs(manifest: Manifest, name: str, named: bool) -> list[tuple[ModelEntry,
 
 
 def _record(entry: ModelEntry) -> dict[str, Any]:
-    """An entry as JSON shows it."""
+    """Return an entry as JSON shows it."""
     from sr_cli.weights import registry
 
     record = entry.to_dict()
@@ -335,7 +335,7 @@ def _record(entry: ModelEntry) -> dict[str, Any]:
 
 
 def _bundled(entry: ModelEntry) -> bool:
-    """Whether all its weights come with the package."""
+    """Return whether all its weights come with the package."""
     paths = [entry.path(stage) for stage in entry.stages.values()]
     return entry.origin == "built-in" and bool(paths) and all(path is not None and path.exists() for path in paths)
 
@@ -347,7 +347,7 @@ def _stages(entry: ModelEntry) -> str:
 
 
 def _place(entry: ModelEntry, stage: Stage) -> str:
-    """Where a stage's weights are, in a word."""
+    """Return where a stage's weights are, in a word."""
     from sr_cli.weights import registry
 
     if registry.present(entry, stage) is None:
@@ -358,7 +358,7 @@ def _place(entry: ModelEntry, stage: Stage) -> str:
 
 
 def _tell(console: Console, record: dict[str, Any], indent: str = "") -> None:
-    """A record for people: one line a fact, nested facts indented."""
+    """Print a record for people: one line a fact, nested facts indented."""
     for key, value in record.items():
         label = key.replace("_", " ")
         if isinstance(value, dict) and value:

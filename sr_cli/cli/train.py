@@ -53,7 +53,7 @@ def train(
 
 
 def _confirm(yes: bool, bar: Bar) -> Callable[[str], bool] | None:
-    """How to ask before downloads: not at all with --yes, and where nobody can answer."""
+    """Return how to ask before downloads: not at all with --yes, and where nobody can answer."""
     if yes:
         return lambda _: True
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -82,7 +82,7 @@ def _finish(console: Console, result: TrainResult) -> int:
 
 
 def _report(console: Console, bar: Bar) -> OnEvent:
-    """What shows a run while it lasts: JSON lines, a live line on a terminal, or plain lines."""
+    """Return the function that shows a run while it lasts: JSON lines, a live line on a terminal, or plain lines."""
     from sr_cli.training.events import Download, Notice, Teaching, to_dict
 
     if console.machine:
@@ -113,7 +113,7 @@ def _report(console: Console, bar: Bar) -> OnEvent:
 
 
 def _short(event: StageProgress, psnr: float | None) -> str:
-    """What fits next to a bar."""
+    """Return what fits next to a bar."""
     quality = "" if psnr is None else f" {psnr:.2f} dB"
     return (
         f"{event.stage} loss {event.losses.get('loss', math.nan):.4f}{quality} {event.images_per_second:.1f} images/s"

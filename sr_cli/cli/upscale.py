@@ -127,7 +127,7 @@ class _View:
 
 
 def _end(console: Console, summary: Summary) -> None:
-    """The last of the output for scripts, also of a job that was interrupted."""
+    """Print the last of the output for scripts, also of a job that was interrupted."""
     if console.json_lines:
         counts = {s: sum(result.status == s for result in summary.results) for s in ("done", "skipped", "failed")}
         console.event({"event": "summary", "ending": summary.ending, "count": summary.count, **counts})
@@ -247,7 +247,7 @@ def _tell(console: Console, result: ImageResult) -> None:
 
 
 def _failure(result: ImageResult) -> str:
-    """Why a photo failed, with its path once."""
+    """Return why a photo failed, with its path once."""
     error = result.error or "failed"
     named = str(result.input) in error or str(result.output) in error
     return error if named or result.input == Path("-") else f"{result.input}: {error}"

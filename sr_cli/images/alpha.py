@@ -21,7 +21,7 @@ _TINY = np.float32(1e-12)
 
 
 def bleed(pixels: Pixels, alpha: Pixels | None) -> Pixels:
-    """`pixels` (H, W, C) with colours spread from visible into transparent areas; same shape and type.
+    """Spread colours of `pixels` (H, W, C) from visible into transparent areas; same shape and type.
 
     Pixels of at least 1/8 alpha stay exactly as they are. Fainter ones, whose stored colour is coarse or
     arbitrary, move towards the alpha-weighted mean of their neighbourhood, the more the less is seen of them
@@ -41,7 +41,7 @@ def bleed(pixels: Pixels, alpha: Pixels | None) -> Pixels:
 
 
 def _pull_push(weighted: Floats, weight: Floats) -> Floats:
-    """Colours from premultiplied ones: each pixel keeps its own as far as `weight` goes, the rest from afar."""
+    """Fill premultiplied colours: each pixel keeps its own as far as `weight` goes, the rest comes from afar."""
     height, width = weight.shape[:2]
     if height == 1 and width == 1:
         return weighted / np.maximum(weight, _TINY)
@@ -60,7 +60,7 @@ def _halve(values: Floats) -> Floats:
 
 
 def _enlarge(values: Floats, height: int, width: int) -> Floats:
-    """Linear enlargement of (h, w, C) by 2, cut to (height, width)."""
+    """Enlarge (h, w, C) linearly by 2, cut to (height, width)."""
     rows, columns = values.shape[:2]
     channels = [
         np.asarray(Image.fromarray(values[..., c]).resize((columns * 2, rows * 2), Image.Resampling.BILINEAR))

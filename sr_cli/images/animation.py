@@ -22,7 +22,7 @@ _OVER = 1
 
 
 def read_frames(source: Source, image: Image.Image, profile: bytes | None) -> PhotoSequence:
-    """All frames of a GIF, WebP or AVIF as complete pictures of one kind. Raises InputError over a limit."""
+    """Read all frames of a GIF, WebP or AVIF as complete pictures of one kind. Raises InputError over a limit."""
     count: int = image.n_frames  # type: ignore[attr-defined]
     source.check_pixels(image.width, image.height, count)
     frames, durations = [], []
@@ -40,7 +40,7 @@ def read_frames(source: Source, image: Image.Image, profile: bytes | None) -> Ph
 
 
 def _plays(image: Image.Image) -> int:
-    """How often an animation is shown. GIF counts repetitions and plays once if it says nothing."""
+    """Return how often an animation is shown. GIF counts repetitions and plays once if it says nothing."""
     loop = image.info.get("loop")
     if image.format == "GIF":
         return 1 if loop is None else loop + 1 if loop else 0
@@ -48,7 +48,7 @@ def _plays(image: Image.Image) -> int:
 
 
 def read_apng(source: Source, contents: png.Contents) -> PhotoSequence:
-    """All frames of an animated PNG, composed. Raises InputError over a limit, ValueError if they are damaged.
+    """Read all frames of an animated PNG, composed. Raises InputError over a limit, ValueError if they are damaged.
 
     Source: W3C, "PNG Specification (Third Edition)", 2025, 11.3.6 and 13.13.3 (dispose and blend operations).
     """
@@ -76,7 +76,7 @@ def read_apng(source: Source, contents: png.Contents) -> PhotoSequence:
 
 
 def _over(drawn: Pixels, below: Pixels) -> Pixels:
-    """Colours and alpha (H, W, 4), not premultiplied, of one picture laid over another (13.16)."""
+    """Lay one picture over another (13.16): colours and alpha (H, W, 4), not premultiplied."""
     top = np.iinfo(drawn.dtype).max
     front = drawn[..., 3:].astype(np.float64) / top
     back = below[..., 3:].astype(np.float64) / top * (1 - front)
@@ -86,7 +86,7 @@ def _over(drawn: Pixels, below: Pixels) -> Pixels:
 
 
 def _frame(source: Source, contents: png.Contents, frame: png.Frame) -> Pixels:
-    """A frame's own 8-bit pixels (h, w, 4): Pillow decodes it as a still picture of its size."""
+    """Decode a frame's own 8-bit pixels (h, w, 4), by Pillow as a still picture of its size."""
     header = struct.pack(">IIBBBBB", frame.width, frame.height, contents.bits, contents.colour_type, 0, 0,
                          contents.interlaced)  # fmt: skip
     chunks = [(b"IHDR", header)]
@@ -98,7 +98,7 @@ def _frame(source: Source, contents: png.Contents, frame: png.Frame) -> Pixels:
 
 
 def _deep_frame(source: Source, contents: png.Contents, frame: png.Frame) -> Pixels:
-    """A frame's own 16-bit pixels (h, w, 4)."""
+    """Decode a frame's own 16-bit pixels (h, w, 4)."""
     still = replace(contents, width=frame.width, height=frame.height)
     photo = png.decoded_16_bits(png.pixel_data(source, frame.pieces), still)
     colours = np.repeat(photo.pixels, 3, axis=2) if photo.is_gray else photo.pixels
@@ -107,7 +107,7 @@ def _deep_frame(source: Source, contents: png.Contents, frame: png.Frame) -> Pix
 
 
 def _of_one_kind(frames: list[NDArray[Any]], profile: bytes | None, format: str, mode: str) -> tuple[Photo, ...]:
-    """Frames (H, W, 4) as photos that are all gray or all RGB, all with alpha or all without.
+    """Turn frames (H, W, 4) into photos that are all gray or all RGB, all with alpha or all without.
 
     They are gray only if their profile does not say that they are RGB.
     """

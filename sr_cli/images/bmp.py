@@ -27,7 +27,7 @@ class Colours:
 
 
 def inspect(source: Source) -> Colours:
-    """The colours of a BMP file; none for older headers. Raises InputError above a limit."""
+    """Read the colours of a BMP file; none for older headers. Raises InputError above a limit."""
     file = source.file
     file.seek(source.start + _FILE_HEADER)
     header = file.read(_V5)
@@ -60,7 +60,7 @@ def _colours(source: Source, header: bytes) -> Colours:
 
 
 def _calibrated(header: bytes) -> tuple[tuple[bytes, bytes], ...]:
-    """PNG's cHRM and gAMA; () where the endpoints are zeros, as most programs leave them."""
+    """Return PNG's cHRM and gAMA; () where the endpoints are zeros, as most programs leave them."""
     endpoints = [value / 2**30 for value in struct.unpack_from("<9I", header, 60)]
     red, green, blue = (endpoints[at : at + 3] for at in (0, 3, 6))
     gamma = sum(struct.unpack_from("<3I", header, 96)) / 3 / 2**16
@@ -75,5 +75,5 @@ def _calibrated(header: bytes) -> tuple[tuple[bytes, bytes], ...]:
 
 
 def describe(colours: Colours, photo: Photo) -> Photo:
-    """`photo` with the file's colours; the profile belongs to the pixels and is there already."""
+    """Return `photo` with the file's colours; the profile belongs to the pixels and is there already."""
     return replace(photo, colour_chunks=colours.chunks, notes=(*photo.notes, *colours.notes))

@@ -12,24 +12,24 @@ _RGB, _GRAY = b"RGB ", b"GRAY"
 
 @functools.cache
 def srgb_profile() -> bytes:
-    """The sRGB profile that converted pictures carry."""
+    """Return the sRGB profile that converted pictures carry."""
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 def space(profile: bytes) -> bytes:
-    """The colour space that an ICC profile describes, e.g. b"RGB " (ICC.1:2022, 7.2.6)."""
+    """Return the colour space that an ICC profile describes, e.g. b"RGB " (ICC.1:2022, 7.2.6)."""
     return profile[16:20]
 
 
 def fitting(profile: bytes | None, *, gray: bool) -> bytes | None:
-    """The profile unless it describes another kind of pixels; an RGB profile is valid for gray ones, too."""
+    """Return the profile unless it describes another kind of pixels; an RGB profile is valid for gray ones, too."""
     if profile and (space(profile) == _RGB or (gray and space(profile) == _GRAY)):
         return profile
     return None
 
 
 def gray_or_rgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, bytes | None]:
-    """A decoded picture of any of Pillow's 8-bit modes as L, LA, RGB or RGBA, and the profile that then fits.
+    """Convert a decoded picture of any of Pillow's 8-bit modes to L, LA, RGB or RGBA; with the profile that then fits.
 
     Gray and RGB keep their numbers and their profile. Ink (CMYK) and Lab are converted to sRGB, through the
     embedded profile if it is usable; ink without one by plain subtraction.
@@ -48,7 +48,7 @@ def gray_or_rgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image,
 
 
 def _without_palette(image: Image.Image) -> Image.Image:
-    """A palette picture as gray or RGB, with alpha where the palette has any."""
+    """Convert a palette picture to gray or RGB, with alpha where the palette has any."""
     transparent = image.mode == "PA" or "transparency" in image.info
     wide = image.convert("RGBA" if transparent else "RGB")
     red, green, blue = wide.split()[:3]
@@ -58,7 +58,7 @@ def _without_palette(image: Image.Image) -> Image.Image:
 
 
 def _converted(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, bytes | None]:
-    """`image` in sRGB: relative colorimetric with black point compensation, as photo editors do by default."""
+    """Convert `image` to sRGB: relative colorimetric with black point compensation, as photo editors do by default."""
     try:
         if profile is not None:
             converted = ImageCms.profileToProfile(
@@ -77,7 +77,7 @@ def _converted(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, 
 
 
 def gray_to_rgb(image: Image.Image, profile: bytes) -> tuple[Image.Image, bytes | None]:
-    """L or LA with a grayscale profile as RGB or RGBA in sRGB, for formats without grayscale."""
+    """Convert L or LA with a grayscale profile to RGB or RGBA in sRGB, for formats without grayscale."""
     rgb, converted = _converted(image.getchannel("L"), profile)
     if image.mode == "LA":
         rgb.putalpha(image.getchannel("A"))

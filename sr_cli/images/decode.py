@@ -27,7 +27,7 @@ _CONVERTED = {"CMYK": "CMYK", "LAB": "CIE Lab"}
 
 
 def read(source: Path | BinaryIO, *, limits: Limits | None = None) -> Photo:
-    """The picture in a file or stream (the first one if it holds several), upright.
+    """Read the picture in a file or stream (the first one if it holds several), upright.
 
     Raises InputError with one line that names the file: missing, a folder, empty, no picture of a format we
     read, damaged, cut off, or over a limit; OutOfMemory if it does not fit.
@@ -36,7 +36,7 @@ def read(source: Path | BinaryIO, *, limits: Limits | None = None) -> Photo:
 
 
 def read_all(source: Path | BinaryIO, *, limits: Limits | None = None) -> PhotoSequence:
-    """All pictures in a file or stream: the pages of a TIFF, or the frames of an animated GIF, WebP, AVIF or PNG.
+    """Read all pictures in a file or stream: the pages of a TIFF, or the frames of an animated GIF, WebP, AVIF or PNG.
 
     The frames of an animation are composed: each is what is to be seen, whatever the file's disposal and
     blending. Metadata are with the first frame, with each page. Raises like `read`.
@@ -53,7 +53,7 @@ def _read(source: Path | BinaryIO, limits: Limits, *, every: bool) -> PhotoSeque
 
 
 def open_image(source: Source) -> Image.Image:
-    """Opens the input with Pillow's decoder for its format, no other. Raises what Pillow raises.
+    """Open the input with Pillow's decoder for its format, no other. Raises what Pillow raises.
 
     The decoder gets the parts that make pixels; the image's `info["notes"]` says what was repaired.
     """
@@ -99,7 +99,7 @@ def _read_tiff(source: Source, every: bool) -> PhotoSequence:
 
 
 def _read_page(source: Source, page: tiff.Page) -> Photo:
-    """Reads one page, upright."""
+    """Read one page, upright."""
     photo = tiff.read_deep(source, page) if page.is_deep else None
     if photo is not None:
         described = tiff.describe(page, _deep(photo, page.icc_profile, "TIFF"))
@@ -136,7 +136,7 @@ class _Beside:
 
 
 def _beside_pixels(source: Source, image: Image.Image) -> _Beside:
-    """Metadata by our own readers where Pillow hands over only part of them; by Pillow else."""
+    """Read metadata by our own readers where Pillow hands over only part of them; by Pillow else."""
     profile = image.info.get("icc_profile")
     if image.format in ("JPEG", "MPO"):
         segments = jpeg.inspect(source)
@@ -159,7 +159,10 @@ def _beside_pixels(source: Source, image: Image.Image) -> _Beside:
 
 
 def _loaded(source: Source, image: Image.Image) -> Image.Image:
-    """The image with its pixels decoded; a JPEG is complete if no pixels are missing, with an end marker or without."""
+    """Decode the image's pixels.
+
+    A JPEG is complete if no pixels are missing, with an end marker or without.
+    """
     if source.format != "JPEG":
         image.load()
         return image
@@ -176,7 +179,7 @@ def _loaded(source: Source, image: Image.Image) -> Image.Image:
 
 
 def _described(frames: PhotoSequence, describe: Callable[[Photo], Photo]) -> PhotoSequence:
-    """An animation with the file's metadata in its first frame, and all frames turned as these say."""
+    """Give an animation the file's metadata in its first frame, and turn all frames as these say."""
     first, *others = frames.frames
     first = describe(first)
     turned = (replace(upright(replace(photo, exif=first.exif)), exif=None) for photo in others)
@@ -188,14 +191,14 @@ def _one(photo: Photo) -> PhotoSequence:
 
 
 def _deep(photo: Photo, profile: bytes | None, format: str) -> Photo:
-    """A photo with 16 bits per sample, described."""
+    """Return a photo with 16 bits per sample, described."""
     fitting = colour.fitting(profile, gray=photo.is_gray)
     notes = (_OTHER_PROFILE,) if profile and not fitting else ()
     return replace(photo, icc_profile=fitting, source_format=format, source_mode="16 bits", notes=notes)
 
 
 def _photo(name: str, image: Image.Image, profile: bytes | None) -> Photo:
-    """Pixels, alpha and profile of a decoded frame in any of Pillow's modes."""
+    """Return pixels, alpha and profile of a decoded frame in any of Pillow's modes."""
     mode, format = image.mode, image.format
     if mode in ("I", "F"):
         raise InputError(f"{name}: samples of 32 bits cannot be read; save it with 8 or 16 bits")
@@ -211,7 +214,7 @@ def _photo(name: str, image: Image.Image, profile: bytes | None) -> Photo:
 
 
 def channels(image: Image.Image) -> tuple[Pixels, Pixels | None]:
-    """(H, W, 1 or 3) and alpha (H, W) or None of Pillow's image in any mode of 8 or 16 bits."""
+    """Split Pillow's image in any mode of 8 or 16 bits into (H, W, 1 or 3) and alpha (H, W) or None."""
     if image.mode in ("I", "F"):
         raise InputError(f"samples of 32 bits cannot be read (mode {image.mode}); convert them to 8 or 16 bits")
     if image.mode.startswith("I;16"):
@@ -226,7 +229,7 @@ def channels(image: Image.Image) -> tuple[Pixels, Pixels | None]:
 
 
 def _describe(source: Source, image: Image.Image, photo: Photo) -> Photo:
-    """`photo` with everything that Pillow found besides the pixels."""
+    """Return `photo` with everything that Pillow found besides the pixels."""
     exif, packet = image.info.get("exif"), image.info.get("xmp")
     photo = replace(
         photo,
@@ -239,7 +242,7 @@ def _describe(source: Source, image: Image.Image, photo: Photo) -> Photo:
 
 
 def _dpi(value: object) -> tuple[float, float] | None:
-    """Pillow's `dpi` (numbers or fractions, sometimes with a zero denominator), None if it is nonsense."""
+    """Return Pillow's `dpi` (numbers or fractions, sometimes with a zero denominator), None if it is nonsense."""
     try:
         across, down = (float(v) for v in value)  # type: ignore[attr-defined]
     except (TypeError, ValueError, ZeroDivisionError):
@@ -248,7 +251,7 @@ def _dpi(value: object) -> tuple[float, float] | None:
 
 
 def upright(photo: Photo) -> Photo:
-    """The photo turned as its EXIF says, which then says "upright".
+    """Turn the photo as its EXIF says, which then says "upright".
 
     EXIF and XMP of converted colours then name sRGB. The thumbnail embedded in EXIF is dropped, and what XMP says
     about attachments, which are not read.
@@ -264,7 +267,7 @@ def upright(photo: Photo) -> Photo:
 
 
 def oriented(samples: Pixels, orientation: int) -> Pixels:
-    """(H, W, ...) stored with EXIF `orientation` 1..8, as it is meant to be seen (CIPA DC-008, 4.6.5.1.6)."""
+    """Turn (H, W, ...) stored with EXIF `orientation` 1..8 as it is meant to be seen (CIPA DC-008, 4.6.5.1.6)."""
     if orientation >= 5:
         samples = samples.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

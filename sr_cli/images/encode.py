@@ -141,7 +141,7 @@ class _Encoder:
             self._pillow(prepared, file)
 
     def _prepared(self, photo: Photo) -> Photo:
-        """The photo as the format can hold it."""
+        """Change the photo into what the format can hold."""
         formats.check_size(self._output, photo.width, photo.height)
         if self._strip:
             photo = without_metadata(photo)
@@ -216,7 +216,7 @@ class _Encoder:
             file.write(gif.with_metadata(target.getvalue(), first, profile))
 
     def _image(self, photo: Photo) -> tuple[Image.Image, bytes | None]:
-        """Pillow's image for the format, and the profile that fits it."""
+        """Build Pillow's image for the format, with the profile that fits it."""
         if self._output is formats.GIF:
             return _palette_image(photo), photo.icc_profile if profiles.fits(photo, self._output) else None
         samples = _samples(photo)
@@ -230,7 +230,7 @@ class _Encoder:
 
 
 def to_8_bits(samples: Pixels) -> Pixels:
-    """Samples of 16 bits as 8, rounded to nearest (65535 becomes 255)."""
+    """Round samples of 16 bits to 8, to nearest (65535 becomes 255)."""
     if samples.dtype == np.uint8:
         return samples
     result = np.empty(samples.shape, np.uint8)
@@ -241,7 +241,7 @@ def to_8_bits(samples: Pixels) -> Pixels:
 
 
 def on_white(pixels: Pixels, alpha: Pixels) -> Pixels:
-    """8-bit pixels (H, W, C) laid on white."""
+    """Lay 8-bit pixels (H, W, C) on white."""
     result = np.empty(pixels.shape, np.uint8)
     for top in range(0, len(pixels), _STRIPE_ROWS):
         rows = slice(top, top + _STRIPE_ROWS)
@@ -251,7 +251,7 @@ def on_white(pixels: Pixels, alpha: Pixels) -> Pixels:
 
 
 def _stripes(photo: Photo, wait_for_rows: Callable[[int], None] | None) -> Iterator[Photo]:
-    """The photo's rows in portions, so that no second copy of all of it is needed; each once it is final."""
+    """Yield the photo's rows in portions, so that no second copy of all of it is needed; each once it is final."""
     for top in range(0, photo.height, _STRIPE_ROWS):
         if wait_for_rows is not None:
             wait_for_rows(min(top + _STRIPE_ROWS, photo.height))
@@ -260,14 +260,14 @@ def _stripes(photo: Photo, wait_for_rows: Callable[[int], None] | None) -> Itera
 
 
 def _samples(photo: Photo) -> Pixels:
-    """(H, W, 1 to 4): pixels and, last, alpha."""
+    """Return (H, W, 1 to 4): pixels and, last, alpha."""
     if photo.alpha is None:
         return photo.pixels
     return np.concatenate([photo.pixels, photo.alpha[..., None]], axis=2)
 
 
 def _changed(before: Pixels | None, after: Pixels) -> tuple[int, int, int, int]:
-    """Left, top, width and height of what differs between two frames (one pixel if nothing does)."""
+    """Return the left, top, width and height of what differs between two frames (one pixel if nothing does)."""
     if before is None:
         return 0, 0, after.shape[1], after.shape[0]
     differs = (before != after).any(axis=2)
@@ -304,7 +304,7 @@ def _gif_options(photo: Photo, quality: int) -> dict[str, Any]:
 
 
 def _palette_image(photo: Photo) -> Image.Image:
-    """255 colours chosen for the frame, and one for what is less than half opaque."""
+    """Reduce a frame to 255 colours chosen for it, and one for what is less than half opaque."""
     pixels = bleed(photo.pixels, photo.alpha)
     rgb = Image.fromarray(np.repeat(pixels, 3, axis=2) if photo.is_gray else pixels)
     image = rgb.quantize(255, Image.Quantize.MEDIANCUT)

@@ -62,7 +62,7 @@ class _Block:
             yield _Entry(at, self.unpack("H", at), self.unpack("H", at + 2), self.unpack("I", at + 4))
 
     def found(self, ifd: int) -> dict[int, _Entry]:
-        """The entries of a directory by tag, as far as the block goes."""
+        """Return the entries of a directory by tag, as far as the block goes."""
         result: dict[int, _Entry] = {}
         with contextlib.suppress(struct.error):
             for entry in self.entries(ifd):
@@ -70,26 +70,26 @@ class _Block:
         return result
 
     def value(self, entry: _Entry) -> int | None:
-        """The value of a single SHORT or LONG; None for any other type."""
+        """Return the value of a single SHORT or LONG; None for any other type."""
         if entry.count != 1 or entry.type not in _CODES:
             return None
         return self.unpack(_CODES[entry.type], entry.at + 8)
 
     def set_value(self, entry: _Entry, value: int) -> None:
-        """Makes the entry a single LONG or, where it was a SHORT that is wide enough, a single SHORT."""
+        """Make the entry a single LONG or, where it was a SHORT that is wide enough, a single SHORT."""
         short = entry.type == _SHORT and value < 65536
         struct.pack_into(self.order + "HI", self.data, entry.at + 2, _SHORT if short else _LONG, 1)
         struct.pack_into(self.order + ("HH" if short else "I"), self.data, entry.at + 8, value, *([0] if short else []))
 
     def numbers(self, entry: _Entry, at_most: int) -> tuple[int, ...]:
-        """Up to `at_most` values of SHORT or LONG; () for any other type or count."""
+        """Return up to `at_most` values of SHORT or LONG; () for any other type or count."""
         if entry.type not in _CODES or not 0 < entry.count <= at_most:
             return ()
         code = f"{self.order}{entry.count}{_CODES[entry.type]}"
         return struct.unpack_from(code, self.data, self._place(entry, struct.calcsize(code)))
 
     def set_numbers(self, entry: _Entry, values: Sequence[int]) -> None:
-        """As many values as there were; they move to the block's end if SHORT has become too narrow for them."""
+        """Store as many values as there were; they move to the block's end if SHORT has become too narrow for them."""
         code = _CODES[entry.type]
         if code == "H" and max(values) > 65535:
             at = len(self.data) + len(self.data) % 2
@@ -104,7 +104,7 @@ class _Block:
         return entry.at + 8 if size <= 4 else self.unpack("I", entry.at + 8)
 
     def remove(self, ifd: int, tags: set[int]) -> None:
-        """Takes entries out of a directory, and with them its link to the next one; those after them move up."""
+        """Take entries out of a directory, and with them its link to the next one; those after them move up."""
         entries = list(self.entries(ifd))
         kept = b"".join(self.data[entry.at : entry.at + 12] for entry in entries if entry.tag not in tags)
         if len(kept) == 12 * len(entries):
@@ -114,11 +114,11 @@ class _Block:
         self.data[ifd + 2 : ifd + 2 + 12 * len(entries)] = kept.ljust(12 * len(entries), b"\0")
 
     def next_ifd_at(self, ifd: int) -> int:
-        """Where the offset of the following directory is stored."""
+        """Return where the offset of the following directory is stored."""
         return ifd + 2 + 12 * self.unpack("H", ifd)
 
     def directories(self) -> list[int]:
-        """The offsets of the main directory and of those below it (EXIF, GPS, interoperability), each once."""
+        """Return the offsets of the main directory and of those below it (EXIF, GPS, interoperability), each once."""
         found: list[int] = []
         with contextlib.suppress(struct.error):
             waiting = [self.unpack("I", 4)]
@@ -134,13 +134,13 @@ class _Block:
 
 
 def clean(data: bytes) -> bytes | None:
-    """A block without the "Exif" prefix that some formats put before it; None if it is no TIFF structure."""
+    """Remove the "Exif" prefix that some formats put before a block; None if it is no TIFF structure."""
     data = data.removeprefix(b"Exif\0\0")
     return data if len(data) >= 8 and data[:4] in (b"II*\0", b"MM\0*") else None
 
 
 def orientation(data: bytes) -> int:
-    """The orientation 1..8; 1 where it is absent, unreadable or nonsense."""
+    """Return the orientation 1..8; 1 where it is absent, unreadable or nonsense."""
     block = _Block(data)
     try:
         for entry in block.entries(block.unpack("I", 4)):
@@ -153,13 +153,13 @@ def orientation(data: bytes) -> int:
 
 
 def has(data: bytes, tag: int) -> bool:
-    """Whether any directory of the block has the tag."""
+    """Return whether any directory of the block has the tag."""
     block = _Block(data)
     return any(tag in block.found(ifd) for ifd in block.directories())
 
 
 def dpi(data: bytes) -> tuple[float, float] | None:
-    """Dots per inch across and down, as stored in the main directory; None if it does not say both."""
+    """Return the dots per inch across and down, as stored in the main directory; None if it does not say both."""
     block = _Block(data)
     with contextlib.suppress(struct.error):
         entries = block.found(block.unpack("I", 4))
@@ -178,7 +178,7 @@ def dpi(data: bytes) -> tuple[float, float] | None:
 
 
 def edited(data: bytes, move: Move) -> bytes:
-    """The block as it is true for the moved picture: upright, its size, its places; no embedded thumbnail.
+    """Edit the block so that it is true for the moved picture: upright, its size, its places; no embedded thumbnail.
 
     Only entries that are there are changed; a block that is cut off is changed as far as it goes.
     """
@@ -194,7 +194,7 @@ def edited(data: bytes, move: Move) -> bytes:
 
 
 def as_srgb(data: bytes) -> bytes:
-    """The block of a picture whose colours were converted to sRGB (EXIF 2.32, 4.6.6.2, ColorSpace)."""
+    """Edit the block of a picture whose colours were converted to sRGB (EXIF 2.32, 4.6.6.2, ColorSpace)."""
     block = _Block(data)
     for ifd in block.directories():
         entry = block.found(ifd).get(_COLOUR_SPACE)
@@ -219,13 +219,16 @@ def _set_sizes(block: _Block, entries: dict[int, _Entry], move: Move) -> None:
 
 
 def _swap_resolutions(block: _Block, entries: dict[int, _Entry], move: Move) -> None:
-    """Dots per inch stay as they are, so a print grows with the picture; a turn exchanges across and down."""
+    """Exchange across and down where the picture was turned.
+
+    Dots per inch stay as they are, so a print grows with the picture.
+    """
     if move.swaps:
         _swap(block, entries.get(X_RESOLUTION), entries.get(Y_RESOLUTION))
 
 
 def _scale_focal_plane(block: _Block, entries: dict[int, _Entry], move: Move) -> None:
-    """Pixels per unit of length on the sensor: as many more as the picture has (EXIF 2.32, 4.6.6.7)."""
+    """Scale the pixels per unit of length on the sensor: as many more as the picture has (EXIF 2.32, 4.6.6.7)."""
     across, down = entries.get(_FOCAL_PLANE_X), entries.get(_FOCAL_PLANE_Y)
     if move.swaps:
         _swap(block, across, down)
@@ -242,7 +245,7 @@ def _scale_focal_plane(block: _Block, entries: dict[int, _Entry], move: Move) ->
 
 
 def _swap(block: _Block, first: _Entry | None, second: _Entry | None) -> None:
-    """Exchanges two rational values by exchanging where their entries point to."""
+    """Exchange two rational values by exchanging where their entries point to."""
     if first and second and (first.type, first.count) == (second.type, second.count) == (_RATIONAL, 1):
         a, b = block.unpack("I", first.at + 8), block.unpack("I", second.at + 8)
         struct.pack_into(block.order + "I", block.data, first.at + 8, b)
@@ -250,7 +253,7 @@ def _swap(block: _Block, first: _Entry | None, second: _Entry | None) -> None:
 
 
 def _move_subject(block: _Block, entries: dict[int, _Entry], move: Move) -> None:
-    """A point (x, y), a circle (x, y, diameter) or a rectangle (centre x, y, width, height) in pixels (4.6.6.3)."""
+    """Move a point (x, y), circle (x, y, diameter) or rectangle (centre x, y, width, height) in pixels (4.6.6.3)."""
     for tag in (_SUBJECT_AREA, _SUBJECT_LOCATION):
         entry = entries.get(tag)
         values = block.numbers(entry, 4) if entry else ()
@@ -259,7 +262,7 @@ def _move_subject(block: _Block, entries: dict[int, _Entry], move: Move) -> None
 
 
 def moved_subject(values: Sequence[float], move: Move) -> list[int]:
-    """SubjectArea or SubjectLocation (2 to 4 numbers) in the moved picture."""
+    """Move a SubjectArea or SubjectLocation (2 to 4 numbers) into the new picture."""
     x, y = move.point(values[0], values[1])
     moved = [min(x, move.after[0] - 1), min(y, move.after[1] - 1)]
     if len(values) == 3:
@@ -270,7 +273,7 @@ def moved_subject(values: Sequence[float], move: Move) -> list[int]:
 
 
 def _drop_thumbnails(block: _Block) -> None:
-    """Unlinks the directories after the first, which describe thumbnails, and takes pictures out of all others."""
+    """Unlink the directories after the first, which describe thumbnails, and take pictures out of all others."""
     for ifd in [*block.directories(), *_further_directories(block)]:
         with contextlib.suppress(struct.error):
             _blank_thumbnail(block, ifd)
@@ -282,7 +285,7 @@ def _drop_thumbnails(block: _Block) -> None:
 
 
 def _further_directories(block: _Block) -> list[int]:
-    """Directories that hold pictures: those that follow another one, and the children called SubIFDs."""
+    """List the directories that hold pictures: those that follow another one, and the children called SubIFDs."""
     found: list[int] = []
     for first in block.directories():
         with contextlib.suppress(struct.error):
@@ -297,7 +300,7 @@ def _further_directories(block: _Block) -> list[int]:
 
 
 def _blank_thumbnail(block: _Block, ifd: int) -> None:
-    """Overwrites the JPEG stream that a directory points at, so that it is in nobody's way and in nobody's hands."""
+    """Overwrite the JPEG stream that a directory points at, so that it is in nobody's way and in nobody's hands."""
     found = block.found(ifd)
     start, length = (
         block.value(found[tag]) if tag in found else None for tag in (_THUMBNAIL_OFFSET, _THUMBNAIL_LENGTH)

@@ -56,18 +56,18 @@ READABLE_SUFFIXES = frozenset(
 
 
 def writable_suffixes() -> str:
-    """For messages: the usual suffix of each output format."""
+    """List the usual suffix of each output format, for messages."""
     return ", ".join(output.suffixes[0] for output in OUTPUT_FORMATS)
 
 
 def by_suffix(path: Path) -> OutputFormat | None:
-    """The output format that a file name stands for, if it is one of ours."""
+    """Return the output format that a file name stands for, if it is one of ours."""
     suffix = path.suffix.lower()
     return next((output for output in OUTPUT_FORMATS if suffix in output.suffixes), None)
 
 
 def default_suffix(source: Path, kind: str = "still") -> str:
-    """The suffix of an output that nobody named: the input's where that keeps its quality, else PNG's."""
+    """Return the suffix of an output that nobody named: the input's where that keeps its quality, else PNG's."""
     output = by_suffix(source)
     if output is None or (output is GIF and kind != "animation"):
         return ".png"  # GIF's 256 colours are kept for animations
@@ -75,7 +75,7 @@ def default_suffix(source: Path, kind: str = "still") -> str:
 
 
 def by_name(name: str) -> OutputFormat:
-    """The output format of a `--format` value ("png", "jpg", ".tiff", ...). Raises UsageError."""
+    """Return the output format of a `--format` value ("png", "jpg", ".tiff", ...). Raises UsageError."""
     wanted = name.lower().removeprefix(".")
     for output in OUTPUT_FORMATS:
         if wanted == output.name.lower() or f".{wanted}" in output.suffixes:
@@ -84,7 +84,7 @@ def by_name(name: str) -> OutputFormat:
 
 
 def for_target(target: Path, name: str | None = None) -> OutputFormat:
-    """The format to write `target` in. Raises UsageError for a suffix or name that stands for none of ours."""
+    """Return the format to write `target` in. Raises UsageError for a suffix or name that stands for none of ours."""
     meant = by_suffix(target)
     if name is not None:
         chosen = by_name(name)

@@ -36,16 +36,16 @@ class Move:
         return self.after[0] / width, self.after[1] / height
 
     def turned_size(self, size: tuple[float, float]) -> tuple[float, float]:
-        """Width and height of a turned area, not scaled."""
+        """Return the width and height of a turned area, not scaled."""
         return (size[1], size[0]) if self.swaps else size
 
     def scaled_size(self, size: tuple[float, float]) -> tuple[float, float]:
-        """Width and height in pixels of an area, turned and scaled."""
+        """Return the width and height in pixels of an area, turned and scaled."""
         width, height = self.turned_size(size)
         return width * self.scale[0], height * self.scale[1]
 
     def share(self, x: float, y: float) -> tuple[float, float]:
-        """A point given as shares of width and height, turned."""
+        """Turn a point given as shares of width and height."""
         if self.swaps:
             x, y = y, x
         if self.orientation in (2, 3, 6, 7):
@@ -55,14 +55,14 @@ class Move:
         return x, y
 
     def point(self, x: float, y: float, within: tuple[float, float] | None = None) -> tuple[float, float]:
-        """A point in pixels, turned and scaled. within: the area's size, if it is not the picture's."""
+        """Turn and scale a point in pixels. within: the area's size, if it is not the picture's."""
         width, height = within or self.before
         x, y = self.share(x / width, y / height)
         new_width, new_height = self.scaled_size((width, height))
         return x * new_width, y * new_height
 
     def box_share(self, left: float, top: float, width: float, height: float) -> tuple[float, float, float, float]:
-        """A rectangle (left, top, width, height) given as shares, turned."""
+        """Turn a rectangle (left, top, width, height) given as shares."""
         x, y = self.share(left + width / 2, top + height / 2)
         width, height = self.turned_size((width, height))
         return x - width / 2, y - height / 2, width, height
@@ -70,7 +70,7 @@ class Move:
     def box(
         self, area: tuple[float, float, float, float], within: tuple[float, float] | None = None
     ) -> tuple[float, float, float, float]:
-        """A rectangle (left, top, width, height) in pixels, turned and scaled. within: as in `point`."""
+        """Turn and scale a rectangle (left, top, width, height) in pixels. within: as in `point`."""
         left, top, width, height = area
         x, y = self.point(left + width / 2, top + height / 2, within)
         width, height = self.scaled_size((width, height))

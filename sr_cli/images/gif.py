@@ -33,7 +33,7 @@ class Contents:
 
 
 def inspect(source: Source) -> Contents:
-    """All extensions of the file. Raises InputError above a limit."""
+    """Read all extensions of the file. Raises InputError above a limit."""
     contents, file = Contents(), source.file
     file.seek(source.start)
     for label, name, data in _extensions(file):
@@ -55,12 +55,12 @@ def inspect(source: Source) -> Contents:
 
 
 def first_xmp(file: BinaryIO) -> bytes | None:
-    """The XMP of a file, from its current position."""
+    """Read the XMP of a file, from its current position."""
     return next((data for _, name, data in _extensions(file) if name == _XMP), None)
 
 
 def _extensions(file: BinaryIO) -> Iterator[tuple[int, bytes, bytes]]:
-    """Label, application's name and data of each extension, as far as the file goes."""
+    """Yield the label, application's name and data of each extension, as far as the file goes."""
     head = file.read(13)
     if len(head) < 13:
         return
@@ -93,7 +93,7 @@ def _blocks(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _xmp(file: BinaryIO) -> bytes:
-    """A packet, which is not cut into sub-blocks; the magic bytes after it end in the first zero."""
+    """Read a packet, which is not cut into sub-blocks; the magic bytes after it end in the first zero."""
     data = bytearray()
     while len(data) < _MAX_BLOCK and (piece := file.read(4096)):
         # Text has no zero in it; the magic bytes are 258, the last two of them zeros.
@@ -106,7 +106,7 @@ def _xmp(file: BinaryIO) -> bytes:
 
 
 def describe(contents: Contents, photo: Photo) -> Photo:
-    """`photo` with the file's metadata; the colour profile belongs to the pixels and is there already."""
+    """Return `photo` with the file's metadata; the colour profile belongs to the pixels and is there already."""
     return replace(
         photo,
         xmp=contents.xmp,
@@ -116,7 +116,7 @@ def describe(contents: Contents, photo: Photo) -> Photo:
 
 
 def with_metadata(gif: bytes, photo: Photo, profile: bytes | None) -> bytes:
-    """A GIF file with a photo's comments, XMP and a profile put before its first frame."""
+    """Put a photo's comments, XMP and a profile before the first frame of a GIF file."""
     at = 13 + _table_size(gif[10])
     out = bytearray(b"GIF89a" + gif[6:at])
     if profile is not None:

@@ -71,7 +71,7 @@ def _top_boxes(file: BinaryIO, at: int, end: int) -> Iterator[tuple[bytes, int, 
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Type and content of each box in another one's content."""
+    """Yield the type and content of each box in another one's content."""
     at, count = 0, 0
     while at + 8 <= len(data) and (count := count + 1) < _MAX_BOXES:
         size, kind = struct.unpack_from(">I4s", data, at)
@@ -106,7 +106,7 @@ def _read_meta(contents: Contents, data: bytes) -> None:
 
 
 def _associations(data: bytes) -> Iterator[tuple[int, int]]:
-    """Item and property index of each association (23008-12, 9.3)."""
+    """Yield the item and property index of each association (23008-12, 9.3)."""
     version, wide = data[0], data[3] & 1
     (count,), at = struct.unpack_from(">I", data, 4), 8
     for _ in range(min(count, _MAX_BOXES)):
@@ -135,7 +135,7 @@ def _read_property(contents: Contents, kind: bytes, data: bytes) -> None:
 
 
 def _note_items(contents: Contents, boxes: dict[bytes, bytes], primary: int) -> None:
-    """Names further pictures: not thumbnails, not the tiles of a larger one, not what is named already."""
+    """Name further pictures: not thumbnails, not the tiles of a larger one, not what is named already."""
     if b"iinf" not in boxes:
         return
     items, tone_mapped = set(), False
@@ -162,7 +162,7 @@ def _note_items(contents: Contents, boxes: dict[bytes, bytes], primary: int) -> 
 
 
 def _references(data: bytes) -> Iterator[tuple[bytes, int, tuple[int, ...]]]:
-    """Kind, source and targets of each reference between items (14496-12, 8.11.12)."""
+    """Yield the kind, source and targets of each reference between items (14496-12, 8.11.12)."""
     if len(data) < 4:
         return
     code = "H" if data[0] == 0 else "I"
@@ -172,7 +172,7 @@ def _references(data: bytes) -> Iterator[tuple[bytes, int, tuple[int, ...]]]:
 
 
 def _read_movie(contents: Contents, data: bytes) -> None:
-    """The colours of an animation, which its track says again, where the first picture's item says nothing."""
+    """Read the colours of an animation, which its track says again, where the first picture's item says nothing."""
     found = Contents()
     for entry in _sample_entries(data, 0):
         for kind, content in _boxes(entry[_SAMPLE_ENTRY_HEAD:]):
@@ -190,7 +190,7 @@ def _sample_entries(data: bytes, depth: int) -> Iterator[bytes]:
 
 
 def describe(contents: Contents, photo: Photo) -> Photo:
-    """`photo` with the file's colour space as a PNG chunk, unless it has a profile or is sRGB; and what is lost."""
+    """Add the file's colour space to `photo` as a PNG chunk, unless it has a profile or is sRGB; and what is lost."""
     notes = list(contents.notes)
     if contents.bits > 8:
         notes.append(f"{contents.bits} bits per sample were read as 8")

@@ -53,7 +53,7 @@ class Contents:
 
 
 def segments(file: BinaryIO) -> Iterator[tuple[int, int, int]]:
-    """Marker, offset and length of the content of each segment, from the file's position until its end marker."""
+    """Yield the marker, offset and content's length of each segment, from the file's position to its end marker."""
     start = file.tell()
     at = start + 2
     while (found := _next_marker(file, at)) is not None:
@@ -72,7 +72,7 @@ def segments(file: BinaryIO) -> Iterator[tuple[int, int, int]]:
 
 
 def _next_marker(file: BinaryIO, at: int) -> tuple[int, int] | None:
-    """The next marker from `at` on, and the offset after it; compressed pixels are skipped."""
+    """Find the next marker from `at` on, and the offset after it; compressed pixels are skipped."""
     size = 4096  # most segments follow each other; only pixels are long
     while True:
         file.seek(at)
@@ -86,7 +86,7 @@ def _next_marker(file: BinaryIO, at: int) -> tuple[int, int] | None:
 
 
 def makes_pixels(marker: int, start: bytes) -> bool:
-    """Whether a decoder needs a segment, which begins with `start`, for the pixels, their profile or resolution."""
+    """Tell whether a decoder needs a segment, which begins with `start`, for pixels, their profile or resolution."""
     if marker == _APP1:
         return start.startswith(_EXIF)  # resolution of files without a JFIF header
     if marker == _APP2:
@@ -97,7 +97,7 @@ def makes_pixels(marker: int, start: bytes) -> bool:
 
 
 def inspect(source: Source) -> Contents:
-    """All segments of the first picture, and what follows it. Raises InputError above a limit."""
+    """Read all segments of the first picture, and what follows it. Raises InputError above a limit."""
     file, contents, scanned = source.file, Contents(), False
     file.seek(source.start)
     for marker, offset, length in segments(file):
@@ -119,7 +119,7 @@ def inspect(source: Source) -> Contents:
 
 
 def xmp_packets(file: BinaryIO) -> Iterator[bytes]:
-    """The XMP before the pixels, its extended part joined to it, from the file's current position."""
+    """Yield the XMP before the pixels, its extended part joined to it, from the file's current position."""
     contents = Contents()
     for marker, offset, length in segments(file):
         if marker in (_SCAN, _END):
@@ -170,7 +170,7 @@ def _add_exif(contents: Contents, data: bytes) -> None:
 
 
 def _picture_count(index: bytes) -> int:
-    """The number of pictures in a multi-picture index, a TIFF structure (DC-007, 5.2.3.2)."""
+    """Return the number of pictures in a multi-picture index, a TIFF structure (DC-007, 5.2.3.2)."""
     order = "<" if index[:2] == b"II" else ">"
     try:
         (at,) = struct.unpack_from(order + "I", index, 4)
@@ -184,7 +184,7 @@ def _picture_count(index: bytes) -> int:
 
 
 def _with_extension(contents: Contents) -> bytes | None:
-    """The packet with its extended part; a packet that cannot be read is left as it is."""
+    """Join the packet and its extended part; a packet that cannot be read is left as it is."""
     packet = contents.xmp or b""
     guid = xmp.extended_guid(packet)
     if guid is None:
@@ -203,7 +203,7 @@ def _with_extension(contents: Contents) -> bytes | None:
 
 
 def _note_appended(contents: Contents, file: BinaryIO) -> None:
-    """Names what follows the picture, by the multi-picture index, XMP, or the bytes themselves."""
+    """Name what follows the picture, by the multi-picture index, XMP, or the bytes themselves."""
     promised = xmp.promises(contents.xmp) if contents.xmp else ()
     notes = [f"the {what} is left out" for what in promised]
     known = sum(what in ("gain map", "depth map") for what in promised)
@@ -224,7 +224,7 @@ def _note_appended(contents: Contents, file: BinaryIO) -> None:
 
 
 def describe(contents: Contents, photo: Photo) -> Photo:
-    """`photo` with the file's metadata; the colour profile belongs to the pixels and is there already."""
+    """Return `photo` with the file's metadata; the colour profile belongs to the pixels and is there already."""
     resources = photoshop.read(contents.resources)
     return replace(
         photo,
@@ -251,7 +251,7 @@ class Metadata:
 
 
 def metadata(photo: Photo) -> Metadata:
-    """EXIF, XMP, IPTC with Photoshop's other resources, and comments as segments."""
+    """Build EXIF, XMP, IPTC with Photoshop's other resources, and comments as segments."""
     out, lost, exif = bytearray(), [], None
     if photo.exif is not None:
         if len(_EXIF) + len(photo.exif) <= SEGMENT:
@@ -278,7 +278,7 @@ def metadata(photo: Photo) -> Metadata:
 
 
 def _xmp_segments(packet: bytes) -> bytes:
-    """A packet, split if it has to be. Raises ValueError if it is too large and cannot be."""
+    """Build the segments of a packet, split if need be. Raises ValueError if it is too large and cannot be."""
     limit = SEGMENT - len(_XMP)
     if len(packet) <= limit:
         return _segment(_APP1, _XMP + packet)

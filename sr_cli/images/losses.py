@@ -10,12 +10,12 @@ from sr_cli.images.photo import Photo, PhotoSequence, without_metadata
 
 
 def losses(photo: Photo, output: OutputFormat) -> list[str]:
-    """What of a photo was not read, and what the format cannot hold, for people: one short phrase each."""
+    """List what of a photo was not read, and what the format cannot hold, for people: one short phrase each."""
     return list(dict.fromkeys([*photo.notes, *_of_pixels(photo, output), *_of_metadata(photo, output)]))
 
 
 def losses_of_all(sequence: PhotoSequence, output: OutputFormat, *, strip: bool = False) -> list[str]:
-    """What of all pages or frames was not read or cannot be held, each phrase once.
+    """List what of all pages or frames was not read or cannot be held, each phrase once.
 
     strip: metadata are not wanted, so their loss is none.
     """
@@ -66,7 +66,7 @@ def _of_metadata(photo: Photo, output: OutputFormat) -> list[str]:
 
 
 def _only_in_png(photo: Photo, *, comments: bool) -> list[str]:
-    """comments: whether the format has them."""
+    """Say for each kind of chunk whether the format holds it otherwise; comments, for one."""
     lost = []
     if any(key != "Comment" or not comments for key, _ in photo.text):
         lost.append("text is left out")

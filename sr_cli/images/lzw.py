@@ -10,7 +10,7 @@ _LITERALS = [bytes([value]) for value in range(256)] + [b"", b""]
 
 
 def decode(data: bytes, size: int) -> bytes:
-    """Decompresses up to `size` bytes. Raises ValueError for a code that cannot be there."""
+    """Decompress up to `size` bytes. Raises ValueError for a code that cannot be there."""
     pieces: list[bytes] = []
     table, width = _LITERALS.copy(), 9
     held = bits = done = 0

@@ -23,7 +23,7 @@ _MAX_PACKETS = 64 * 2**20
 
 
 def is_output(path: Path) -> bool:
-    """Whether a file is an output of ours that no other program has edited since, as its own history says.
+    """Tell whether a file is an output of ours that no other program has edited since, as its own history says.
 
     This reads no more than the file's metadata and trusts neither its name nor any journal. Whatever cannot be
     read is no output.
@@ -41,7 +41,7 @@ def _is_ours(packet: bytes) -> bool:
 
 
 def _packets(file: BinaryIO) -> Iterator[bytes]:
-    """The XMP packets of a file of any format that we write."""
+    """Yield the XMP packets of a file of any format that we write."""
     head = file.read(12)
     file.seek(0)
     if head.startswith(png.SIGNATURE):
@@ -59,7 +59,7 @@ def _packets(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _webp_packets(file: BinaryIO) -> Iterator[bytes]:
-    """The chunks "XMP " (Google, "WebP Container Specification"), which follow the pixels."""
+    """Yield the chunks "XMP " (Google, "WebP Container Specification"), which follow the pixels."""
     file.seek(12)
     while len(head := file.read(8)) == 8:
         kind, size = struct.unpack("<4sI", head)

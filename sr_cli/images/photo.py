@@ -123,7 +123,7 @@ class Limits:
 
 
 def with_pixels(photo: Photo, pixels: Pixels, alpha: Pixels | None, *, orientation: int = 1) -> Photo:
-    """The same photo with other pixels, of any size: sizes and places in EXIF and XMP follow.
+    """Give the same photo other pixels, of any size: sizes and places in EXIF and XMP follow.
 
     orientation: how the pixels were turned before they were scaled, as EXIF says it (1: not at all).
     """
@@ -148,7 +148,7 @@ def with_pixels(photo: Photo, pixels: Pixels, alpha: Pixels | None, *, orientati
 
 
 def without_metadata(photo: Photo) -> Photo:
-    """Pixels, alpha and nothing else but what gives them their colour (profile, PNG colour chunks)."""
+    """Keep pixels, alpha and nothing else but what gives them their colour (profile, PNG colour chunks)."""
     return replace(
         photo, exif=None, xmp=None, iptc=None, photoshop=b"", dpi=None, text=(), png_chunks=(), modified_ns=None
     )

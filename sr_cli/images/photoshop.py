@@ -30,7 +30,7 @@ class Resources:
 
 
 def block(iptc: bytes | None, others: bytes = b"") -> bytes:
-    """IPTC records as a resource: signature, number, no name, size, content padded to an even length; and others."""
+    """Build IPTC records as a resource (signature, number, no name, size, content padded to even); and others."""
     if iptc is None:
         return others
     return b"8BIM" + struct.pack(">HHI", IPTC, 0, len(iptc)) + iptc + bytes(len(iptc) % 2) + others
@@ -51,17 +51,17 @@ def read(data: bytes) -> Resources:
 
 
 def iptc(data: bytes) -> bytes | None:
-    """The IPTC records among image resources; None if there are none or the blocks are damaged."""
+    """Find the IPTC records among image resources; None if there are none or the blocks are damaged."""
     return read(data).iptc
 
 
 def without_paths(others: bytes) -> bytes:
-    """The resources without paths, which lie on the picture as it was stored, not as it was turned."""
+    """Remove the paths, which lie on the picture as it was stored, not as it was turned."""
     return b"".join(whole for number, whole, _ in _resources(others) if number not in _PATHS)
 
 
 def _resources(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """Number, stored bytes and content of each resource."""
+    """Yield the number, stored bytes and content of each resource."""
     at = 0
     while data[at : at + 4] in (b"8BIM", b"MeSa", b"AgHg", b"PHUT", b"DCSR") and len(data) >= at + 12:
         begin = at

@@ -61,7 +61,7 @@ def of_jpeg(source: Source) -> BinaryIO:
 
 
 def _jpeg_pieces(source: Source, end: int | None = None) -> list[Piece]:
-    """The parts of a JPEG that make pixels, up to offset `end`, by default of the file."""
+    """Find the parts of a JPEG that make pixels, up to offset `end`, by default of the file."""
     file = source.file
     size = file.seek(0, io.SEEK_END) if end is None else end
     file.seek(size - 1)
@@ -142,7 +142,7 @@ def _digest(image: Image.Image) -> bytes:
 
 
 def _has_all_scans(source: Source) -> bool:
-    """Whether every coefficient of every component is sent to its last bit (T.81, G.1.1.1)."""
+    """Return whether every coefficient of every component is sent to its last bit (T.81, G.1.1.1)."""
     missing: set[tuple[int, int]] = set()
     progressive = False
     source.file.seek(source.start)
@@ -197,7 +197,7 @@ def of_webp(source: Source) -> tuple[BinaryIO, tuple[str, ...]]:
 
 
 def _webp_chunks(file: BinaryIO, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Type, offset and length of the content of each known chunk that is all there."""
+    """Yield the type, offset and content's length of each known chunk that is all there."""
     while at + 8 <= end:
         file.seek(at)
         kind, length = struct.unpack("<4sI", file.read(8))
@@ -209,7 +209,7 @@ def _webp_chunks(file: BinaryIO, at: int, end: int) -> Iterator[tuple[bytes, int
 
 
 def _webp_flags(flags: int, kinds: set[bytes]) -> int:
-    """The flags of VP8X as the chunks are there: a promise that is not kept is an error to the decoder."""
+    """Build the flags of VP8X as the chunks are there: a promise that is not kept is an error to the decoder."""
     for kind, flag in ((b"ICCP", 0x20), (b"EXIF", 0x08), (b"XMP ", 0x04), (b"ANIM", 0x02)):
         flags = flags | flag if kind in kinds else flags & ~flag
     return flags

@@ -100,7 +100,7 @@ class Contents:
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """Type, offset and length of each chunk's content, until IEND or where the file is cut off."""
+    """Yield the type, offset and length of each chunk's content, until IEND or where the file is cut off."""
     file.seek(len(SIGNATURE), 1)
     while len(head := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
@@ -112,12 +112,12 @@ def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
-    """Builds a chunk: length, type, content and checksum (5.3)."""
+    """Build a chunk: length, type, content and checksum (5.3)."""
     return struct.pack(">I4s", len(data), kind) + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
 
 
 def inspect(source: Source) -> Contents:
-    """All chunks but the pixels. Raises InputError above a limit; struct.error or ValueError if damaged."""
+    """Read all chunks but the pixels. Raises InputError above a limit; struct.error or ValueError if damaged."""
     file = source.file
     size = file.seek(0, 2)
     file.seek(source.start)
@@ -163,7 +163,7 @@ def inspect(source: Source) -> Contents:
 
 
 def xmp_packets(file: BinaryIO) -> Iterator[bytes]:
-    """The XMP that a file says before its pixels, from its current position, not compressed."""
+    """Yield the XMP that a file says before its pixels, from its current position, not compressed."""
     head = _XMP_KEYWORD.encode() + bytes(5)
     for kind, _, length in _chunks(file):
         if kind == b"IDAT":
@@ -178,7 +178,7 @@ def _frame_control(data: bytes) -> Frame:
 
 
 def pixel_data(source: Source, pieces: Sequence[tuple[int, int]]) -> bytes:
-    """The compressed pixels at `pieces` (offset, length). Raises ValueError if the file is cut off."""
+    """Read the compressed pixels at `pieces` (offset, length). Raises ValueError if the file is cut off."""
     end = source.file.seek(0, 2)
     if sum(length for _, length in pieces) > end:
         raise ValueError("cut off")
@@ -190,7 +190,7 @@ def pixel_data(source: Source, pieces: Sequence[tuple[int, int]]) -> bytes:
 
 
 def _add_checked(contents: Contents, source: Source, kind: bytes, data: bytes, sound: bool) -> None:
-    """Adds a chunk, or names it: a damaged one that is not needed to see the picture is skipped (13.2)."""
+    """Add a chunk, or name it: a damaged one that is not needed to see the picture is skipped (13.2)."""
     if sound and (kind != b"tRNS" or len(data) in _transparency_sizes(contents)):
         _add(contents, source, kind, data)
     elif kind == b"PLTE" and contents.colour_type == _PALETTE:
@@ -201,7 +201,7 @@ def _add_checked(contents: Contents, source: Source, kind: bytes, data: bytes, s
 
 
 def _transparency_sizes(contents: Contents) -> range:
-    """Lengths that tRNS can have (11.3.1.1)."""
+    """Return the lengths that tRNS can have (11.3.1.1)."""
     length = {_GRAY: 2, _RGB: 6}.get(contents.colour_type, 0)
     return (
         range(1, len(contents.palette or b"") // 3 + 1)
@@ -257,7 +257,7 @@ def _add_compressed_text(contents: Contents, source: Source, data: bytes) -> Non
 
 
 def _add_entry(contents: Contents, keyword: bytes, text: bytes) -> None:
-    """Text in Latin-1; some programs put XMP there, which is UTF-8."""
+    """Add text in Latin-1; some programs put XMP there, which is UTF-8."""
     if keyword == _XMP_KEYWORD.encode():
         contents.xmp = contents.xmp or text
     else:
@@ -289,7 +289,7 @@ _READERS: dict[bytes, Callable[[Contents, Source, bytes], None]] = {
 
 
 def _unpack_raw_profiles(contents: Contents) -> None:
-    """ImageMagick's way to store EXIF and XMP before there was a chunk for them: text of hexadecimal digits."""
+    """Unpack EXIF and XMP as ImageMagick stored them before there was a chunk for them: text of hexadecimal digits."""
     text, contents.text = contents.text, []
     for keyword, content in text:
         if not keyword.startswith(_RAW_PROFILE):
@@ -316,7 +316,7 @@ def _unpack_raw_profiles(contents: Contents) -> None:
 
 
 def describe(contents: Contents, photo: Photo) -> Photo:
-    """`photo` with the file's metadata; the colour profile belongs to the pixels and is there already."""
+    """Return `photo` with the file's metadata; the colour profile belongs to the pixels and is there already."""
     others = contents.other_chunks
     return replace(
         photo,
@@ -333,7 +333,7 @@ def describe(contents: Contents, photo: Photo) -> Photo:
 
 
 def read_16_bits(source: Source, contents: Contents) -> Photo:
-    """The pixels of a 16-bit file, bit by bit. Raises InputError or ValueError if they are damaged."""
+    """Read the pixels of a 16-bit file, bit by bit. Raises InputError or ValueError if they are damaged."""
     data = bytearray()
     for offset, length in contents.idat:
         source.file.seek(offset)
@@ -346,7 +346,7 @@ def read_16_bits(source: Source, contents: Contents) -> Photo:
 
 
 def decoded_16_bits(data: bytes, contents: Contents) -> Photo:
-    """The pixels of a 16-bit picture from its compressed stream. Raises ValueError if that is damaged."""
+    """Decode the pixels of a 16-bit picture from its compressed stream. Raises ValueError if that is damaged."""
     samples = _unfiltered(data, contents)
     if contents.colour_type in (_GRAY_ALPHA, _RGB_ALPHA):
         return Photo(np.ascontiguousarray(samples[..., :-1]), np.ascontiguousarray(samples[..., -1]))
@@ -357,7 +357,7 @@ def decoded_16_bits(data: bytes, contents: Contents) -> Photo:
 
 
 def _unfiltered(data: bytes, contents: Contents) -> NDArray[np.uint16]:
-    """Samples (H, W, 1 to 4) out of the compressed stream, all filters and Adam7 undone by Pillow's decoder.
+    """Decode samples (H, W, 1 to 4) from the compressed stream, all filters and Adam7 undone by Pillow's decoder.
 
     That decoder knows no picture of several 16-bit samples, but it works on pixels of as many bytes: one or
     two samples pass as pixels of 2 or 4 bytes; of three or four it gives the higher bytes ("16B" says big
@@ -382,7 +382,7 @@ def _unfiltered(data: bytes, contents: Contents) -> NDArray[np.uint16]:
 
 
 def metadata_chunks(photo: Photo) -> list[Chunk]:
-    """Everything that goes between the header and the pixels, in the order of section 5.6."""
+    """Build everything that goes between the header and the pixels, in the order of section 5.6."""
     chunks = [chunk for chunk in photo.colour_chunks if photo.icc_profile is None or chunk[0] != b"sRGB"]
     if photo.icc_profile is not None:
         chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(photo.icc_profile)))
@@ -400,7 +400,7 @@ def metadata_chunks(photo: Photo) -> list[Chunk]:
 
 
 def _raw_profile(kind: str, data: bytes) -> Chunk:
-    """ImageMagick's text of hexadecimal digits: the only form in which other programs find IPTC in a PNG."""
+    """Build ImageMagick's text of hexadecimal digits: the only form in which other programs find IPTC in a PNG."""
     digits = data.hex()
     lines = [digits[at : at + 72] for at in range(0, len(digits), 72)]
     text = f"\n{kind}\n{len(data):8}\n" + "\n".join(lines) + "\n"
@@ -408,7 +408,7 @@ def _raw_profile(kind: str, data: bytes) -> Chunk:
 
 
 def _text_chunk(keyword: str, text: str) -> Chunk:
-    """tEXt where Latin-1 suffices, else iTXt (11.3.3). Bytes that were no UTF-8 are taken for Latin-1."""
+    """Build tEXt where Latin-1 suffices, else iTXt (11.3.3). Bytes that were no UTF-8 are taken for Latin-1."""
     key = keyword.encode("latin-1", "replace")[:79] or b"Comment"
     text = text.replace("\0", "")
     try:
@@ -422,7 +422,7 @@ def _text_chunk(keyword: str, text: str) -> Chunk:
 
 
 def says_srgb(photo: Photo) -> bool:
-    """Whether the photo's PNG colour chunks say no more than what every viewer assumes without them: sRGB."""
+    """Tell whether the photo's PNG colour chunks say no more than what every viewer assumes without them: sRGB."""
     chunks = dict(photo.colour_chunks)
     if b"cICP" in chunks:
         return False
@@ -477,7 +477,7 @@ class PngWriter:
             self._begin(height, width)
 
     def next_frame(self, delay_ms: float, box: tuple[int, int, int, int] | None = None) -> None:
-        """Begins the next frame of an animation: `box` (left, top, width, height) is what it replaces."""
+        """Begin the next frame of an animation: `box` (left, top, width, height) is what it replaces."""
         if self._begun:
             self._end_frame()
         height, width = self._shape
@@ -488,7 +488,7 @@ class PngWriter:
         self._begin(high, wide)
 
     def write(self, rows: Pixels) -> None:
-        """The next rows (n, width, channels) of the type that `bits` says; not to be changed afterwards."""
+        """Write the next rows (n, width, channels) of the type that `bits` says; not to be changed afterwards."""
         if rows[:1].size * self._bits // 8 != self._row_bytes or len(rows) > self._rows_left:
             raise ValueError(f"{rows.shape} does not fit into what is left of the picture")
         self._rows_left -= len(rows)
@@ -501,7 +501,7 @@ class PngWriter:
                 self._submit()
 
     def close(self) -> None:
-        """Writes what is left. Raises ValueError if rows are missing."""
+        """Write what is left. Raises ValueError if rows are missing."""
         self._end_frame()
         if self._frames_left:
             raise ValueError(f"{self._frames_left} frames are missing")
@@ -575,7 +575,7 @@ class _Piece:
 
 
 def _deflated(above: NDArray[np.uint8], rows: NDArray[np.uint8]) -> _Piece:
-    """Rows of bytes (n, row) with the Up filter, deflated up to a byte boundary."""
+    """Deflate rows of bytes (n, row) with the Up filter, up to a byte boundary."""
     filtered = np.empty((rows.shape[0], rows.shape[1] + 1), np.uint8)
     filtered[:, 0] = _UP
     np.subtract(rows[0], above, out=filtered[0, 1:])
@@ -586,7 +586,7 @@ def _deflated(above: NDArray[np.uint8], rows: NDArray[np.uint8]) -> _Piece:
 
 
 def _adler32_joined(first: int, second: int, second_size: int) -> int:
-    """Adler-32 of two joined pieces from each piece's own (RFC 1950, section 8, solved for the concatenation)."""
+    """Join the Adler-32 of two pieces (RFC 1950, section 8, solved for the concatenation)."""
     prime = 65521
     low = ((first & 0xFFFF) + (second & 0xFFFF) - 1) % prime
     high = ((first >> 16) + (second >> 16) + second_size % prime * ((first & 0xFFFF) - 1)) % prime
@@ -594,7 +594,7 @@ def _adler32_joined(first: int, second: int, second_size: int) -> int:
 
 
 def _delay(milliseconds: float) -> tuple[int, int]:
-    """A frame's duration as the fraction of a second that fcTL holds: two numbers below 65,536."""
+    """Return a frame's duration as the fraction of a second that fcTL holds: two numbers below 65,536."""
     if milliseconds < 65_535:
         return round(milliseconds), 1000
     return min(65_535, round(milliseconds / 100)), 10

@@ -22,7 +22,7 @@ _GRAY, _PALETTE, _GRAY_ALPHA = 0, 3, 4
 
 
 def read(chunks: Sequence[Chunk], colour_type: int, bits: int, palette: bytes | None) -> tuple[Chunk, ...]:
-    """Chunks as `Photo.png_chunks` holds them: bKGD as red, green and blue of 16 bits, whatever the pixels are."""
+    """Read chunks into the form of `Photo.png_chunks`: bKGD as 16-bit red, green and blue, whatever the pixels are."""
     result = []
     for kind, data in chunks:
         if kind != b"bKGD":
@@ -40,7 +40,7 @@ def read(chunks: Sequence[Chunk], colour_type: int, bits: int, palette: bytes | 
 
 
 def write(chunks: Sequence[Chunk], channels: int, alpha: bool, bits: int) -> list[Chunk]:
-    """Chunks for a file of gray (1) or RGB (3 `channels`) pixels, with or without alpha, of `bits`."""
+    """Build chunks for a file of gray (1) or RGB (3 `channels`) pixels, with or without alpha, of `bits`."""
     result = []
     for kind, data in chunks:
         if kind == b"bKGD":
@@ -55,7 +55,7 @@ def write(chunks: Sequence[Chunk], channels: int, alpha: bool, bits: int) -> lis
 
 
 def moved(chunks: Sequence[Chunk], move: Move) -> tuple[Chunk, ...]:
-    """Chunks with their sizes and places in the moved picture; those that cannot be read stay as they are."""
+    """Change sizes and places in chunks to the moved picture's; those that cannot be read stay as they are."""
     return tuple((kind, _moved(kind, data, move)) for kind, data in chunks)
 
 

@@ -44,7 +44,7 @@ _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0
 
 
 def fits(photo: Photo, output: OutputFormat) -> bool:
-    """Whether decoders of the format accept the photo's profile for these pixels.
+    """Tell whether decoders of the format accept the photo's profile for these pixels.
 
     PNG and TIFF want exactly that of gray or RGB; JPEG takes an RGB profile for gray; a palette is RGB.
     """
@@ -59,12 +59,12 @@ def fits(photo: Photo, output: OutputFormat) -> bool:
 
 
 def equivalent(photo: Photo) -> bytes | None:
-    """A profile for what the photo's PNG chunks say about colours; None for sRGB, HDR and gray pixels."""
+    """Build a profile for what the photo's PNG chunks say about colours; None for sRGB, HDR and gray pixels."""
     return None if photo.is_gray or png.says_srgb(photo) else from_chunks(photo.colour_chunks)
 
 
 def from_chunks(chunks: Sequence[tuple[bytes, bytes]]) -> bytes | None:
-    """A matrix profile that says the same as PNG's colour chunks; None for HDR (PQ, HLG) and what is nonsense."""
+    """Build a matrix profile that says the same as PNG's colour chunks; None for HDR (PQ, HLG) and nonsense."""
     found = dict(chunks)
     if code := found.get(b"cICP"):
         if len(code) != 4 or code[0] not in _PRIMARIES or code[1] not in _CURVES:
@@ -116,7 +116,7 @@ def _xyz(place: tuple[float, float]) -> NDArray[np.float64]:
 
 
 def _adaptation(white: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The matrix that makes a white that of D50."""
+    """Return the matrix that makes a white that of D50."""
     scale = (_BRADFORD @ _D50) / (_BRADFORD @ white)
     result: NDArray[np.float64] = np.linalg.inv(_BRADFORD) @ np.diag(scale) @ _BRADFORD
     return result

@@ -55,7 +55,7 @@ _STILL_BRANDS = {b"mif1", b"mif2", b"msf1", b"miaf", b"jpeg", b"jpgs"}
 
 
 def identify(name: str, head: bytes) -> str:
-    """Tells the format, by Pillow's name, of a file called `name` that begins with `head` (`HEAD_BYTES`).
+    """Tell the format, by Pillow's name, of a file called `name` that begins with `head` (`HEAD_BYTES`).
 
     Raises InputError for a format that is not opened, by name where it is known.
     """
@@ -94,7 +94,7 @@ def _brands(head: bytes) -> list[bytes]:
 
 
 def _identify_media(name: str, head: bytes) -> str:
-    """Tells HEIF from AVIF: by the codec of the items, else by the first brand that names a codec.
+    """Tell HEIF from AVIF: by the codec of the items, else by the first brand that names a codec.
 
     `mif1` as the major brand says only that the file holds pictures, and some programs put in a wrong one.
     """
@@ -112,7 +112,7 @@ def _identify_media(name: str, head: bytes) -> str:
 
 
 def with_codec(format: str, head: bytes) -> bytes:
-    """Names the codec in the brands of `head`, which begins a file of `format` ("AVIF", "HEIF").
+    """Name the codec in the brands of `head`, which begins a file of `format` ("AVIF", "HEIF").
 
     Decoders look at the major brand, or demand that the codec's is among the compatible ones. An animation's brand
     is kept, whatever its place.

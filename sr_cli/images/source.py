@@ -39,7 +39,7 @@ class Source:
     metadata_bytes: int = field(default=0, init=False)
 
     def check_frames(self, frames: int) -> None:
-        """Raises InputError for more frames or pages than the limit."""
+        """Raise InputError for more frames or pages than the limit."""
         if frames > self.limits.max_frames:
             raise InputError(
                 f"{self.name}: holds more than {self.limits.max_frames:,} frames or pages; "
@@ -47,26 +47,26 @@ class Source:
             )
 
     def check_pixels(self, width: int, height: int, frames: int = 1) -> None:
-        """Raises InputError for a picture without pixels, or if all frames together have more than the limit."""
+        """Raise InputError for a picture without pixels, or if all frames together have more than the limit."""
         if width < 1 or height < 1:
             raise InputError(f"{self.name}: has no pixels ({width}x{height})")
         self.check_frames(frames)
         self.check_total(width * height * frames, f"{width}x{height}" + (f" times {frames}" if frames > 1 else ""))
 
     def check_total(self, pixels: int, size: str) -> None:
-        """Raises InputError if pictures of `pixels` together, described as `size`, have more than the limit."""
+        """Raise InputError if pictures of `pixels` together, described as `size`, have more than the limit."""
         if pixels > self.limits.max_pixels:
             raise self.too_large(size)
 
     def too_large(self, size: str) -> InputError:
-        """The error for what has more pixels than the limit."""
+        """Return the error for what has more pixels than the limit."""
         return InputError(
             f"{self.name}: {size} is more than {self.limits.max_pixels:,} pixels; "
             "raise the limit with --max-pixels if you trust it"
         )
 
     def count_metadata(self, size: int) -> None:
-        """Adds to what was read beside pixels. Raises InputError above the limit."""
+        """Add to what was read beside pixels. Raises InputError above the limit."""
         self.metadata_bytes += size
         if self.metadata_bytes > self.limits.max_metadata_bytes:
             raise InputError(
@@ -75,7 +75,7 @@ class Source:
             )
 
     def inflate(self, data: bytes) -> bytes:
-        """Metadata compressed by zlib, counted. Raises zlib.error, and InputError above the limit."""
+        """Inflate metadata compressed by zlib, and count it. Raises zlib.error, and InputError above the limit."""
         room = self.limits.max_metadata_bytes - self.metadata_bytes
         inflater = zlib.decompressobj()
         content = inflater.decompress(data, room + 1)
@@ -87,7 +87,7 @@ class Source:
 
 @contextlib.contextmanager
 def opened(source: Path | BinaryIO, limits: Limits) -> Iterator[Source]:
-    """Opens a path or a stream (which need not be seekable) for decoders.
+    """Open a path or a stream (which need not be seekable) for decoders.
 
     A pipe or a device is read into memory, once, up to the limit and only if it begins like a picture. Raises
     InputError.
@@ -129,7 +129,7 @@ def _checked(file: BinaryIO, name: str, limits: Limits) -> Source:
 
 
 def _read(file: BinaryIO, size: int) -> bytes:
-    """Reads `size` bytes, fewer only at the end: an unbuffered pipe gives what is there."""
+    """Read `size` bytes, fewer only at the end: an unbuffered pipe gives what is there."""
     data = b""
     while len(data) < size and (piece := file.read(size - len(data))):
         data += piece
@@ -137,7 +137,7 @@ def _read(file: BinaryIO, size: int) -> bytes:
 
 
 def _buffered(file: BinaryIO, head: bytes, name: str, limit: int) -> BinaryIO:
-    """Reads the rest of a stream that began with `head`. Raises InputError for more than `limit` bytes in all."""
+    """Read the rest of a stream that began with `head`. Raises InputError for more than `limit` bytes in all."""
     content, piece = io.BytesIO(), head
     while piece:
         content.write(piece)
@@ -183,7 +183,7 @@ PILLOW_TAMED = _PillowTamed()
 
 @contextlib.contextmanager
 def decoding(source: Source) -> Iterator[None]:
-    """Whatever a decoder raises on damaged or hostile bytes becomes one `InputError`.
+    """Turn whatever a decoder raises on damaged or hostile bytes into one `InputError`.
 
     Decoders raise nearly every built-in exception on such files (struct.error, IndexError, SyntaxError, ...);
     all of them mean the same here. Only the decoding of a file belongs inside.

@@ -132,11 +132,11 @@ class Page:
         return self.colours in _RAW_COLOURS or int(self.tags.compression) in _RAW_COMPRESSIONS or self.has(_CR2_SLICES)
 
     def has(self, tag: int) -> bool:
-        """Whether a tag is there."""
+        """Return whether a tag is there."""
         return any(entry.tag == tag for entry in self.entries)
 
     def block(self, tag: int) -> bytes | None:
-        """A tag's bytes; None if it is absent."""
+        """Return a tag's bytes; None if it is absent."""
         return next((self.directories.value(entry) for entry in self.entries if entry.tag == tag), None)
 
     @property
@@ -168,7 +168,7 @@ class Page:
 
 
 def pages(source: Source) -> list[Page]:
-    """All pictures of a TIFF file in full size, without reduced copies, masks and depth maps.
+    """Find all pictures of a TIFF file in full size, without reduced copies, masks and depth maps.
 
     Where all pages of the main chain are reduced copies, the full pictures are looked for in their child
     directories. Raises InputError for a raw photo and above a limit; ValueError, struct.error or
@@ -190,7 +190,7 @@ def pages(source: Source) -> list[Page]:
 
 
 def _chain(source: Source, notes: list[str]) -> Iterator[tuple[Page, tuple[int, ...]]]:
-    """Reads the directories of the main chain, and with each the offsets of its children.
+    """Read the directories of the main chain, and with each the offsets of its children.
 
     A directory that cannot be read ends the chain, with a note, unless it is the first.
     """
@@ -218,7 +218,7 @@ def _chain(source: Source, notes: list[str]) -> Iterator[tuple[Page, tuple[int, 
 
 
 def _children(source: Source, parent: Page, offsets: tuple[int, ...]) -> list[Page]:
-    """Reads the child directories of a page that can be read and were not read before."""
+    """Read the child directories of a page that can be read and were not read before."""
     found = []
     for offset in offsets[: source.limits.max_frames]:
         try:
@@ -245,7 +245,7 @@ def _is_raw(source: Source, found: list[Page]) -> bool:
 
 
 def _check_supported(source: Source, page: Page) -> None:
-    """Raises InputError, which names it, for a depth or colour space that is not supported."""
+    """Raise InputError, which names it, for a depth or colour space that is not supported."""
     tags, bits = page.tags, page.bits
     colours = _NAMES.get(page.colours, f"colour space {page.colours}")
     formats = tags.sampleformat if isinstance(tags.sampleformat, tuple) else (tags.sampleformat,)
@@ -270,12 +270,12 @@ def _check_supported(source: Source, page: Page) -> None:
 
 
 def unsupported(source: Source, what: str) -> InputError:
-    """Builds the error for a kind of picture that is not supported."""
+    """Build the error for a kind of picture that is not supported."""
     return InputError(f"{source.name}: {what} cannot be read; save it as RGB or gray with 8 or 16 bits per sample")
 
 
 def describe(page: Page, photo: Photo) -> Photo:
-    """Adds the page's metadata to `photo`; the colour profile belongs to the pixels and is there already."""
+    """Add the page's metadata to `photo`; the colour profile belongs to the pixels and is there already."""
     resources = photoshop.read(page.block(PHOTOSHOP) or b"")
     notes = (*photo.notes, *page.notes, *resources.notes, *_lost_tags(page))
     return replace(
@@ -291,7 +291,7 @@ def describe(page: Page, photo: Photo) -> Photo:
 
 
 def _lost_tags(page: Page) -> list[str]:
-    """Names tags that are neither carried nor about how pixels are stored."""
+    """Name tags that are neither carried nor about how pixels are stored."""
     left = {entry.tag for entry in page.entries if entry.tag not in CARRIED and entry.tag not in _STORAGE}
     notes = [f"{what} are left out" for tags, what in _KNOWN_TAGS if left & tags]
     others = sorted(left.difference(*(tags for tags, _ in _KNOWN_TAGS)))
@@ -305,7 +305,7 @@ def _lost_tags(page: Page) -> list[str]:
 
 
 def open_image(source: Source, page: Page) -> Image.Image:
-    """Opens one page with Pillow. Raises InputError if it cannot read pages of this kind.
+    """Open one page with Pillow. Raises InputError if it cannot read pages of this kind.
 
     Pillow is given the file with another directory at its end, which holds only what makes pixels. So neither a
     long text nor the page's place in the file matters, and the picture is not turned.
@@ -325,7 +325,7 @@ def open_image(source: Source, page: Page) -> Image.Image:
 
 
 def _kind(page: Page) -> str:
-    """Describes how a page is stored, for people."""
+    """Describe how a page is stored, for people."""
     tags = page.tags
     colours = _NAMES.get(page.colours, f"colour space {page.colours}")
     compression = getattr(tags.compression, "name", tags.compression)
@@ -333,7 +333,7 @@ def _kind(page: Page) -> str:
 
 
 def read_deep(source: Source, page: Page) -> Photo | None:
-    """Reads the pixels of a gray or RGB page of 9 to 16 bits per sample, bit by bit, spread over 16.
+    """Read the pixels of a gray or RGB page of 9 to 16 bits per sample, bit by bit, spread over 16.
 
     None if nothing that is installed decompresses it. Raises ValueError, OSError or tifffile.TiffFileError if
     they are damaged.
@@ -356,13 +356,13 @@ def read_deep(source: Source, page: Page) -> Photo | None:
 
 
 def _straight(pixels: NDArray[np.uint16], alpha: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    """Colours that were stored multiplied by alpha, divided by it again."""
+    """Divide colours that were stored multiplied by alpha by it."""
     share = np.maximum(alpha, 1).astype(np.float64)[..., None] / 65535
     return np.clip(np.rint(pixels / share), 0, 65535).astype(np.uint16)
 
 
 def _samples(source: Source, page: Page) -> NDArray[np.uint16] | None:
-    """All samples (H, W, S) as stored; None if nothing that is installed decompresses them."""
+    """Read all samples (H, W, S) as stored; None if nothing that is installed decompresses them."""
     tags = page.tags
     code = int(tags.compression)
     ours = code in (1, *_DEFLATE, _LZW, _PACKBITS)
@@ -393,7 +393,7 @@ def _samples(source: Source, page: Page) -> NDArray[np.uint16] | None:
 
 
 def _decompressed(code: int, data: bytes, size: int) -> bytes:
-    """A strip or tile of at most `size` bytes, however much its data would become."""
+    """Decompress a strip or tile to at most `size` bytes, however much its data would become."""
     if code in _DEFLATE:
         return zlib.decompressobj().decompress(data, size)
     if code == _LZW and not _HAS_CODECS:

@@ -59,7 +59,7 @@ class Layout:
         return 8 if self.big else 4
 
     def pack(self, code: str, *values: int) -> bytes:
-        """Packs numbers in this byte order."""
+        """Pack numbers in this byte order."""
         return struct.pack(self.order + code, *values)
 
 
@@ -128,7 +128,7 @@ class Directories:
         return self.read(entry.value_at, entry.size)
 
     def was_read(self, offset: int) -> bool:
-        """Whether the directory at `offset` was read already."""
+        """Return whether the directory at `offset` was read already."""
         return offset in self._seen
 
     def entries(self, offset: int) -> tuple[list[Entry], int]:
@@ -245,13 +245,13 @@ def from_exif(exif: bytes, layout: Layout) -> Directory:
 
 
 def _without_big(directory: Directory) -> Directory:
-    """The directory without the 8-byte types that only BigTIFF knows."""
+    """Convert the 8-byte types of a directory, which only BigTIFF knows."""
     fields = {tag: value for tag, value in directory.fields.items() if value.type not in _BIG_TYPES}
     return Directory(fields, {tag: _without_big(child) for tag, child in directory.children.items()})
 
 
 def _swapped(directory: Directory) -> Directory:
-    """The same directory in the other byte order."""
+    """Convert a directory to the other byte order."""
     fields = {}
     for tag, value in directory.fields.items():
         unit = 4 if value.type in (RATIONAL, 10) else _SIZES[value.type]  # rationals are two numbers

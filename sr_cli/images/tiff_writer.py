@@ -62,7 +62,7 @@ class TiffWriter:
         file.write(self._layout.pack(self._layout.offset, 0))
 
     def page(self, photo: Photo, *, several: bool = False) -> None:
-        """The next picture. several: it is one page of many (section 8, NewSubfileType)."""
+        """Write the next picture. several: it is one page of many (section 8, NewSubfileType)."""
         stored = np.dtype("u1" if photo.bits == 8 else f"{self._layout.order}u2")
         samples = photo.pixels.shape[2] + (photo.alpha is not None)
         rows = max(1, _STRIPE_BYTES // (photo.width * samples * stored.itemsize))
@@ -74,7 +74,7 @@ class TiffWriter:
         self._directory(self._describe(photo, samples, rows, several))
 
     def _describe(self, photo: Photo, samples: int, rows: int, several: bool) -> Directory:
-        """The page's tags. EXIF is in this file's byte order, so its values are carried as they are."""
+        """Build the page's tags. EXIF is in this file's byte order, so its values are carried as they are."""
         directory = Directory()
         if photo.exif is not None:
             directory = from_exif(photo.exif, self._layout)
@@ -135,7 +135,7 @@ class TiffWriter:
 
 
 def _deflated(rows: Pixels, alpha: Pixels | None, stored: np.dtype[np.unsignedinteger]) -> bytes:
-    """Rows (n, W, C) and their alpha (n, W) as differences from the pixel to the left, as `stored`, deflated."""
+    """Deflate rows (n, W, C) and their alpha (n, W) as differences from the pixel to the left, as `stored`."""
     if alpha is not None:
         rows = np.concatenate([rows, alpha[..., None]], axis=2)
     differences = rows.copy()
@@ -144,5 +144,5 @@ def _deflated(rows: Pixels, alpha: Pixels | None, stored: np.dtype[np.unsignedin
 
 
 def order_of(photo: Photo) -> Literal["<", ">"]:
-    """The byte order in which the photo's EXIF can be carried as it is."""
+    """Return the byte order in which the photo's EXIF can be carried as it is."""
     return ">" if photo.exif is not None and photo.exif[:2] == b"MM" else "<"

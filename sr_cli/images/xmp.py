@@ -79,7 +79,7 @@ class Packet:
         return found
 
     def serialised(self) -> bytes:
-        """The packet in UTF-8. The tree is used up."""
+        """Serialise the packet in UTF-8. The tree is used up."""
         _to_prefixes(self.root, self.prefixes)
         return (_BEGIN + ET.tostring(self.root, encoding="unicode") + _END).encode()
 
@@ -101,7 +101,7 @@ def parsed(packet: bytes) -> Packet:
 
 
 def edited(packet: bytes, move: Move) -> Edited:
-    """The packet as it is true for the moved picture, without properties that promise what is not carried.
+    """Edit the packet so that it is true for the moved picture, without properties that promise what is not carried.
 
     A packet in which nothing changes stays as it is, byte for byte.
     """
@@ -114,12 +114,12 @@ def edited(packet: bytes, move: Move) -> Edited:
 
 
 def promises(packet: bytes) -> tuple[str, ...]:
-    """What a packet says is appended to its file or hidden in the packet: "gain map", "video", ...; () if nothing."""
+    """List what a packet says is appended to its file or hidden in the packet: "gain map", "video", ..."""
     return tuple(what for what in edited(packet, Move((1, 1), (1, 1))).lost if what != UNREADABLE)
 
 
 def finished(packet: bytes | None, *, mime: str, history: str | None) -> bytes | None:
-    """The packet as an output carries it: `dc:format`, where it is given, names the output's format.
+    """Finish the packet as an output carries it: `dc:format`, where it is given, names the output's format.
 
     history: what made the output, e.g. "srup 0.1.0"; it becomes the last event of xmpMM:History. A packet that
     cannot be read is left as it is.
@@ -144,7 +144,7 @@ def finished(packet: bytes | None, *, mime: str, history: str | None) -> bytes |
 
 
 def last_software(packet: bytes) -> str | None:
-    """The software agent of the last event in xmpMM:History; None if there is none."""
+    """Return the software agent of the last event in xmpMM:History; None if there is none."""
     try:
         root = parsed(packet).root
     except ValueError:
@@ -160,7 +160,7 @@ def last_software(packet: bytes) -> str | None:
 
 
 def as_srgb(packet: bytes) -> bytes:
-    """The packet of a picture whose colours were converted to sRGB: it names no other colour space."""
+    """Edit the packet of a picture whose colours were converted to sRGB: it names no other colour space."""
     try:
         tree = parsed(packet)
     except ValueError:
@@ -182,7 +182,7 @@ def as_srgb(packet: bytes) -> bytes:
 
 
 def extended_guid(packet: bytes) -> str | None:
-    """The name of the extension that a packet points at; None if it points at none, or cannot be read."""
+    """Return the name of the extension that a packet points at; None if it points at none, or cannot be read."""
     try:
         root = parsed(packet).root
     except ValueError:
@@ -196,7 +196,7 @@ def extended_guid(packet: bytes) -> str | None:
 
 
 def joined(packet: bytes, extension: bytes | None) -> bytes:
-    """A packet with the properties of its extension (None: lost), and no pointer to it. Raises ValueError."""
+    """Join a packet and the properties of its extension (None: lost), without a pointer to it. Raises ValueError."""
     tree = parsed(packet)
     _remove_pointers(tree.root)
     if extension is not None:

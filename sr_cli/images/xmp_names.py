@@ -40,7 +40,7 @@ NAMESPACES = {
 
 
 def name(short: str) -> str:
-    """ElementTree's name, e.g. "{http://ns.adobe.com/tiff/1.0/}Orientation" for "tiff:Orientation"."""
+    """Return ElementTree's name, e.g. "{http://ns.adobe.com/tiff/1.0/}Orientation" for "tiff:Orientation"."""
     prefix, _, local = short.partition(":")
     return f"{{{NAMESPACES[prefix]}}}{local}"
 

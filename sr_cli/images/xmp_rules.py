@@ -30,7 +30,7 @@ class Tree:
         self.seen: set[int] = set()
 
     def text(self, node: ET.Element, short: str) -> str | None:
-        """The value of a node's property; None if it has none, or one that is no text."""
+        """Return the value of a node's property; None if it has none, or one that is no text."""
         full = name(short)
         if full in node.attrib:
             return node.attrib[full].strip()
@@ -38,7 +38,7 @@ class Tree:
         return None if child is None or len(child) else (child.text or "").strip()
 
     def number(self, node: ET.Element, short: str) -> float | None:
-        """A property's value as a number; None if it is absent, no number or without bounds."""
+        """Return a property's value as a number; None if it is absent, no number or without bounds."""
         text = self.text(node, short)
         try:
             value = float(Fraction(text)) if text else math.nan
@@ -47,7 +47,7 @@ class Tree:
         return value if math.isfinite(value) and abs(value) < 1e12 else None
 
     def numbers(self, node: ET.Element, *shorts: str) -> list[float] | None:
-        """Several properties; None unless all are numbers."""
+        """Return several properties; None unless all are numbers."""
         found = [value for short in shorts if (value := self.number(node, short)) is not None]
         return found if len(found) == len(shorts) else None
 
@@ -118,7 +118,7 @@ def _focal_plane(tree: Tree, node: ET.Element, move: Move) -> None:
 
 
 def _subject(tree: Tree, node: ET.Element, move: Move) -> None:
-    """A sequence of 2 to 4 numbers, as in EXIF."""
+    """Move a sequence of 2 to 4 numbers, as in EXIF."""
     if node.tag not in (name("exif:SubjectArea"), name("exif:SubjectLocation")):
         return
     items = list(node.iter(RDF + "li"))
@@ -133,7 +133,7 @@ def _subject(tree: Tree, node: ET.Element, move: Move) -> None:
 
 
 def _panorama(tree: Tree, node: ET.Element, move: Move) -> None:
-    """GPano: the picture's place in the full sphere, and the largest rectangle without black in the picture."""
+    """Scale GPano's place in the full sphere, and the largest rectangle without black in the picture."""
     full = tree.numbers(node, "GPano:FullPanoWidthPixels", "GPano:FullPanoHeightPixels")
     area = [f"GPano:CroppedArea{part}" for part in ("LeftPixels", "TopPixels", "ImageWidthPixels", "ImageHeightPixels")]
     inner = [f"GPano:LargestValidInteriorRect{part}" for part in ("Left", "Top", "Width", "Height")]
@@ -159,7 +159,7 @@ _APPLIED = (name("mwg-rs:AppliedToDimensions"), name("acdsee-rs:AppliedToDimensi
 
 
 def _regions(tree: Tree, node: ET.Element, move: Move) -> None:
-    """Regions of faces, pets, focus and bar codes, and the size of the picture that they were drawn in."""
+    """Move the regions of faces, pets, focus and bar codes, and the size of the picture that they were drawn in."""
     applied = next((child for child in node if child.tag in _APPLIED), None)
     if applied is None:
         return
@@ -177,13 +177,13 @@ def _regions(tree: Tree, node: ET.Element, move: Move) -> None:
 
 
 def _is_upright_already(size: list[float], move: Move) -> bool:
-    """Whether regions were drawn in the turned picture: then their picture has its proportions."""
+    """Return whether regions were drawn in the turned picture: then their picture has its proportions."""
     (width, height), ratio = move.before, size[0] / size[1]
     return move.swaps and abs(ratio - height / width) < 0.01 * ratio < abs(ratio - width / height)
 
 
 def _area(tree: Tree, node: ET.Element, move: Move, within: tuple[float, float] | None = None) -> None:
-    """A centre, and a width and height or a diameter; the diameter is a share of the shorter side."""
+    """Move a centre, and a width and height or a diameter; the diameter is a share of the shorter side."""
     if id(node) in tree.seen:
         return
     for prefix in ("stArea", "acdsee-stArea"):
@@ -205,7 +205,7 @@ def _area(tree: Tree, node: ET.Element, move: Move, within: tuple[float, float] 
 
 
 def _people(tree: Tree, node: ET.Element, move: Move) -> None:
-    """Microsoft's rectangles: left, top, width and height as shares, in one text."""
+    """Move Microsoft's rectangles: left, top, width and height as shares, in one text."""
     try:
         values = [float(part) for part in (tree.text(node, "MPReg:Rectangle") or "").split(",")]
     except ValueError:
@@ -217,7 +217,7 @@ def _people(tree: Tree, node: ET.Element, move: Move) -> None:
 
 
 def _boundary(tree: Tree, node: ET.Element, move: Move) -> None:
-    """IPTC's region boundary: a rectangle, a circle or a polygon, in pixels or shares."""
+    """Move IPTC's region boundary: a rectangle, a circle or a polygon, in pixels or shares."""
     unit = tree.text(node, "Iptc4xmpExt:rbUnit")
     if unit not in ("pixel", "relative"):
         return
@@ -249,7 +249,7 @@ def _focus(tree: Tree, node: ET.Element, move: Move) -> None:
 
 
 def _drone(tree: Tree, node: ET.Element, move: Move) -> None:
-    """DJI's lens calibration, in pixels."""
+    """Scale DJI's lens calibration, in pixels."""
     if (length := tree.number(node, "drone-dji:CalibratedFocalLength")) is not None:
         tree.set(node, "drone-dji:CalibratedFocalLength", length * move.scale[0])
     shorts = ("drone-dji:CalibratedOpticalCenterX", "drone-dji:CalibratedOpticalCenterY")
@@ -283,7 +283,7 @@ _LOCAL_EDITS = [
 
 
 def _camera_raw(tree: Tree, node: ET.Element, move: Move) -> None:
-    """Camera Raw's edits that are still to be applied; shares, of the picture as it is stored."""
+    """Move Camera Raw's edits that are still to be applied; shares, of the picture as it is stored."""
     if str(tree.text(node, "crs:AlreadyApplied")).lower() == "true":
         return
     if str(tree.text(node, "crs:CropUnits") or tree.text(node, "crs:CropUnit")) == "0":
@@ -339,7 +339,7 @@ def _attachments(tree: Tree, node: ET.Element, move: Move) -> None:
 
 
 def _directory(tree: Tree, node: ET.Element, move: Move) -> None:
-    """The list of what is appended to the file, which is not appended to the output."""
+    """Remove the list of what is appended to the file, which is not appended to the output."""
     for directory in node.findall(name("Container:Directory")):
         for item in directory.iter():
             semantic = tree.text(item, "Item:Semantic")
@@ -359,13 +359,13 @@ def _video(tree: Tree, node: ET.Element, move: Move) -> None:
 
 
 def _thumbnails(tree: Tree, node: ET.Element, move: Move) -> None:
-    """Thumbnails show the old picture, and pointers to extended XMP point at nothing once it is joined."""
+    """Remove thumbnails, which show the old picture, and pointers to extended XMP, which is joined by now."""
     for full in (name("xmp:Thumbnails"), HAS_EXTENDED):
         tree.remove(node, full)
 
 
 def _names(node: ET.Element) -> Iterable[str]:
-    """The properties of a node, each once."""
+    """List the properties of a node, each once."""
     return list(dict.fromkeys([*node.attrib, *(child.tag for child in node)]))
 
 

@@ -27,7 +27,7 @@ _FADE_RADIUS = 2
 
 
 def keep_colours(output: torch.Tensor, rgb: torch.Tensor, margin: int = 0) -> torch.Tensor:
-    """`output` (N, C, s*H, s*W), clamped, with the low frequencies of its input `rgb` (N, C, H, W) in 0..1; float.
+    """Give `output` (N, C, s*H, s*W) the low frequencies of its input `rgb` (N, C, H, W) in 0..1, clamped; float.
 
     `output` itself may be clamped as well: at this size every copy counts.
     `margin` input pixels are cut off each side of the result: they have influence, but no place in the picture.
@@ -46,7 +46,7 @@ def _with_low_frequencies(output: torch.Tensor, rgb: torch.Tensor, scale: int, m
 
 
 def _reduced(planes: torch.Tensor, scale: int) -> torch.Tensor:
-    """The means of squares of `scale` times `scale` pixels.
+    """Compute the means of squares of `scale` times `scale` pixels.
 
     As sums of slices: torch's pooling takes three times as long on a CPU.
     """
@@ -59,7 +59,7 @@ def _reduced(planes: torch.Tensor, scale: int) -> torch.Tensor:
 
 
 def _enlarged(planes: torch.Tensor, scale: int, margin: int) -> torch.Tensor:
-    """Bilinear enlargement of what lies inside the margin."""
+    """Enlarge what lies inside the margin bilinearly."""
     import torch.nn.functional as F
 
     around = min(margin, 1)  # it looks at one pixel beyond its borders
@@ -68,7 +68,7 @@ def _enlarged(planes: torch.Tensor, scale: int, margin: int) -> torch.Tensor:
 
 
 def _stretched(planes: torch.Tensor, scale: int, dim: int) -> torch.Tensor:
-    """Linear interpolation along one dimension to `scale` times its length, without its first and its last pixel.
+    """Interpolate linearly along one dimension to `scale` times its length, without its first and its last pixel.
 
     Phase by phase: torch's own takes six times as long on a CPU.
     """
@@ -84,12 +84,12 @@ def _stretched(planes: torch.Tensor, scale: int, dim: int) -> torch.Tensor:
 
 
 def _inner(planes: torch.Tensor, margin: int) -> torch.Tensor:
-    """Without `margin` pixels at each side."""
+    """Cut `margin` pixels off at each side."""
     return planes[..., margin : planes.shape[-2] - margin, margin : planes.shape[-1] - margin]
 
 
 def _smoothed(planes: torch.Tensor, dim: int) -> torch.Tensor:
-    """A Gaussian along one dimension of (N, C, H, W), beyond whose ends the last values are repeated.
+    """Smooth by a Gaussian along one dimension of (N, C, H, W), beyond whose ends the last values are repeated.
 
     As a sum of shifted copies: torch's convolutions take twenty times as long for so few channels on a CPU.
     """
@@ -122,7 +122,7 @@ def _with_flat_areas(output: torch.Tensor, rgb: torch.Tensor, scale: int, margin
 
 
 def _differing(rgb: torch.Tensor) -> torch.Tensor:
-    """1 for each pixel of (N, C, H, W) that has another colour than a neighbour next to or above it, else 0."""
+    """Mark with 1 each pixel of (N, C, H, W) that has another colour than a neighbour next to or above it, else 0."""
     busy = rgb.new_zeros((rgb.shape[0], 1, *rgb.shape[2:]))
     for dim in (2, 3):
         length = rgb.shape[dim] - 1

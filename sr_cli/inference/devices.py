@@ -18,7 +18,7 @@ BF16_SHARE = 0.999
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` (cuda, else mps, else cpu) or a named device. Raises UsageError where it is not there."""
+    """Choose `auto` (cuda, else mps, else cpu) or a named device. Raises UsageError where it is not there."""
     import torch
 
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
@@ -41,7 +41,7 @@ def choose_device(name: str) -> torch.device:
 def choose_precision(
     name: str, device: str, bf16_share: float | None = None, processor: Processor | None = None
 ) -> tuple[str, str]:
-    """The precision that `auto` or a name stands for on a type of device (`cpu`, `cuda`, `mps`), and why.
+    """Choose the precision that `auto` or a name stands for on a type of device (`cpu`, `cuda`, `mps`), and say why.
 
     `bf16_share` is the share of output values that bf16 keeps within 1 level with the weights at hand, None where
     that was not measured. Raises UsageError for an unknown name.
@@ -65,7 +65,7 @@ def choose_precision(
 
 
 def dtype_of(precision: str) -> torch.dtype:
-    """torch's type for `fp32`, `fp16` or `bf16`."""
+    """Return torch's type for `fp32`, `fp16` or `bf16`."""
     import torch
 
     return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]

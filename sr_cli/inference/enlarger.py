@@ -58,10 +58,10 @@ class Enlarger(Protocol):
         """
 
     def plan(self, height: int, width: int) -> tiling.Plan:
-        """The tiles that a picture of this size is cut into."""
+        """Cut a picture of this size into tiles."""
 
     def count_tiles(self, height: int, width: int) -> int:
-        """The tiles that are computed for a picture of this size; 0 for interpolation."""
+        """Count the tiles that are computed for a picture of this size; 0 for interpolation."""
 
     def working_bytes(self, height: int, width: int) -> int:
-        """Memory that a picture of this size takes meanwhile, besides input and output, roughly."""
+        """Estimate the memory that a picture of this size takes meanwhile, besides input and output."""

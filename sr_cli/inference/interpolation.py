@@ -34,20 +34,20 @@ class Interpolation:
         return EngineResult(output, 0, 0, 0, 0, self.setup)
 
     def plan(self, height: int, width: int) -> tiling.Plan:
-        """The whole picture as one tile."""
+        """Return the whole picture as one tile."""
         return tiling.plan(height, width, 0, 0)
 
     def count_tiles(self, height: int, width: int) -> int:
-        """None."""
+        """Return 0: nothing is computed in tiles."""
         return 0
 
     def working_bytes(self, height: int, width: int) -> int:
-        """Pillow's copy of the output."""
+        """Count Pillow's copy of the output."""
         return height * width * self.scale**2 * _PILLOW_BYTES
 
 
 def interpolate(pixels: Pixels, scale: int, name: str) -> Pixels:
-    """Pixels enlarged by `scale`, clamped to their type's range."""
+    """Enlarge pixels by `scale`, clamped to their type's range."""
     output = np.empty((pixels.shape[0] * scale, pixels.shape[1] * scale, pixels.shape[2]), pixels.dtype)
     interpolate_into(output, pixels, name)
     return output

@@ -17,7 +17,7 @@ _UNKNOWN = 4 * 2**30
 
 
 def _cgroup(field: str) -> int | None:
-    """A value of this process's control group (version 2), or None where there is none or no limit."""
+    """Read a value of this process's control group (version 2), None where there is none or no limit."""
     try:
         text = (_CGROUP / field).read_text().strip()
         return None if text == "max" else int(text)
@@ -26,7 +26,7 @@ def _cgroup(field: str) -> int | None:
 
 
 def free_bytes() -> int:
-    """Bytes that can be taken without swapping; a guess of 4 GiB where the system does not tell."""
+    """Return the bytes that can be taken without swapping; a guess of 4 GiB where the system does not tell."""
     free = _UNKNOWN
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
@@ -39,7 +39,7 @@ def free_bytes() -> int:
 
 
 def total_bytes() -> int:
-    """Bytes that this process may have at most, free or not; a guess of 8 GiB where the system does not tell."""
+    """Return the bytes that this process may have at most, free or not; 8 GiB where the system does not tell."""
     try:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
@@ -49,7 +49,7 @@ def total_bytes() -> int:
 
 
 def device_bytes(device: torch.device) -> tuple[int, int]:
-    """Bytes free and bytes in all on a device. What torch has reserved and does not use is free."""
+    """Return the bytes free and in all on a device. What torch has reserved and does not use is free."""
     import torch
 
     if device.type != "cuda":
@@ -65,7 +65,7 @@ _KEEP_BELOW = 2**30
 
 
 def keep_freed_memory() -> bool:
-    """Tells the C library to reuse freed memory instead of returning it to the system; True where it could.
+    """Tell the C library to reuse freed memory instead of returning it to the system; True where it could.
 
     By default glibc gets large blocks from the kernel and gives them back when they are freed. A network
     allocates and frees some hundred activations of many megabytes per tile; the kernel then has to map and
@@ -82,7 +82,7 @@ def keep_freed_memory() -> bool:
 
 
 def peak_during(work: Callable[[], object]) -> int | None:
-    """Bytes that `work` took at most beyond what the process had before; None where the system does not tell."""
+    """Measure the bytes that `work` took at most beyond what the process had; None where the system does not tell."""
     try:
         ctypes.CDLL(None).malloc_trim(0)  # memory kept from before would hide what `work` needs
         Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark, see proc(5)

@@ -27,7 +27,7 @@ Enlarge = Callable[[Pixels], Pixels]
 
 
 def enlarge(picture: Picture, engine: Enlarge) -> Picture:
-    """`picture` enlarged by `engine`, in the form it came in.
+    """Enlarge `picture` by `engine`, in the form it came in.
 
     - A Pillow image of mode L, LA, RGB, RGBA or I;16 keeps its mode; 1 becomes L, and palettes, CMYK and others
       become RGB (RGBA with transparency). `info` (colour profile, EXIF) is kept; orientation is not applied.
@@ -76,7 +76,7 @@ def _array(array: Pixels, engine: Enlarge) -> Pixels:
 
 
 def _with_alpha(pixels: Pixels, alpha: Pixels | None, engine: Enlarge) -> tuple[Pixels, Pixels | None]:
-    """Colours, spread under transparency first, so that no halo appears; and alpha (H, W, 1) by itself."""
+    """Enlarge colours, spread under transparency first, so that no halo appears; and alpha (H, W, 1) by itself."""
     if alpha is None:
         return engine(pixels), None
     enlarged = engine(images.bleed(pixels, alpha))

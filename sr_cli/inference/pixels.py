@@ -29,14 +29,14 @@ def check_pixels(pixels: Pixels) -> None:
 
 
 def to_unit(pixels: Pixels) -> NDArray[np.float32]:
-    """Pixels of any accepted type as float32 in 0..1."""
+    """Convert pixels of any accepted type to float32 in 0..1."""
     if pixels.dtype == np.float32:
         return pixels
     return pixels.astype(np.float32) / np.float32(full_intensity(pixels.dtype))
 
 
 def full_intensity(dtype: np.dtype[Any]) -> float:
-    """The value that stands for full intensity: 255, 65535 or 1."""
+    """Return the value that stands for full intensity: 255, 65535 or 1."""
     return 1.0 if dtype == np.float32 else float(np.iinfo(dtype).max)
 
 
@@ -56,7 +56,7 @@ class Windows:
         self._full = full_intensity(pixels.dtype)
 
     def batch(self, tiles: Sequence[Tile], size: int) -> torch.Tensor:
-        """The windows of `tiles` as a network takes them: (size, 3, h, w) in 0..1, channels-last, on the device.
+        """Cut the windows of `tiles` as a network takes them: (size, 3, h, w) in 0..1, channels-last, on the device.
 
         The last one is repeated where there are fewer than `size`: all batches of a picture have one shape.
         """
@@ -73,7 +73,7 @@ class Windows:
 
 
 def to_samples(values: torch.Tensor, dtype: np.dtype[Any]) -> torch.Tensor:
-    """Floats (N, C, H, W), clamped to 0..1 and rounded in place, as (N, H, W, C) on their device.
+    """Convert floats (N, C, H, W), clamped to 0..1 and rounded in place, to (N, H, W, C) on their device.
 
     The samples are uint8, float32, or uint16 in the shape of int16 of the same bits.
     """

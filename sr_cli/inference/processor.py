@@ -22,7 +22,7 @@ class Processor:
 
 
 def this_processor() -> Processor:
-    """The CPU this runs on; without features where the system does not tell them."""
+    """Describe the CPU this runs on; without features where the system does not tell them."""
     try:
         lines = _CPUINFO.read_text().splitlines()
     except OSError:

@@ -124,7 +124,7 @@ class Setup:
 
 
 def choose_setup(options: InferenceOptions, model: LoadedModel, processor: Processor | None = None) -> Setup:
-    """What `options` mean for a model on this machine.
+    """Choose device, precision, backend and tiles for a model on this machine.
 
     Depends on nothing that happens later, nor on what happened before: installed packages, the device, the processor
     and its memory. Raises UsageError for a device, precision or backend that is not there.
@@ -158,7 +158,7 @@ def choose_setup(options: InferenceOptions, model: LoadedModel, processor: Proce
 
 
 def bf16_share(model: LoadedModel) -> float | None:
-    """The share of values that bf16 keeps within 1 level with a model's weights; None where it was not measured."""
+    """Return the share of values that bf16 keeps within 1 level with a model's weights; None if not measured."""
     if model.entry is None or model.stage is None:
         return None
     stage = model.entry.stages[model.stage]
@@ -166,14 +166,14 @@ def bf16_share(model: LoadedModel) -> float | None:
 
 
 def largest_window(values_per_pixel: int, batch: int = 1) -> int:
-    """Pixels of a window for which a GPU's kernels can count all values of a batch."""
+    """Return the pixels of a window for which a GPU's kernels can count all values of a batch."""
     return (INDEXABLE - 1) // (values_per_pixel * batch)
 
 
 def choose_tiles(
     wish: int | Literal["auto"], overlap: int, device: torch.device, bytes_per_pixel: int, values: int
 ) -> tuple[int, int]:
-    """Side of the tiles' cores, and how many are computed together.
+    """Choose the side of the tiles' cores, and how many are computed together.
 
     `bytes_per_pixel` and `values` are what a network holds at its peak for a pixel that it sees.
     """
@@ -197,7 +197,7 @@ def choose_tiles(
 
 
 def _why(options: InferenceOptions, backend: str, device: str) -> str:
-    """Why a backend was chosen."""
+    """Say why a backend was chosen."""
     if options.backend != "auto":
         return "asked for"
     if backend == "openvino":

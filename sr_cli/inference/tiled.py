@@ -76,7 +76,7 @@ class TiledNetwork:
         return self.plan_with(height, width, self.setup.tile, self.setup.batch)
 
     def plan_with(self, height: int, width: int, tile: int, batch: int) -> tiling.Plan:
-        """The tiles of at most `tile` a side (0: one for all), on a GPU not larger than its kernels can count."""
+        """Cut into tiles of at most `tile` a side (0: one for all), on a GPU not larger than its kernels can count."""
         overlap = self.setup.overlap
         plan = tiling.plan(height, width, tile, overlap, self._alignment)
         most = largest_window(self._values_per_pixel, batch)
@@ -209,7 +209,7 @@ class _Enlargement:
         self.finished_rows = bottom
 
     def _computed(self, groups: Sequence[Sequence[tiling.Tile]], size: int, overlap: int) -> Iterator[_Computed]:
-        """Each group of tiles with its result, without the overlap, of the output's type and channels."""
+        """Yield each group of tiles with its result, without the overlap, of the output's type and channels."""
         started: deque[_Batch] = deque()
 
         def sources() -> Iterator[torch.Tensor]:
@@ -230,7 +230,7 @@ class _Enlargement:
         return self.network.compute_wider(batch.source)
 
     def _landing(self, batch: _Batch, samples: torch.Tensor, finite: torch.Tensor) -> _Computed:
-        """Begins to copy samples to the host, where a GPU made them."""
+        """Begin to copy samples to the host, where a GPU made them."""
         if samples.device.type != "cuda":
             return _Computed(batch, samples.cpu(), finite, None)
         there = [
@@ -261,7 +261,7 @@ class _Enlargement:
 def finished(
     result: torch.Tensor, source: torch.Tensor, overlap: int, dtype: np.dtype[Any], channels: int
 ) -> torch.Tensor:
-    """What a network made of `source`, its colours kept and the overlap cut off: see `to_samples`.
+    """Finish what a network made of `source`: keep its colours and cut the overlap off; see `to_samples`.
 
     Nothing here waits for a GPU.
     """
@@ -272,7 +272,7 @@ def finished(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or on the CPU."""
+    """Tell whether an error says that memory ran out, on a GPU or on the CPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     # The CPU allocator and oneDNN have no exception type of their own.
@@ -282,12 +282,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _even_size(count: int, most: int) -> int:
-    """The size of as few batches of at most `most` as possible, as equal as possible, for `count` tiles."""
+    """Choose the size of as few batches of at most `most` as possible, as equal as possible, for `count` tiles."""
     return -(-count // -(-count // most))
 
 
 def one_behind(items: Iterable[T]) -> Iterator[T]:
-    """The items, each one only after the next has been made."""
+    """Yield the items, each one only after the next has been made."""
     waiting: deque[T] = deque()
     for item in items:
         waiting.append(item)
@@ -297,10 +297,10 @@ def one_behind(items: Iterable[T]) -> Iterator[T]:
 
 
 def _is_finite(values: torch.Tensor) -> torch.Tensor:
-    """Whether no value is infinite or not a number; both show in the sum, which is found faster."""
+    """Tell whether no value is infinite or not a number; both show in the sum, which is found faster."""
     return torch.isfinite(values.sum())
 
 
 def _on(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """A context in which `device` is the current one, where there are several."""
+    """Make `device` the current one for a context, where there are several."""
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()

@@ -41,7 +41,7 @@ class Plan:
 
 
 def _starts(length: int, tile: int, align: int) -> tuple[int, list[int]]:
-    """Core size and start of each core along one axis: as few as possible, as equal as possible."""
+    """Return the core size and start of each core along one axis: as few as possible, as equal as possible."""
     # Counted in units of `align`; what is left over belongs to every core, so that the last one ends with the picture.
     units, rest = divmod(length, align)
     if length <= tile or units == 0:
@@ -52,7 +52,7 @@ def _starts(length: int, tile: int, align: int) -> tuple[int, list[int]]:
 
 
 def plan(height: int, width: int, tile: int, overlap: int, align: int = 1) -> Plan:
-    """Cuts a picture of `height` x `width` into cores of at most `tile` a side; 0 makes a single tile.
+    """Cut a picture of `height` x `width` into cores of at most `tile` a side; 0 makes a single tile.
 
     All cores start at multiples of `align`, and are that large even where `tile` is less. Raises
     ValueError for an empty picture or negative numbers.
@@ -68,7 +68,7 @@ def plan(height: int, width: int, tile: int, overlap: int, align: int = 1) -> Pl
 
 
 def rows(tiles: Sequence[Tile]) -> Iterator[list[Tile]]:
-    """The tiles of each row of a plan."""
+    """Yield the tiles of each row of a plan."""
     row: list[Tile] = []
     for tile in tiles:
         if row and tile.top != row[0].top:

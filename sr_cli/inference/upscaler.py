@@ -104,7 +104,7 @@ class Upscaler:
         on_rows: OnRows | None = None,
         out: Pixels | None = None,
     ) -> EngineResult:
-        """Enlarges one picture by `self.scale`.
+        """Enlarge one picture by `self.scale`.
 
         `on_rows` is called with rows of the result as soon as they are final; `out`, if given, is the array that the
         result is written into. Raises ValueError for arrays of another shape or type and for values that are not
@@ -124,22 +124,22 @@ class Upscaler:
             ) from None
 
     def __call__(self, picture: Picture, progress: Progress | None = None) -> Picture:
-        """Enlarges a Pillow image, numpy array or tensor and gives it back in the same form; see `pictures.enlarge`.
+        """Enlarge a Pillow image, numpy array or tensor and give it back in the same form; see `pictures.enlarge`.
 
         `progress` is called with the tiles done and their total, anew for each plane that is enlarged.
         """
         return pictures.enlarge(picture, lambda pixels: self.upscale(pixels, progress).pixels)
 
     def plan(self, height: int, width: int) -> tiling.Plan:
-        """The tiles that a picture of this size is cut into."""
+        """Cut a picture of this size into tiles."""
         return self._enlarger.plan(height, width)
 
     def count_tiles(self, height: int, width: int) -> int:
-        """The tiles that are computed for a picture of this size; 0 for interpolation."""
+        """Count the tiles that are computed for a picture of this size; 0 for interpolation."""
         return self._enlarger.count_tiles(height, width)
 
     def working_bytes(self, height: int, width: int) -> int:
-        """Memory that a picture of this size takes meanwhile, besides input and output, roughly."""
+        """Estimate the memory that a picture of this size takes meanwhile, besides input and output."""
         return self._enlarger.working_bytes(height, width)
 
 
@@ -149,7 +149,7 @@ def _load(
     offline: bool,
     progress: Callable[[int, int | None], None] | None,
 ) -> LoadedModel:
-    """The model with its weights. Raises WeightsError, UsageError for an invalid fidelity."""
+    """Load the model with its weights. Raises WeightsError, UsageError for an invalid fidelity."""
     from sr_cli import weights
 
     if not isinstance(model, str | Path | weights.LoadedModel):

@@ -11,7 +11,7 @@ _BT601 = np.array([65.481, 128.553, 24.966]) / 255
 
 
 def luma(rgb: NDArray[Any]) -> NDArray[np.float64]:
-    """Luma of (H, W, 3) in 0..255, as (H, W) in 16..235, not rounded.
+    """Compute the luma of (H, W, 3) in 0..255, as (H, W) in 16..235, not rounded.
 
     BT.601 studio range with the constants of MATLAB's rgb2ycbcr (ITU-R BT.601-5, section 3.5).
     """
@@ -26,7 +26,7 @@ def to_bytes(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def crop_border(image: NDArray[Any], border: int) -> NDArray[Any]:
-    """A view of (H, W, ...) without `border` pixels at each side. Raises ValueError when nothing is left."""
+    """Give a view of (H, W, ...) without `border` pixels at each side. Raises ValueError when nothing is left."""
     if min(image.shape[:2]) <= 2 * border:
         raise ValueError(f"smaller than {2 * border + 1} pixels a side, nothing is left inside the border")
     return image[border : image.shape[0] - border, border : image.shape[1] - border]

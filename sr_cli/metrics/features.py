@@ -69,7 +69,7 @@ class FeatureNet(nn.Module):
     """Smallest input side, in pixels."""
 
     def crop(self, rgb: Tensor, step: int) -> Tensor:
-        """What of a patch is shown to the network at a step."""
+        """Cut out what of a patch is shown to the network at a step."""
         return rgb
 
     def forward(self, rgb: Tensor) -> list[Tensor]:
@@ -96,7 +96,7 @@ class Vgg19(FeatureNet):
 
     @classmethod
     def layers(cls) -> list[nn.Module]:
-        """The layers up to conv5_4, its ReLU left out."""
+        """Return the layers up to conv5_4, its ReLU left out."""
         layers: list[nn.Module] = []
         channels = 3
         for width in cls.WIDTHS:
@@ -215,8 +215,7 @@ _NETS: dict[str, type[Vgg19] | type[SqueezeNet]] = {"vgg19": Vgg19, "squeezenet1
 
 
 def feature_net(name: str, path: Path | None = None, offline: bool = False) -> FeatureNet:
-    """`vgg19` or `squeezenet1_1` with weights from a file (.safetensors, .npz or torch's .pth), or
-    downloaded through torchvision when there is none.
+    """Load `vgg19` or `squeezenet1_1`, from a file (.safetensors, .npz or torch's .pth) or through torchvision.
 
     Raises WeightsError when the file cannot be read or does not fit, or the download fails.
     """
@@ -244,7 +243,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _published(name: str) -> tuple[str, float]:
-    """Address and size in MB of a network's ImageNet weights, by torchvision's record."""
+    """Return the address and size in MB of a network's ImageNet weights, by torchvision's record."""
     from torchvision.models import SqueezeNet1_1_Weights, VGG19_Weights  # type: ignore[import-untyped]
 
     weights = VGG19_Weights.IMAGENET1K_V1 if name == "vgg19" else SqueezeNet1_1_Weights.IMAGENET1K_V1
@@ -252,7 +251,7 @@ def _published(name: str) -> tuple[str, float]:
 
 
 def missing_megabytes(name: str) -> int:
-    """What has to be downloaded of a network's weights, in MB; 0 if they are here."""
+    """Return how much has to be downloaded of a network's weights, in MB; 0 if they are here."""
     url, megabytes = _published(name)
     here = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
     return 0 if here.exists() else math.ceil(megabytes)

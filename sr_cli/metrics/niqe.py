@@ -43,7 +43,7 @@ class NiqeParameters:
 
 
 def parse_parameters(data: bytes) -> NiqeParameters:
-    """The parameters from the authors' MAT file or from an NPZ archive of the same two arrays.
+    """Read the parameters from the authors' MAT file or from an NPZ archive of the same two arrays.
 
     Raises ValueError for anything else.
     """
@@ -61,7 +61,7 @@ def _npz_arrays(data: bytes) -> dict[str, Any]:
 
 
 def _mat_elements(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(type, content) of each data element: "MAT-File Format", version 5, section "Data Elements"."""
+    """Yield the (type, content) of each data element: "MAT-File Format", version 5, section "Data Elements"."""
     at = 0
     while at + 8 <= len(data):
         kind, size = struct.unpack_from("<II", data, at)
@@ -78,7 +78,7 @@ _NUMBERS = {1: "<i1", 2: "<u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4"
 
 
 def read_mat_matrices(data: bytes) -> dict[str, Floats]:
-    """The real double matrices of a little-endian MAT file of version 5, by name.
+    """Read the real double matrices of a little-endian MAT file of version 5, by name.
 
     Little enough of the format to do without scipy. Raises ValueError for another format.
     """
@@ -97,7 +97,7 @@ def read_mat_matrices(data: bytes) -> dict[str, Floats]:
 
 
 def grey(rgb: NDArray[Any]) -> Floats:
-    """Full-range BT.601 luma of (H, W, 3) in 0..255, rounded, as MATLAB's rgb2gray on 8 bits: (H, W)."""
+    """Compute the full-range BT.601 luma of (H, W, 3) in 0..255, rounded, as MATLAB's rgb2gray on 8 bits: (H, W)."""
     return np.floor(rgb @ _FULL_RANGE + 0.5)
 
 
@@ -108,7 +108,7 @@ def _gaussian() -> Floats:
 
 
 def _blur(image: Floats, weights: Floats) -> Floats:
-    """7x7 Gaussian means of an image that already has three more rows and columns at each side."""
+    """Compute 7x7 Gaussian means of an image that already has three more rows and columns at each side."""
     height, width = image.shape[0] - 6, image.shape[1] - 6
     rows = weights[3] * image[3 : 3 + height]
     for i in range(3):
@@ -120,7 +120,7 @@ def _blur(image: Floats, weights: Floats) -> Floats:
 
 
 def normalise(image: Floats) -> Floats:
-    """Mean-subtracted, contrast-normalised luma: (I - mu) / (sigma + 1), section 2.1. (H, W) in 0..255."""
+    """Normalise luma by its local mean and contrast: (I - mu) / (sigma + 1), section 2.1. (H, W) in 0..255."""
     padded = np.pad(image, 3, mode="edge")
     weights = _gaussian()
     result = np.empty_like(image)
@@ -134,7 +134,7 @@ def normalise(image: Floats) -> Floats:
 
 @cache
 def _shape_table() -> tuple[Floats, Floats]:
-    """Shapes 0.2 to 10 in steps of 0.001, and for each the ratio E|x|² / E(x²) of a generalised Gaussian."""
+    """Tabulate shapes 0.2 to 10 in steps of 0.001, and the ratio E|x|² / E(x²) of each generalised Gaussian."""
     shapes = np.arange(200, 10001) / 1000
     log_gamma = [[math.lgamma(k / shape) for k in (1, 2, 3)] for shape in shapes.tolist()]
     first, second, third = np.array(log_gamma).T
@@ -142,7 +142,7 @@ def _shape_table() -> tuple[Floats, Floats]:
 
 
 def fit_asymmetric(samples: Floats) -> tuple[Floats, Floats, Floats]:
-    """Shape, left scale and right scale of an asymmetric generalised Gaussian, one fit per row of (N, K).
+    """Fit the shape, left scale and right scale of an asymmetric generalised Gaussian to each row of (N, K).
 
     By moment matching: Lasmar, Stitou and Berthoumieu, "Multiscale skewed heavy tailed model for texture
     analysis" (2009). A row without negative or without positive samples gives NaN.
@@ -166,7 +166,7 @@ def fit_asymmetric(samples: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def block_features(normalised: Floats, side: int) -> Floats:
-    """18 features of each whole block of `side` pixels: (blocks, 18). Sections 2.1 and 2.3."""
+    """Compute 18 features of each whole block of `side` pixels: (blocks, 18). Sections 2.1 and 2.3."""
     rows, columns = (n // side for n in normalised.shape)
     grid = normalised[: rows * side, : columns * side].reshape(rows, side, columns, side)
     blocks = np.ascontiguousarray(grid.swapaxes(1, 2)).reshape(-1, side, side)
@@ -184,7 +184,7 @@ _HALVING = np.array([-3, -9, 29, 111, 111, 29, -9, -3]) / 256  # Keys' kernel, a
 
 
 def halve(image: Floats) -> Floats:
-    """MATLAB's imresize(image, 0.5): antialiased bicubic, mirrored at the border. (H, W), even sides."""
+    """Halve by MATLAB's imresize(image, 0.5): antialiased bicubic, mirrored at the border. (H, W), even sides."""
     for axis in (0, 1):
         padding = [(3, 3) if a == axis else (0, 0) for a in (0, 1)]
         padded = np.moveaxis(np.pad(image, padding, mode="symmetric"), axis, 0)
@@ -195,7 +195,7 @@ def halve(image: Floats) -> Floats:
 
 
 def niqe_of_luma(luma: Floats, parameters: NiqeParameters) -> float:
-    """NIQE of luma (H, W) in 0..255; equation 10. Raises ValueError for images it is not defined on.
+    """Compute NIQE of luma (H, W) in 0..255; equation 10. Raises ValueError for images it is not defined on.
 
     Only whole blocks count: the right and bottom remainder is left out, as in the authors' code.
     """
@@ -214,5 +214,5 @@ def niqe_of_luma(luma: Floats, parameters: NiqeParameters) -> float:
 
 
 def niqe(rgb: NDArray[Any], parameters: NiqeParameters) -> float:
-    """NIQE of an image (H, W, 3) in 0..255, on rounded full-range luma: the authors' convention."""
+    """Compute NIQE of an image (H, W, 3) in 0..255, on rounded full-range luma: the authors' convention."""
     return niqe_of_luma(grey(rgb), parameters)

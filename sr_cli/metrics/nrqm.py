@@ -47,7 +47,7 @@ class Forest:
     """What a leaf predicts."""
 
     def predict(self, features: Floats) -> float:
-        """The mean of the trees' predictions for one vector of features."""
+        """Return the mean of the trees' predictions for one vector of features."""
         trees = np.arange(self.left.shape[1])
         nodes = np.zeros(len(trees), np.int64)
         for _ in range(len(self.left)):  # no path is longer than a tree has nodes
@@ -70,13 +70,13 @@ class NrqmModel:
     """(4,): the constant, and a weight for each forest."""
 
     def predict(self, features: Sequence[Floats]) -> float:
-        """The score of one image's three vectors of features."""
+        """Return the score of one image's three vectors of features."""
         opinions = [forest.predict(vector) for forest, vector in zip(self.forests, features, strict=True)]
         return float(self.blend @ [1.0, *opinions])
 
 
 def parse_model(data: bytes) -> NrqmModel:
-    """The authors' model from their MAT file (`NRQM_model.mat`). Needs scipy.
+    """Read the authors' model from their MAT file (`NRQM_model.mat`). Needs scipy.
 
     Raises ValueError when the file is not that model, ImportError without scipy.
     """
@@ -97,7 +97,7 @@ def parse_model(data: bytes) -> NrqmModel:
 
 
 def _forest(struct: Any, features: int) -> Forest:
-    """One forest of the `randomforest-matlab` package: its indices count from 1, and 0 is none."""
+    """Read one forest of the `randomforest-matlab` package: its indices count from 1, and 0 is none."""
     left, right, feature = (
         np.asarray(getattr(struct, name)).astype(np.int64) - 1 for name in ("lDau", "rDau", "mbest")
     )
@@ -115,7 +115,7 @@ def _forest(struct: Any, features: int) -> Forest:
 
 @cache
 def _shape_table() -> tuple[Floats, Floats]:
-    """Shapes 0.03 to 10 in steps of 0.001, and for each E(x²) / E|x|² of a generalised Gaussian; both reversed.
+    """Tabulate shapes 0.03 to 10 in steps of 0.001, and E(x²) / E|x|² of each generalised Gaussian; both reversed.
 
     The ratio falls with the shape, so that reversed it can be searched.
     """
@@ -126,7 +126,7 @@ def _shape_table() -> tuple[Floats, Floats]:
 
 
 def generalised_gaussian_shape(samples: Floats) -> Floats:
-    """Shape parameter of a generalised Gaussian for each row of (N, K), by moment matching. Section 3.1."""
+    """Fit the shape of a generalised Gaussian to each row of (N, K), by moment matching. Section 3.1."""
     centred = samples - samples.mean(1, keepdims=True)
     variance = np.einsum("nk,nk->n", centred, centred) / (samples.shape[1] - 1)
     ratio = variance / (np.abs(centred).mean(1) ** 2 + 1e-7)
@@ -137,7 +137,7 @@ def generalised_gaussian_shape(samples: Floats) -> Floats:
 
 
 def _variation(coefficients: Floats, epsilon: float) -> Floats:
-    """Coefficient of variation of the magnitudes in each row of (N, K)."""
+    """Compute the coefficient of variation of the magnitudes in each row of (N, K)."""
     magnitudes = np.abs(coefficients)
     return np.asarray(magnitudes.std(1, ddof=1) / (magnitudes.mean(1) + epsilon))
 
@@ -147,7 +147,7 @@ _BLOCK = _CORE + 2 * _MARGIN
 
 
 def _dct_matrix() -> Floats:
-    """The orthonormal DCT-II of a flattened 7x7 block, as (49, 49)."""
+    """Return the orthonormal DCT-II of a flattened 7x7 block, as (49, 49)."""
     k = np.arange(_BLOCK)
     basis = np.cos(np.pi * (2 * k + 1) * k[:, None] / (2 * _BLOCK)) * math.sqrt(2 / _BLOCK)
     basis[0] /= math.sqrt(2)
@@ -155,7 +155,7 @@ def _dct_matrix() -> Floats:
 
 
 def _orientations() -> tuple[NDArray[np.intp], ...]:
-    """Indices, in a flattened block, of the coefficients of horizontal, diagonal and vertical orientation."""
+    """Return the indices, in a flattened block, of the coefficients of each orientation."""
     starts = {0: 1, 1: 2, 2: 4, 3: 5}
     horizontal = {(row, column) for row, start in starts.items() for column in range(start, _BLOCK)}
     vertical = {(column, row) for row, column in horizontal}
@@ -165,7 +165,7 @@ def _orientations() -> tuple[NDArray[np.intp], ...]:
 
 
 def blocks(image: Floats) -> Floats:
-    """Flattened 7x7 neighbourhoods of each 3x3 core of (H, W), zero outside: (cores, 49)."""
+    """Cut flattened 7x7 neighbourhoods of each 3x3 core out of (H, W), zero outside: (cores, 49)."""
     height, width = (-(-side // _CORE) * _CORE for side in image.shape)
     padded = np.zeros((height + 2 * _MARGIN, width + 2 * _MARGIN))
     padded[_MARGIN : _MARGIN + image.shape[0], _MARGIN : _MARGIN + image.shape[1]] = image
@@ -174,14 +174,14 @@ def blocks(image: Floats) -> Floats:
 
 
 def _pooled(values: Floats, lowest: bool) -> list[float]:
-    """The mean of the lowest or highest tenth, and the mean of all."""
+    """Return the mean of the lowest or highest tenth, and the mean of all."""
     ordered, count = np.sort(values), len(values)
     tenth = ordered[: math.ceil(count * 0.1)] if lowest else ordered[max(int(count * 0.9) - 1, 0) :]
     return [float(tenth.mean()), float(values.mean())]
 
 
 def dct_features(image: Floats) -> list[float]:
-    """Six statistics of the block DCT of one scale, (H, W) in 0..1. Section 3.1."""
+    """Compute six statistics of the block DCT of one scale, (H, W) in 0..1. Section 3.1."""
     coefficients = blocks(image) @ _dct_matrix().T
     oriented = np.stack([_variation(coefficients[:, group], 1e-8) for group in _orientations()])
     return [
@@ -192,7 +192,7 @@ def dct_features(image: Floats) -> list[float]:
 
 
 def _neighbourhood(band: Floats, parent: Floats | None, siblings: Sequence[Floats]) -> Floats:
-    """Of each inner coefficient: its 3x3 neighbourhood, its parent, and its siblings in orientation: (K, N)."""
+    """Collect of each inner coefficient: its 3x3 neighbourhood, its parent, and its siblings in orientation: (K, N)."""
     height, width = band.shape[0] - 2, band.shape[1] - 2
     rows = [band[i : i + height, j : j + width] for i in range(3) for j in range(3)]
     rows += [other[1:-1, 1:-1] for other in ([] if parent is None else [parent]) + list(siblings)]
@@ -200,7 +200,7 @@ def _neighbourhood(band: Floats, parent: Floats | None, siblings: Sequence[Float
 
 
 def normalise_band(band: Floats, parent: Floats | None, siblings: Sequence[Floats], border: int) -> Floats:
-    """A subband divided by the local scale of a Gaussian scale mixture, without `border` coefficients. Section 3.2.
+    """Divide a subband by the local scale of a Gaussian scale mixture, without `border` coefficients. Section 3.2.
 
     The scale is estimated from the coefficient's neighbours in space, scale and orientation.
     """
@@ -219,7 +219,7 @@ def normalise_band(band: Floats, parent: Floats | None, siblings: Sequence[Float
 
 
 def wavelet_features(image: Floats) -> Floats:
-    """45 statistics of the steerable pyramid of (H, W) in 0..255: 2 scales, 6 orientations. Section 3.2."""
+    """Compute 45 statistics of the steerable pyramid of (H, W) in 0..255: 2 scales, 6 orientations. Section 3.2."""
     pyramid = steerable_pyramid(image, scales=2)
     fine, coarse = pyramid.bands
     normalised = []
@@ -241,7 +241,7 @@ def wavelet_features(image: Floats) -> Floats:
 
 
 def pca_features(image: Floats) -> Floats:
-    """25 singular values of the matrix of all distinct 5x5 blocks of one scale, (H, W) in 0..1. Section 3.3."""
+    """Compute 25 singular values of all distinct 5x5 blocks of one scale, (H, W) in 0..1. Section 3.3."""
     height, width = (-(-side // 5) for side in image.shape)
     padded = np.zeros((5 * height, 5 * width))
     padded[: image.shape[0], : image.shape[1]] = image
@@ -253,7 +253,7 @@ def pca_features(image: Floats) -> Floats:
 
 
 def reduce_by_two(image: Floats) -> Floats:
-    """A 3x3 Gaussian of sigma 0.5, zero outside, then every second pixel from the second on."""
+    """Reduce by two: a 3x3 Gaussian of sigma 0.5, zero outside, then every second pixel from the second on."""
     side = math.exp(-2.0)
     weights = np.array([side, 1.0, side]) / (1 + 2 * side)
     padded = np.pad(image, 1)
@@ -263,7 +263,10 @@ def reduce_by_two(image: Floats) -> Floats:
 
 
 def features(luma: Floats) -> tuple[Floats, Floats, Floats]:
-    """DCT (18,), wavelet (45,) and PCA (75,) features of luma (H, W) in 0..255. Raises ValueError below 60 pixels."""
+    """Compute DCT (18,), wavelet (45,) and PCA (75,) features of luma (H, W) in 0..255.
+
+    Raises ValueError below 60 pixels.
+    """
     if min(luma.shape) < SMALLEST_SIDE:
         raise ValueError(f"smaller than the {SMALLEST_SIDE} pixels a side that NRQM needs")
     scales = [luma / 255]
@@ -274,10 +277,10 @@ def features(luma: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def nrqm_of_luma(luma: Floats, model: NrqmModel) -> float:
-    """NRQM of luma (H, W) in 0..255."""
+    """Compute NRQM of luma (H, W) in 0..255."""
     return model.predict(features(luma))
 
 
 def nrqm(rgb: NDArray[Any], model: NrqmModel) -> float:
-    """NRQM of an image (H, W, 3) in 0..255, on rounded full-range luma: the authors' convention."""
+    """Compute NRQM of an image (H, W, 3) in 0..255, on rounded full-range luma: the authors' convention."""
     return nrqm_of_luma(grey(rgb), model)

@@ -15,7 +15,7 @@ SHAVED = 4
 
 
 def pirm_luma(rgb: NDArray[Any]) -> NDArray[np.float64]:
-    """What PIRM's code measures: studio-range luma rounded to 8 bits, without 4 pixels at each side.
+    """Compute what PIRM's code measures: studio-range luma rounded to 8 bits, without 4 pixels at each side.
 
     Both differ from NIQE's and NRQM's own convention (full-range luma, whole image). (H, W, 3) in 0..255.
     """
@@ -23,7 +23,7 @@ def pirm_luma(rgb: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def perceptual_index(rgb: NDArray[Any], parameters: NiqeParameters, model: NrqmModel) -> float:
-    """((10 - NRQM) + NIQE) / 2 of an image (H, W, 3) in 0..255, both on `pirm_luma`.
+    """Compute ((10 - NRQM) + NIQE) / 2 of an image (H, W, 3) in 0..255, both on `pirm_luma`.
 
     Blau et al., "The 2018 PIRM Challenge on Perceptual Image Super-Resolution" (2018), section 3, and the
     code published with it. Raises ValueError for images too small for either.

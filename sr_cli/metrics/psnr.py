@@ -12,7 +12,7 @@ from sr_cli.metrics.rmse import mean_square_error
 
 
 def psnr(output: NDArray[Any], reference: NDArray[Any], peak: float = 255.0) -> float:
-    """10 log10(peak² / MSE) over all values of two arrays of one shape; infinite where they are equal."""
+    """Compute 10 log10(peak² / MSE) over all values of two arrays of one shape; infinite where they are equal."""
     error = mean_square_error(output, reference)
     return 10 * math.log10(peak**2 / error) if error else math.inf
 

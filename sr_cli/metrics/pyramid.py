@@ -25,7 +25,7 @@ class Pyramid:
 
 
 def _polar(height: int, width: int) -> tuple[Floats, Floats]:
-    """Octaves above half of the Nyquist frequency's circle, and angles, of the centred frequency plane."""
+    """Return the octaves above half of the Nyquist frequency, and the angles, of the centred frequency plane."""
     y = (np.arange(height) - height // 2) / (height / 2)
     x = (np.arange(width) - width // 2) / (width / 2)
     radius = np.hypot(x, y[:, None])
@@ -34,7 +34,7 @@ def _polar(height: int, width: int) -> tuple[Floats, Floats]:
 
 
 def _high_mask(octaves: Floats) -> Floats:
-    """A raised cosine: 0 up to one octave below, 1 from 0 on. Its complement's root is the low mask."""
+    """Return a raised cosine: 0 up to one octave below, 1 from 0 on. Its complement's root is the low mask."""
     return np.asarray(np.cos(np.pi / 2 * octaves.clip(-1, 0)))
 
 
@@ -47,7 +47,7 @@ def _inverse(spectrum: NDArray[np.complex128]) -> Floats:
 
 
 def steerable_pyramid(image: Floats, scales: int) -> Pyramid:
-    """Frequency-domain steerable pyramid of (H, W) with six orientations.
+    """Decompose (H, W) into the frequency-domain steerable pyramid with six orientations.
 
     Simoncelli and Freeman, "The steerable pyramid" (1995); Portilla and Simoncelli, "A parametric texture
     model based on joint statistics of complex wavelet coefficients" (2000), section 2.1.
@@ -72,14 +72,14 @@ def steerable_pyramid(image: Floats, scales: int) -> Pyramid:
 
 
 def _cubic(x: Floats) -> Floats:
-    """Keys' kernel with a = -0.5."""
+    """Compute Keys' kernel with a = -0.5."""
     x = np.abs(x)
     near, far = (1.5 * x - 2.5) * x**2 + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
     return np.asarray(np.where(x <= 1, near, np.where(x < 2, far, 0)))
 
 
 def resize_cubic(image: Floats, size: tuple[int, ...]) -> Floats:
-    """Cubic enlargement of (H, W) to `size`, mirrored at the border, as MATLAB's imresize. Never reduces."""
+    """Enlarge (H, W) to `size` by a cubic filter, mirrored at the border, as MATLAB's imresize. Never reduces."""
     for axis in (0, 1):
         old, new = image.shape[axis], size[axis]
         if old == new:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 def mean_square_error(output: NDArray[Any], reference: NDArray[Any]) -> float:
-    """Mean of the squared differences of two arrays of one shape. Raises ValueError for different shapes."""
+    """Compute the mean of the squared differences of two arrays. Raises ValueError for different shapes."""
     if output.shape != reference.shape:
         raise ValueError(f"sizes differ: {output.shape} and {reference.shape}")
     difference = output.astype(np.float64).ravel() - reference.astype(np.float64).ravel()
@@ -18,5 +18,5 @@ def mean_square_error(output: NDArray[Any], reference: NDArray[Any]) -> float:
 
 
 def rmse(output: NDArray[Any], reference: NDArray[Any]) -> float:
-    """Square root of the mean square error over all values of two arrays of one shape, in their unit."""
+    """Compute the square root of the mean square error over all values of two arrays of one shape, in their unit."""
     return math.sqrt(mean_square_error(output, reference))

@@ -23,7 +23,7 @@ def _gaussian() -> Floats:
 
 
 def _smooth(maps: Floats, weights: Floats) -> Floats:
-    """Gaussian-weighted means of (N, H, W) over each whole window: (N, H - 10, W - 10)."""
+    """Compute the Gaussian-weighted means of (N, H, W) over each whole window: (N, H - 10, W - 10)."""
     height, width = maps.shape[1] - WINDOW + 1, maps.shape[2] - WINDOW + 1
     half = WINDOW // 2  # the window is symmetric: add the two ends, multiply once
     rows = weights[half] * maps[:, half : half + height]
@@ -36,7 +36,7 @@ def _smooth(maps: Floats, weights: Floats) -> Floats:
 
 
 def _moments(output: NDArray[Any], reference: NDArray[Any]) -> Iterator[tuple[Floats, Floats]]:
-    """Strip by strip, the local means of (x, y) and of (x², y², xy) of two images (H, W).
+    """Yield, strip by strip, the local means of (x, y) and of (x², y², xy) of two images (H, W).
 
     Raises ValueError for different shapes or a side below 11.
     """
@@ -58,7 +58,7 @@ def _mean(maps: Iterator[Floats]) -> float:
 
 
 def ssim(output: NDArray[Any], reference: NDArray[Any], peak: float = 255.0) -> float:
-    """Mean SSIM of two images (H, W) or (H, W, C), averaged over channels.
+    """Compute the mean SSIM of two images (H, W) or (H, W, C), averaged over channels.
 
     11x11 Gaussian window of sigma 1.5, only windows that lie wholly inside, K1 = 0.01, K2 = 0.03,
     population covariance: Wang et al., "Image quality assessment: from error visibility to structural
@@ -78,7 +78,7 @@ def ssim(output: NDArray[Any], reference: NDArray[Any], peak: float = 255.0) -> 
 
 
 def contrast_structure(x: NDArray[Any], y: NDArray[Any], peak: float = 255.0) -> float:
-    """Mean of SSIM's contrast and structure terms alone, without luminance, of two images (H, W).
+    """Compute the mean of SSIM's contrast and structure terms alone, without luminance, of two images (H, W).
 
     (2 cov + C2) / (var + var + C2), with the window and constants of `ssim`.
     """

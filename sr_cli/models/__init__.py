@@ -30,7 +30,7 @@ PRESETS: dict[str, GeneratorConfig] = {**srgan.PRESETS, **esrgan.PRESETS, **mesr
 
 
 def config_from_dict(values: dict[str, Any]) -> GeneratorConfig:
-    """The inverse of `GeneratorConfig.to_dict`. Raises ValueError for an unknown family or field."""
+    """Build a configuration from `GeneratorConfig.to_dict`. Raises ValueError for an unknown family or field."""
     fields = dict(values)
     family = fields.pop("family", None)
     configs = {name: architecture.config for name, architecture in ARCHITECTURES.items()}

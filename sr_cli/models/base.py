@@ -37,7 +37,7 @@ class GeneratorConfig:
                 raise ValueError(f"{self.family}: {field.name} must be at least 1, not {value!r}")
 
     def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain values, as the weights manifest stores it."""
+        """Return the configuration as plain values, as the weights manifest stores it."""
         return {"family": self.family, **asdict(self)}
 
     @classmethod
@@ -76,11 +76,11 @@ class Generator(nn.Module):
         raise NotImplementedError
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draws fresh weights for training; with a `generator` the draw is reproducible."""
+        """Draw fresh weights for training; with a `generator` the draw is reproducible."""
         raise NotImplementedError
 
     def fold(self) -> Self:
-        """A copy ready for inference: BatchNorm and residual scaling folded into the weights.
+        """Copy for inference: BatchNorm and residual scaling folded into the weights.
 
         The copy is in evaluation mode, without gradients, in channels-last layout, and gives the
         same output as this module in evaluation mode up to float rounding. Folding a folded one copies it.
@@ -107,13 +107,13 @@ class ConvShape(NamedTuple):
 
 
 def conv_shape(shapes: Shapes, name: str) -> ConvShape | None:
-    """The shape of the convolution `name`; None where there is none, or one of other dimensions or empty."""
+    """Return the shape of the convolution `name`; None where there is none, or one of other dimensions or empty."""
     shape = shapes.get(f"{name}.weight", ())
     return ConvShape(*shape) if len(shape) == 4 and min(shape) > 0 else None
 
 
 def count_blocks(shapes: Shapes, prefix: str, tensors_each: int) -> int:
-    """How many numbered modules a state dict has below `prefix` (`trunk.` counts `trunk.0...`, `trunk.1...`).
+    """Count the numbered modules of a state dict below `prefix` (`trunk.` counts `trunk.0...`, `trunk.1...`).
 
     Only those count that have half of their `tensors_each` at least: a file that names many modules and has little of
     each does not make us build them.
@@ -148,7 +148,7 @@ class Architecture:
 
 
 def own_names(config: GeneratorConfig, shapes: Shapes) -> Recognised:
-    """A state dict that has our names already."""
+    """Recognise a state dict that has our names already."""
     return Recognised(config, {name: name for name in shapes})
 
 
@@ -172,7 +172,7 @@ class Normalise(nn.Module):
 
 
 def init_he(conv: nn.Conv2d, slope: float, gain: float, generator: torch.Generator | None) -> None:
-    """He initialisation for leaky ReLU (He et al. 2015, eq. 14-15), scaled by `gain`; bias zero."""
+    """Draw weights for leaky ReLU (He et al. 2015, eq. 14-15), scaled by `gain`; bias zero."""
     fan_in = conv.weight[0].numel()
     std = gain * math.sqrt(2.0 / ((1.0 + slope**2) * fan_in))
     with torch.no_grad():
@@ -182,13 +182,13 @@ def init_he(conv: nn.Conv2d, slope: float, gain: float, generator: torch.Generat
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Number of trainable values."""
+    """Count the trainable values."""
     return sum(p.numel() for p in model.parameters())
 
 
 @torch.no_grad()
 def count_multiplications(model: nn.Module, channels: int = 3) -> int:
-    """Multiplications of all convolutions per input pixel, biases and activations not counted.
+    """Count the multiplications of all convolutions per input pixel, without biases and activations.
 
     Counted by running the network on a small input and looking at what each convolution produced,
     so that it holds for any architecture. Interpolation by fixed kernels is not counted.

@@ -50,7 +50,7 @@ class _Stack:
         self.values = {"rgb": _Values(torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64))}
 
     def conv(self, names: Iterable[str], weight: Tensor, bias: Tensor | None = None, slope: float = 1.0) -> _Part:
-        """A convolution (n, channels, 1 or 3, 1 or 3) of the named channels, concatenated."""
+        """Build a convolution (n, channels, 1 or 3, 1 or 3) of the named channels, concatenated."""
         source = [self.values[name] for name in names]
         matrix, offset = (torch.cat([getattr(values, part) for values in source]) for part in ("matrix", "bias"))
         weight = weight.double()
@@ -62,7 +62,7 @@ class _Stack:
         )
 
     def keep(self, name: str) -> _Part:
-        """The named channels as they are."""
+        """Keep the named channels as they are."""
         count = len(self.values[name].bias)
         return self.conv([name], torch.eye(count)[:, :, None, None])
 
@@ -91,7 +91,7 @@ class _Stack:
             start += count
 
     def state_dict(self) -> dict[str, Tensor]:
-        """BasicSR's names; all layers padded with idle channels to one width. The last layer has no PReLU."""
+        """Give all layers under BasicSR's names, padded with idle channels to one width. The last has no PReLU."""
         width = max(len(layer.bias) for layer in self.layers[:-1])
         state: dict[str, Tensor] = {}
         for index, (layer, slopes) in enumerate(zip(self.layers, self.slopes, strict=True)):
@@ -106,7 +106,7 @@ class _Stack:
 
 
 def to_compact(generator: Mesrgan) -> dict[str, Tensor]:
-    """The state dict of an SRVGGNetCompact of scale 4 that computes what `generator` does.
+    """Compute the state dict of an SRVGGNetCompact of scale 4 that computes what `generator` does.
 
     Raises ValueError for the full upsampler, which works at 4 times the size.
     """
@@ -135,7 +135,7 @@ def to_compact(generator: Mesrgan) -> dict[str, Tensor]:
 
 
 def _features(stack: _Stack, generator: Mesrgan, *kept: str) -> _Part:
-    """The 9x9 head: three layers gather the 7x7 neighbourhood of each pixel, the next convolution does the rest.
+    """Build the 9x9 head: three layers gather the 7x7 neighbourhood of each pixel, the next convolution does the rest.
 
     The layers carry on the picture and the channels that are `kept`.
     """
@@ -148,14 +148,14 @@ def _features(stack: _Stack, generator: Mesrgan, *kept: str) -> _Part:
 
 
 def _gather(stack: _Stack, radius: int) -> _Part:
-    """All pixels within `radius` of each, from those within one less: 3 channels each, row by row."""
+    """Gather all pixels within `radius` of each, from those within one less: 3 channels each, row by row."""
     side = 2 * radius + 1
     identity = torch.eye(3 * side**2).reshape(3 * side**2, side**2, 3).transpose(1, 2).reshape(-1, 3, side, side)
     return stack.conv(["near" if radius > 1 else "z"], _over_neighbours(identity, radius - 1))
 
 
 def _over_neighbours(weight: Tensor, radius: int) -> Tensor:
-    """A convolution (n, 3, k, k) as one of 3x3 over the gathered pixels within `radius`, k = 2 * radius + 3."""
+    """Build a convolution (n, 3, k, k) as one of 3x3 over the gathered pixels within `radius`, k = 2 * radius + 3."""
     side, reach = 2 * radius + 1, radius + 1
     result = torch.zeros(len(weight), side**2, 3, 3, 3, dtype=weight.dtype)
     for dy in range(-reach, reach + 1):
@@ -167,7 +167,7 @@ def _over_neighbours(weight: Tensor, radius: int) -> Tensor:
 
 
 def _dense_block(stack: _Stack, block: DenseBlock) -> None:
-    """Five bottlenecks, two layers each; what a bottleneck gives is multiplied into the layer after it."""
+    """Add five bottlenecks, two layers each; what a bottleneck gives is multiplied into the layer after it."""
     seen = ["t"]
     for index, bottleneck in enumerate(block.layers):
         assert isinstance(bottleneck, Bottleneck)
@@ -192,7 +192,7 @@ def _dense_block(stack: _Stack, block: DenseBlock) -> None:
 
 
 def _end(stack: _Stack, generator: Mesrgan) -> None:
-    """The light upsampler, and bicubic less nearest enlargement, which the compact network adds itself."""
+    """Add the light upsampler, and bicubic less nearest enlargement, which the compact network adds itself."""
     scale = generator.scale
     names = _lines(stack, "p", (1, 0), "u")
     stack.join("rows", names)
@@ -218,7 +218,9 @@ def _end(stack: _Stack, generator: Mesrgan) -> None:
 
 
 def _lines(stack: _Stack, centre: str, direction: tuple[int, int], *kept: str) -> list[str]:
-    """The neighbours at -2 to 2 in a direction (rows, columns); outside of the photo the nearest pixel, as it is there.
+    """Gather the neighbours at -2 to 2 in a direction (rows, columns).
+
+    Outside of the photo they are the nearest pixel, as it is there.
 
     `centre` has values in 0..1. The channel `one` is 1, and therefore 0 where a neighbour is outside: a PReLU of slope
     0 then lets through the pixel itself, to which the neighbour adds its zero.
@@ -242,7 +244,7 @@ def _lines(stack: _Stack, centre: str, direction: tuple[int, int], *kept: str) -
 
 
 def _before_shuffles(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """A convolution between two PixelShuffle(2), (12, c, 3, 3), as one before a PixelShuffle(4), (48, 4c, 3, 3)."""
+    """Turn a convolution between two PixelShuffle(2), (12, c, 3, 3), into one before PixelShuffle(4), (48, 4c, 3, 3)."""
     channels = weight.shape[1]
     result = torch.zeros(3, 2, 2, 2, 2, channels, 2, 2, 3, 3, dtype=weight.dtype)
     theirs = weight.reshape(3, 2, 2, channels, 3, 3)

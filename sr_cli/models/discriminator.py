@@ -50,7 +50,7 @@ class Discriminator(nn.Module):
         return logits
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draws fresh weights; with a `generator` the draw is reproducible."""
+        """Draw fresh weights; with a `generator` the draw is reproducible."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 init_he(module, LEAKY_SLOPE, 1.0, generator)
@@ -95,7 +95,7 @@ class UnetDiscriminator(nn.Module):
         return logits
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draws fresh weights; with a `generator` the draw is reproducible."""
+        """Draw fresh weights; with a `generator` the draw is reproducible."""
         for module in self.modules():
             if not isinstance(module, nn.Conv2d):
                 continue
@@ -110,14 +110,14 @@ class UnetDiscriminator(nn.Module):
 
 
 def _normalised(channels: int, out_channels: int, side: int, stride: int = 1) -> nn.Module:
-    """A convolution without bias whose largest singular value is held at 1 (Miyato et al. 2018)."""
+    """Build a convolution without bias whose largest singular value is held at 1 (Miyato et al. 2018)."""
     conv = nn.Conv2d(channels, out_channels, side, stride=stride, padding=1, bias=False)
     return spectral_norm(conv)
 
 
 @torch.no_grad()
 def _restart_power_iteration(conv: nn.Conv2d, generator: torch.Generator | None) -> None:
-    """Draws the vectors of the power iteration, which come from torch's global generator otherwise."""
+    """Draw the vectors of the power iteration, which come from torch's global generator otherwise."""
     norm = conv.parametrizations.weight[0]  # type: ignore[union-attr,index]
     original = conv.parametrizations.weight.original.flatten(1)  # type: ignore[union-attr,operator]
     left = F.normalize(torch.randn(original.shape[0], generator=generator), dim=0)

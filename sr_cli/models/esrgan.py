@@ -31,7 +31,7 @@ class EsrganConfig(base.GeneratorConfig):
 
 
 def dense_block(features: int, growth: int) -> DenseBlock:
-    """ESRGAN's dense block of five 3x3 convolutions."""
+    """Build ESRGAN's dense block of five 3x3 convolutions."""
     layers: list[nn.Module] = [
         nn.Conv2d(features + i * growth, growth if i < 4 else features, 3, padding=1) for i in range(5)
     ]
@@ -71,8 +71,9 @@ class Esrgan(base.Generator):
         return 16 * 4 * self.config.features + 4 * self.config.features
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """He initialisation, scaled by 0.5 on each block's last layer, around a path that enlarges the picture
-        linearly, which training would otherwise have to find.
+        """Draw He's weights around a path that enlarges the picture linearly, which training would have to find.
+
+        Those of each block's last layer are scaled by 0.5.
         """
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d):
@@ -86,7 +87,7 @@ class Esrgan(base.Generator):
 
 
 def recognise(shapes: base.Shapes) -> base.Recognised | None:
-    """Recognises a state dict of this family by its names and shapes."""
+    """Recognise a state dict of this family by its names and shapes."""
     head, layer = base.conv_shape(shapes, "head"), base.conv_shape(shapes, "trunk.0.layers.0")
     if head is None or layer is None:
         return None

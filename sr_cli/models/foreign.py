@@ -72,12 +72,12 @@ class Foreign(Generator):
         return 16_384
 
     def fold(self) -> Self:
-        """A copy for inference, its layout as it is: not all of these networks bear another."""
+        """Copy for inference, the layout as it is: not all of these networks bear another."""
         return copy.deepcopy(self).eval().requires_grad_(False)
 
 
 def available() -> bool:
-    """Whether the library is installed."""
+    """Tell whether the library is installed."""
     return importlib.util.find_spec("spandrel") is not None
 
 
@@ -105,7 +105,7 @@ class _AllocationLimit(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def load(tensors: Mapping[str, Tensor]) -> Foreign | None:
-    """The network that spandrel makes of a state dict; None where it is missing, does not know it, or fails.
+    """Let spandrel build the network of a state dict; None where it is missing, does not know it, or fails.
 
     Networks for anything but enlarging or restoring RGB pictures are not taken either. A network may have a few
     times the values of its file (masks, positions); one that would have far more is not built.

@@ -108,8 +108,9 @@ def init_identity(conv: nn.Conv2d, slope: float = 1.0, shuffle: int = 1) -> None
 def init_identity_past_trunk(
     head: nn.Conv2d, trunk_conv: nn.Conv2d, upsampler: Upsampler, conv: nn.Conv2d, tail: nn.Conv2d, slope: float
 ) -> None:
-    """Pass the picture (see `init_identity`) through ESRGAN's frame: the trunk adds nothing to its channels, the
-    activations of `slope` begin after the upsampler's first convolution.
+    """Pass the picture (see `init_identity`) through ESRGAN's frame.
+
+    The trunk adds nothing to its channels, the activations of `slope` begin after the upsampler's first convolution.
     """
     nn.init.zeros_(trunk_conv.weight[:IDENTITY_CHANNELS])
     init_identity(head)
@@ -119,7 +120,7 @@ def init_identity_past_trunk(
 
 
 def fold_batchnorm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """One convolution equal to `conv` followed by `norm` in evaluation mode."""
+    """Fold `norm` in evaluation mode into `conv` before it: one convolution equal to both."""
     assert norm.running_mean is not None and norm.running_var is not None
     gain = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
     bias = torch.zeros_like(gain) if conv.bias is None else conv.bias.double()
@@ -130,7 +131,7 @@ def fold_batchnorm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
 
 
 def bicubic_phases(scale: int) -> Tensor:
-    """Weights (scale^2, 1, 5, 5) that give all phases of bicubic enlargement (cubic, a = -0.5) at once.
+    """Return the weights (scale^2, 1, 5, 5) that give all phases of bicubic enlargement (cubic, a = -0.5) at once.
 
     Row p = scale*i + j holds the taps of output pixel (i, j) within its input pixel, in the order that
     PixelShuffle expects. Away from the border (where the caller pads by replication) the result is

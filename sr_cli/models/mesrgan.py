@@ -148,8 +148,9 @@ class Mesrgan(base.Generator):
         return max(dense, 16 * 4 * self.config.features) if self.config.upsampler == "full" else dense
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """He initialisation; projections and the last convolution start small, so that training
-        starts near the bicubic enlargement instead of having to find it.
+        """Draw He's weights; projections and the last convolution start small.
+
+        So training starts near the bicubic enlargement instead of having to find it.
         """
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d):
@@ -169,7 +170,7 @@ class Mesrgan(base.Generator):
 
 
 def recognise(shapes: base.Shapes) -> base.Recognised | None:
-    """Recognises a state dict of this family by its names and shapes."""
+    """Recognise a state dict of this family by its names and shapes."""
     head = base.conv_shape(shapes, "head")
     expand, project = (base.conv_shape(shapes, f"trunk.0.layers.0.{name}") for name in ("expand", "project"))
     if head is None or expand is None or project is None:

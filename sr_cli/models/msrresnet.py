@@ -88,14 +88,14 @@ class Msrresnet(base.Generator):
         return 4 * self.config.features * self.scale**2 + 4 * self.config.features
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """He initialisation scaled by 0.1 in the residual blocks and the last convolution."""
+        """Draw He's weights, scaled by 0.1 in the residual blocks and the last convolution."""
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d):
                 base.init_he(module, 0.0, 0.1 if name.startswith("body.") or name == "conv_last" else 1.0, generator)
 
 
 def recognise(shapes: base.Shapes) -> base.Recognised | None:
-    """Recognises a state dict of this family by its names and shapes."""
+    """Recognise a state dict of this family by its names and shapes."""
     head, up = base.conv_shape(shapes, "conv_first"), base.conv_shape(shapes, "upconv1")
     if head is None or up is None or "body.0.conv1.weight" not in shapes or head.in_channels != 3:
         return None

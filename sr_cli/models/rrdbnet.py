@@ -97,7 +97,7 @@ class Rrdbnet(base.Generator):
         return x[..., : height * self.scale, : width * self.scale]
 
     def _unshuffle(self, rgb: Tensor) -> Tensor:
-        """The input with its pixels in channels, padded by replication where its sides are no multiple."""
+        """Fold the input's pixels into channels, padded by replication where its sides are no multiple."""
         factor = self.config.unshuffle
         if factor == 1:
             return rgb
@@ -118,7 +118,7 @@ class Rrdbnet(base.Generator):
         return max(dense, 4 * config.features * config.scale**2) + 2 * config.features
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """He initialisation scaled by 0.1 in the dense blocks (ESRGAN, section 3.1: "smaller initialization")."""
+        """Draw He's weights, scaled by 0.1 in the dense blocks (ESRGAN, section 3.1: "smaller initialization")."""
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d):
                 base.init_he(module, base.LEAKY_SLOPE, 0.1 if ".layers." in name else 1.0, generator)
@@ -130,7 +130,7 @@ _OLDER = {"RRDB_trunk.": "body.", ".RDB": ".rdb", "trunk_conv": "conv_body", "up
 
 
 def to_basicsr(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of ours under BasicSR's names."""
+    """Rename a state dict of ours to BasicSR's names."""
     theirs = {ours: name for name, ours in _BASICSR.items()}
 
     def rename(key: str) -> str:
@@ -146,7 +146,7 @@ def to_basicsr(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _from_basicsr(key: str) -> str:
-    """Our name of a tensor that has BasicSR's or its predecessor's."""
+    """Return our name of a tensor that has BasicSR's or its predecessor's."""
     for older, newer in _OLDER.items():
         key = key.replace(older, newer)
     stem, _, kind = key.rpartition(".")
@@ -159,7 +159,10 @@ def _from_basicsr(key: str) -> str:
 
 
 def _from_original(shapes: base.Shapes) -> dict[str, str]:
-    """Our names of tensors that have the original code's: one sequence, in which activations and enlargements count."""
+    """Return our names of tensors that have the original code's.
+
+    That is one sequence, in which activations and enlargements count.
+    """
     last = max((int(match[1]) for key in shapes if (match := re.match(r"model\.(\d+)\.", key))), default=0)
     blocks = len({key.split(".")[3] for key in shapes if key.startswith("model.1.sub.")}) - 1
     names = {
@@ -182,7 +185,7 @@ def _from_original(shapes: base.Shapes) -> dict[str, str]:
 
 
 def _our_names(shapes: base.Shapes) -> dict[str, str]:
-    """Our name of each tensor, in whichever of the styles the file names them."""
+    """Return our name of each tensor, in whichever of the styles the file names them."""
     if "model.1.sub.0.RDB1.conv1.0.weight" in shapes:
         return _from_original(shapes)
     if "conv_first.weight" in shapes and (
@@ -193,7 +196,7 @@ def _our_names(shapes: base.Shapes) -> dict[str, str]:
 
 
 def recognise(shapes: base.Shapes) -> base.Recognised | None:
-    """Recognises a state dict of this family by its names, in any style, and shapes."""
+    """Recognise a state dict of this family by its names, in any style, and shapes."""
     names = _our_names(shapes)
     renamed = {names[key]: shape for key, shape in shapes.items()}
     head, layer = base.conv_shape(renamed, "head"), base.conv_shape(renamed, "trunk.0.0.layers.0")

@@ -89,9 +89,10 @@ class Srgan(base.Generator):
         return 16 * 4 * self.config.features + 4 * self.config.features
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """He initialisation around a path that enlarges the picture linearly, which training would otherwise
-        have to find. The second BatchNorm of a block starts at 0.1, so that deep trunks start near the identity
-        (Goyal et al. 2017, section 5.1, sets it to zero).
+        """Draw He's weights around a path that enlarges the picture linearly, which training would have to find.
+
+        The second BatchNorm of a block starts at 0.1, so that deep trunks start near the identity (Goyal et al. 2017,
+        section 5.1, sets it to zero).
         """
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d):
@@ -111,7 +112,7 @@ class Srgan(base.Generator):
 
 
 def recognise(shapes: base.Shapes) -> base.Recognised | None:
-    """Recognises a state dict of this family by its names and shapes."""
+    """Recognise a state dict of this family by its names and shapes."""
     head = base.conv_shape(shapes, "head")
     if head is None or "trunk.0.norm1.weight" not in shapes:
         return None

@@ -21,7 +21,7 @@ _FORBIDDEN = frozenset('<>:"|?*\\') | {chr(code) for code in range(32)}
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether this is one of our unfinished files (left behind only by a killed process)."""
+    """Tell whether this is one of our unfinished files (left behind only by a killed process)."""
     return path.name.startswith(TEMPORARY_PREFIX) and path.name.endswith(TEMPORARY_SUFFIX)
 
 
@@ -29,7 +29,7 @@ def is_temporary(path: Path) -> bool:
 def atomic_output(
     target: Path, *, overwrite: bool = False, placing: Callable[[Path], None] | None = None
 ) -> Iterator[BinaryIO]:
-    """A temporary file next to `target`, renamed to it at the end; removed if anything goes wrong.
+    """Give a temporary file next to `target`, renamed to it at the end; removed if anything goes wrong.
 
     `placing` is called with the temporary file's path when it is complete, just before it gets its name.
     The temporary name ends in no image suffix, so no pattern picks it up. Raises OutputError for every failure of the

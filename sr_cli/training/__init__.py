@@ -1,0 +1,1 @@
+"""Training: a run of stages from options, data, losses, checkpoints and validation."""

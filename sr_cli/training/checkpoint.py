@@ -35,7 +35,7 @@ def save_state(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> 
 
 
 def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `save_state` wrote. Raises InputError when it is missing or damaged.
+    """Load what `save_state` wrote. Raises InputError when it is missing or damaged.
 
     The file is opened once: a run may replace it by its next checkpoint at any moment (safetensors' own `safe_open`
     opens it by name a second time for the tensors, and would mix two checkpoints).
@@ -50,13 +50,13 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors named `prefix.*`, without the prefix."""
+    """Select the tensors named `prefix.*`, without the prefix."""
     start = f"{prefix}."
     return {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimiser's state as named tensors; its learning rate is set anew at every step."""
+    """Give an optimiser's state as named tensors; its learning rate is set anew at every step."""
     return {
         f"{index}.{name}": value
         for index, state in optimiser.state_dict()["state"].items()

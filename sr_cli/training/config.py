@@ -182,7 +182,7 @@ def _merged(known: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _explained(message: str, values: dict[str, Any]) -> str:
-    """What msgspec says of a value, in a configuration's words: "Expected `int`, got `str` - at `$.gan.steps`"."""
+    """Explain msgspec's "Expected `int`, got `str` - at `$.gan.steps`" in a configuration's words."""
     reason, _, path = message.partition(" - at ")
     name = path.strip("`").removeprefix("$").removeprefix(".")
     if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", reason):

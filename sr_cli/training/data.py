@@ -66,12 +66,12 @@ class CachedImage:
         return [self.lr, self.hr, *([self.taught] if self.taught_path else [])]
 
     def __reduce__(self) -> tuple[type[CachedImage], tuple[str, Path, Path, Path | None]]:
-        """Worker processes open the files themselves: an array would be copied to each of them."""
+        """Pickle by paths: worker processes open the files themselves; an array would be copied to each of them."""
         return CachedImage, (self.name, self.hr_path, self.lr_path, self.taught_path)
 
 
 def find_images(roots: Sequence[Path]) -> list[Path]:
-    """All image files in folders, recursively, hidden ones left out; sorted. Files stand for themselves.
+    """Find all image files in folders, recursively, hidden ones left out; sorted. Files stand for themselves.
 
     Raises InputError when a root is missing or nothing is found.
     """
@@ -124,7 +124,7 @@ def cache_image(path: Path, cache: Path, size: float = 1.0) -> CachedImage:
 
 
 def _reduced(rgb: NDArray[np.uint8], size: float) -> NDArray[np.uint8]:
-    """(H, W, 3) to (size H, size W, 3) by the antialiased bicubic filter."""
+    """Reduce (H, W, 3) to (size H, size W, 3) by the antialiased bicubic filter."""
     if size == 1.0:
         return rgb
     height, width = (max(1, round(size * side)) for side in rgb.shape[:2])
@@ -218,7 +218,7 @@ class PatchDataset(torch.utils.data.Dataset[Patches]):
         return Patches(*(torch.from_numpy(np.stack(patches)) for patches in zip(*drawn, strict=True)))
 
     def place(self, rng: np.random.Generator) -> Place:
-        """Where a patch lies; it takes the same numbers from `rng` for every way of cutting it out."""
+        """Draw where a patch lies; it takes the same numbers from `rng` for every way of cutting it out."""
         for _ in range(_REDRAWS + 1):
             index = int(rng.integers(len(self.images)))
             lr = self.images[index].lr
@@ -234,7 +234,7 @@ class PatchDataset(torch.utils.data.Dataset[Patches]):
         return Place(index, top, left, turns=int(rng.integers(4)), flip=bool(rng.integers(2)))
 
     def _draw(self, rng: np.random.Generator) -> list[NDArray[np.uint8]]:
-        """One patch: LR, HR and, with a teacher, what it makes of it."""
+        """Draw one patch: LR, HR and, with a teacher, what it makes of it."""
         place = self.place(rng)
         image, top, left, side = self.images[place.image], place.top, place.left, self.side
         large = slice(SCALE * top, SCALE * (top + side)), slice(SCALE * left, SCALE * (left + side))
@@ -248,7 +248,7 @@ class PatchDataset(torch.utils.data.Dataset[Patches]):
         return [_augment(patch, place) for patch in patches]
 
     def _degraded(self, hr: NDArray[np.uint8], top: int, left: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-        """The patch (side, side, 3) at LR position (top, left), degraded together with what surrounds it."""
+        """Degrade the patch (side, side, 3) at LR position (top, left) together with what surrounds it."""
         offsets = rng.integers(2, _MARGIN - 2, size=2)
         sides = [min(self.side + _MARGIN, n // SCALE) for n in hr.shape[:2]]
         starts = [
@@ -262,7 +262,7 @@ class PatchDataset(torch.utils.data.Dataset[Patches]):
 
 
 def _augment(patch: NDArray[np.uint8], place: Place) -> NDArray[np.uint8]:
-    """(H, W, 3) to (3, H, W), mirrored, then turned."""
+    """Turn (H, W, 3) into (3, H, W), mirrored, then turned."""
     turned = np.rot90(patch[:, ::-1] if place.flip else patch, place.turns)
     return np.ascontiguousarray(turned.transpose(2, 0, 1))
 
@@ -296,7 +296,7 @@ class ResidentPatches:
 
 
 def fits_on(device: torch.device, dataset: PatchDataset) -> bool:
-    """Whether all images may be on a GPU: without degradation, in at most half of its free memory."""
+    """Tell whether all images may be on a GPU: without degradation, in at most half of its free memory."""
     if device.type != "cuda" or dataset.drawing.degrade != "none":
         return False
     needed = sum(pixels.nbytes for image in dataset.images for pixels in image.planes())
@@ -304,14 +304,15 @@ def fits_on(device: torch.device, dataset: PatchDataset) -> bool:
 
 
 def _ignore_interrupts(_worker: int) -> None:
-    """In a worker: Ctrl-C reaches the whole process group, but only the main process decides what to do."""
+    """Ignore Ctrl-C in a worker: it reaches the whole process group, but only the main process decides what to do."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def batches(dataset: PatchDataset, start: int, stop: int, workers: int, device: torch.device) -> Iterator[Patches]:
-    """The batches of steps `start` to `stop` - 1, drawn ahead by worker processes, 0 of which draw them here;
-    or cut out on a GPU that holds all images.
+    """Yield the batches of steps `start` to `stop` - 1, cut out on a GPU if it holds all images.
+
+    Else `workers` processes draw them ahead; with 0, this process does.
     """
     if fits_on(device, dataset):
         resident = ResidentPatches(dataset, device)

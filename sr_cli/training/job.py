@@ -38,7 +38,7 @@ SMALLEST_CROP = 64
 
 
 def resolve_folder(options: TrainOptions) -> Path:
-    """The run's folder: the one asked for, or one named after the model."""
+    """Return the run's folder: the one asked for, or one named after the model."""
     if options.out:
         return options.out
     model = options.model or (read_toml(options.config).get("model") if options.config else None)
@@ -46,7 +46,7 @@ def resolve_folder(options: TrainOptions) -> Path:
 
 
 def resolve_config(options: TrainOptions, resumed: Path | None = None) -> TrainConfig:
-    """Recipe, or the configuration of the run that is resumed, then the TOML file, then the flags.
+    """Merge recipe, or the configuration of the run that is resumed, then the TOML file, then the flags.
 
     Raises UsageError for nonsense.
     """
@@ -81,7 +81,7 @@ _WORDS, _PATHS = ("stage", "dataset", "teacher"), ("val", "init", "feature_weigh
 
 
 def _recall_sources(options: TrainOptions, run: Run) -> TrainOptions:
-    """Options with what is not given filled in from the run that is resumed."""
+    """Fill in what is not given from the run that is resumed."""
     if not run.sources.exists():
         return options
     try:
@@ -102,7 +102,7 @@ def _record_sources(options: TrainOptions, run: Run) -> None:
 
 
 def run_training(options: TrainOptions, on_event: OnEvent) -> TrainResult:
-    """Trains the stages asked for and returns where their weights are.
+    """Train the stages asked for and return where their weights are.
 
     Ctrl-C, SIGTERM and `max_minutes` end the run after the step at hand, saved; the result then says
     so. Raises a SrupError for unusable options, data, weights or disks, and DivergedError.
@@ -142,7 +142,7 @@ def run_training(options: TrainOptions, on_event: OnEvent) -> TrainResult:
 
 
 def _from_process_0(on_event: OnEvent) -> OnEvent:
-    """Of several processes, the first one speaks."""
+    """Let, of several processes, only the first one speak."""
     return on_event if parallel.rank() == 0 else lambda _: None
 
 
@@ -207,7 +207,7 @@ class _RunSetup:
         return stages.PixelStage(name, self.config, generator, device, self.features[name]), parent
 
     def _start(self, name: str) -> tuple[models.Generator, str | None, str]:
-        """A stage's generator, the sha256 of the weights that it has, and where they are from."""
+        """Build a stage's generator; return it, the sha256 of the weights that it has, and where they are from."""
         config, options, run = self.config, self.options, self.run
         generator = models.create(models.PRESETS[config.model])
         generator.reset_parameters(torch.Generator().manual_seed(config.seed))
@@ -230,7 +230,7 @@ class _RunSetup:
 
 
 def _device(name: str) -> torch.device:
-    """The engine's choice; torchrun's processes take a GPU each."""
+    """Return the engine's choice; torchrun's processes take a GPU each."""
     device = choose_device(name)
     if device.type == "cuda":
         index = device.index if device.index is not None else int(os.environ.get("LOCAL_RANK", "0"))
@@ -260,7 +260,7 @@ def _features(config: TrainConfig, stage: str, options: TrainOptions) -> Feature
 
 
 def _image_paths(options: TrainOptions, on_event: OnEvent) -> tuple[list[Path], list[Path]]:
-    """The image files for training and for validation; one process downloads, the others find them."""
+    """Find the image files for training and for validation; one process downloads, the others find them."""
     if options.data:
         return sources.split(data.find_images(options.data), options.val)
     name = options.dataset or sources.DEFAULT_SET
@@ -271,7 +271,7 @@ def _image_paths(options: TrainOptions, on_event: OnEvent) -> tuple[list[Path], 
 def _teach(
     images: list[CachedImage], teacher: Upscaler, on_event: OnEvent, should_stop: Callable[[], bool]
 ) -> list[CachedImage] | None:
-    """The images with the teacher's pictures; None if the run is to stop first."""
+    """Enlarge the images by the teacher; None if the run is to stop first."""
 
     def teach() -> list[CachedImage] | None:
         return teachers.teach(images, teacher, lambda *n: on_event(Teaching(teacher.name, *n)), should_stop)
@@ -280,7 +280,7 @@ def _teach(
 
 
 def _workers(options: TrainOptions) -> int:
-    """Processes that draw patches: as asked for, else as many as there are cores to spare, at most 16."""
+    """Choose how many processes draw patches: as asked for, else as many as there are cores to spare, at most 16."""
     if options.workers is not None:
         return options.workers
     return min(16, max(1, (os.cpu_count() or 2) // parallel.world() - 2))
@@ -303,7 +303,7 @@ def start_from(generator: models.Generator, path: Path) -> str | None:
 
 
 def _about(paths: list[Path], teacher: Upscaler | None) -> dict[str, Any]:
-    """What a model card says of a run; folders by their names alone, as weights are published."""
+    """Collect what a model card says of a run; folders by their names alone, as weights are published."""
     taught = {"teacher": teacher.name, "teacher_sha256": teacher.weights_sha256} if teacher else {}
     return {
         **taught,
@@ -316,7 +316,7 @@ def _about(paths: list[Path], teacher: Upscaler | None) -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    """The commit of a source checkout; None in an installed package."""
+    """Find the commit of a source checkout; None in an installed package."""
     try:
         source = Path(sr_cli.__file__).parent
         done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=source, capture_output=True, text=True, timeout=10)

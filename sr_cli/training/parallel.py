@@ -15,12 +15,12 @@ T = TypeVar("T")
 
 
 def rank() -> int:
-    """This process's number; 0 writes."""
+    """Return this process's number; 0 writes."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def world() -> int:
-    """Number of processes."""
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -38,7 +38,7 @@ def group(device: torch.device) -> Iterator[None]:
 
 
 def wrap(model: Callable[[Tensor], Tensor], device: torch.device) -> Callable[[Tensor], Tensor]:
-    """`model` with gradients averaged over all processes.
+    """Wrap `model` so that its gradients are averaged over all processes.
 
     Buffers are not broadcast: BatchNorm's statistics do not enter a training step, and process 0's are
     the ones that are saved.
@@ -54,7 +54,7 @@ def wrap(model: Callable[[Tensor], Tensor], device: torch.device) -> Callable[[T
 
 
 def from_first(value: Any) -> Any:
-    """Process 0's value, in every process. A meeting point."""
+    """Return process 0's value, in every process. A meeting point."""
     if world() == 1:
         return value
     box = [value]
@@ -84,7 +84,7 @@ AGREE_EVERY = 10
 
 
 def agree(should_stop: Callable[[], bool], step: int) -> bool:
-    """Whether to stop after `step`, the same answer in every process."""
+    """Agree in all processes whether to stop after `step`."""
     if world() == 1:
         return should_stop()
     return step % AGREE_EVERY == 0 and bool(from_first(should_stop()))

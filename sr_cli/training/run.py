@@ -64,19 +64,19 @@ class Run:
         return self.folder / "sources.json"
 
     def checkpoint(self, stage: str) -> Path:
-        """All state of a stage, to continue from."""
+        """Return the path of all state of a stage, to continue from."""
         return self.folder / f"{stage}.last.safetensors"
 
     def best(self, stage: str) -> Path:
-        """The averaged generator weights to use."""
+        """Return the path of the averaged generator weights to use."""
         return self.folder / f"{stage}.best.safetensors"
 
     def samples(self, stage: str, step: int) -> Path:
-        """Validation crops at a step."""
+        """Return the path of the validation crops at a step."""
         return self.folder / "samples" / f"{stage}-{step:06d}.png"
 
     def snapshot(self, stage: str, step: int) -> Path:
-        """Averaged generator weights at a step of a stage whose best ones PSNR cannot tell."""
+        """Return the path of the averaged weights at a step of a stage whose best ones PSNR cannot tell."""
         return self.folder / "snapshots" / f"{stage}-{step:06d}.safetensors"
 
     def write_config(self, config: TrainConfig) -> None:
@@ -106,7 +106,7 @@ class Run:
         return self.folder / "log.jsonl"
 
     def records(self) -> list[dict[str, Any]]:
-        """The log's lines; one that a killed process left unfinished does not count."""
+        """Read the log's lines; one that a killed process left unfinished does not count."""
         if not self._log.exists():
             return []
         records = []

@@ -20,19 +20,19 @@ Confirm = Callable[[str], bool]
 
 
 def default_cache() -> Path:
-    """Where decoded images are kept unless told otherwise."""
+    """Return where decoded images are kept unless told otherwise."""
     return storage.cache_folder() / "images"
 
 
 def check_set(name: str) -> str:
-    """The full name of a set to train on. Raises UsageError for another one."""
+    """Return the full name of a set to train on. Raises UsageError for another one."""
     if name not in SETS:
         raise UsageError(f"--dataset {name}: not a set to train on; known: {DEFAULT_SET}, or your own with --data DIR")
     return SETS[name]
 
 
 def confirm_downloads(dataset: str | None, feature_nets: Sequence[str], confirm: Confirm | None) -> None:
-    """Asks once before gigabytes that are not here yet. Raises UsageError where the answer is no.
+    """Ask once before gigabytes that are not here yet. Raises UsageError where the answer is no.
 
     `dataset` is a set to train on, None where there are local images; `feature_nets` are the networks
     whose weights torchvision would fetch.
@@ -53,7 +53,7 @@ def confirm_downloads(dataset: str | None, feature_nets: Sequence[str], confirm:
 
 
 def set_images(name: str, offline: bool, on_event: OnEvent) -> list[Path]:
-    """The high-resolution images of a named set, downloaded where need be. Raises InputError."""
+    """Find the high-resolution images of a named set, downloaded where need be. Raises InputError."""
 
     def tell(what: str, done: int, total: int | None) -> None:
         on_event(Download(what, done, total))
@@ -63,5 +63,5 @@ def set_images(name: str, offline: bool, on_event: OnEvent) -> list[Path]:
 
 
 def split(training: list[Path], val: Path | None) -> tuple[list[Path], list[Path]]:
-    """Image files for training and for validation, held out of the former unless there is a folder of them."""
+    """Split image files for training and for validation, held out of the former unless there is a folder of them."""
     return (training, data.find_images([val])) if val else data.hold_out(training)

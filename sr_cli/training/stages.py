@@ -27,7 +27,7 @@ NEVER = 2**30
 
 
 def learning_rate(config: OptimiserConfig, step: int, steps: int) -> float:
-    """The rate of step `step` (from 0) of a stage of `steps`."""
+    """Compute the rate of step `step` (from 0) of a stage of `steps`."""
     rate = config.lr
     if config.schedule == "cosine":
         rate *= 0.5 + 0.5 * math.cos(math.pi * step / steps)
@@ -37,7 +37,7 @@ def learning_rate(config: OptimiserConfig, step: int, steps: int) -> float:
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """What the convolutions compute in, or None for fp32 throughout.
+    """Choose what the convolutions compute in, or None for fp32 throughout.
 
     `auto` is bf16 where the device multiplies it natively: on CPU that halves the time of a step on
     processors with AVX512-BF16 or AMX, and slows it down on the others.
@@ -71,7 +71,7 @@ class Stage(Protocol):
         """
 
     def tensors(self) -> dict[str, Tensor]:
-        """All state, for a checkpoint."""
+        """Collect all state, for a checkpoint."""
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Put back what `tensors` gave."""
@@ -118,7 +118,7 @@ class Optimisation:
         )
 
     def step(self, step: int, loss: Tensor) -> Tensor:
-        """Descends; returns whether the step was bad. fp16's occasional overflow of gradients is not."""
+        """Descend; return whether the step was bad. fp16's occasional overflow of gradients is not."""
         for group in self.adam.param_groups:
             group["lr"] = learning_rate(self.config, step, self.steps)
         self.adam.zero_grad()
@@ -172,7 +172,7 @@ class GeneratorStage:
         self.forward = parallel.wrap(compiled, device)
 
     def target(self, patches: Patches) -> Tensor:
-        """What the generator should make of the patches: the originals, mixed with the teacher's picture."""
+        """Compute what the generator should make of the patches: the originals, mixed with the teacher's picture."""
         if patches.taught is None:
             return patches.hr
         return torch.lerp(patches.hr, patches.taught, self.teacher_weight)
@@ -246,7 +246,7 @@ class GanStage(GeneratorStage):
         self.discriminate = parallel.wrap(self.discriminator, device)
 
     def _shown(self, rgb: Tensor, step: int) -> Tensor:
-        """What of the patches the discriminator sees at a step: all, or a window that moves."""
+        """Cut out what the discriminator sees of the patches at a step: all, or a window that moves."""
         height, width = rgb.shape[2] - STRIDE, rgb.shape[3] - STRIDE
         if not self.config.discriminator_shift or min(height, width) < STRIDE:
             return rgb
@@ -266,7 +266,7 @@ class GanStage(GeneratorStage):
         return {**descended, "discriminator": loss, "bad": descended["bad"] | bad}
 
     def real(self, patches: Patches) -> Tensor:
-        """What the discriminator takes for real, (N, 3, H, W): `both` takes every other patch of the teacher's."""
+        """Choose what counts as real, (N, 3, H, W): `both` takes every other patch of the teacher's."""
         if self.config.real == "originals" or patches.taught is None:
             return patches.hr
         if self.config.real == "teacher":

@@ -33,7 +33,7 @@ def load_teacher(spec: str, device: str = "auto", offline: bool = False) -> Upsc
 
 
 def taught_path(image: CachedImage, sha256: str) -> Path:
-    """Names the file of what the teacher with these weights makes of an image."""
+    """Name the file of what the teacher with these weights makes of an image."""
     stem = image.lr_path.name.removesuffix(".lr.npy")
     return image.lr_path.with_name(f"{stem}.taught-{sha256[:16]}.npy")
 
@@ -41,7 +41,7 @@ def taught_path(image: CachedImage, sha256: str) -> Path:
 def teach(
     images: Sequence[CachedImage], teacher: Upscaler, progress: Done, should_stop: Callable[[], bool] = lambda: False
 ) -> list[CachedImage] | None:
-    """Enlarges the clean reduction of each image once, and gives the images with their enlargements.
+    """Enlarge the clean reduction of each image once, and give the images with their enlargements.
 
     What a run that was killed or stopped has made is kept. None if `should_stop` said so. Raises OutputError when
     the cache cannot be written.

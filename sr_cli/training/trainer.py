@@ -51,7 +51,7 @@ class Trainer:
     def train(
         self, stage: Stage, should_stop: Callable[[], bool] = lambda: False, parent: str | None = None
     ) -> StageResult:
-        """Trains `stage` to its last step, or until `should_stop` says so.
+        """Train `stage` to its last step, or until `should_stop` says so.
 
         `parent` is the sha256 of the weights that a new stage starts from. Raises DivergedError after too
         many steps without a finite loss, and OutputError when the disk is full; the last checkpoint stays.
@@ -114,7 +114,7 @@ class Trainer:
             )
 
     def _validate(self, event: StageProgress, stage: Stage, state: TrainState) -> StageProgress:
-        """Measures the averaged weights, keeps them if they are the best, and adds both to `event`.
+        """Measure the averaged weights, keep them if they are the best, and add both to `event`.
 
         A GAN stage's newest weights count as its best: PSNR falls by design there. Its snapshots are kept,
         to choose from by other measures and by looking.
@@ -196,6 +196,6 @@ class _Clock:
 
 
 def _to_device(batch: Tensor, device: torch.device) -> Tensor:
-    """uint8 0..255 to float 0..1 on the device, channels-last."""
+    """Move uint8 0..255 to the device as float 0..1, channels-last."""
     moved = batch.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
     return moved.float().div_(255)

@@ -33,8 +33,9 @@ class ValidationCrop:
 
 
 def validation_crops(images: Sequence[CachedImage], side: int = 512, degrade: str = "none") -> list[ValidationCrop]:
-    """The middle of each image, at most `side` high-resolution pixels a side; degraded as training is,
-    but the same way each time.
+    """Cut out the middle of each image, at most `side` high-resolution pixels a side.
+
+    They are degraded as training is, but the same way each time.
     """
     crops = []
     for index, image in enumerate(images):
@@ -49,20 +50,20 @@ def validation_crops(images: Sequence[CachedImage], side: int = 512, degrade: st
 
 
 def enlarge(model: models.Generator, crops: Sequence[ValidationCrop]) -> list[Rgb]:
-    """What the generator makes of each crop, (4H, 4W, 3): by the engine, whole and in fp32."""
+    """Enlarge each crop by the generator, to (4H, 4W, 3): by the engine, whole and in fp32."""
     loaded = LoadedModel("", None, model, None, "", Path(), None)
     upscaler = Upscaler(loaded, device=str(next(model.parameters()).device), precision="fp32", backend="eager", tile=0)
     return [upscaler.upscale(crop.lr).pixels for crop in crops]
 
 
 def interpolate(crops: Sequence[ValidationCrop]) -> list[Rgb]:
-    """Enlarges each crop by bicubic interpolation, (4H, 4W, 3)."""
+    """Enlarge each crop by bicubic interpolation, (4H, 4W, 3)."""
     bicubic = Upscaler("bicubic")
     return [bicubic.upscale(crop.lr).pixels for crop in crops]
 
 
 def mean_psnr_y(outputs: Sequence[Rgb], crops: Sequence[ValidationCrop]) -> float:
-    """Mean PSNR on luma, in dB, four border pixels left out: `srup eval`'s."""
+    """Compute the mean PSNR on luma, in dB, four border pixels left out: `srup eval`'s."""
     scores = [
         psnr(crop_border(luma(output), SCALE), crop_border(luma(crop.hr), SCALE))
         for output, crop in zip(outputs, crops, strict=True)
@@ -71,7 +72,7 @@ def mean_psnr_y(outputs: Sequence[Rgb], crops: Sequence[ValidationCrop]) -> floa
 
 
 def save_samples(path: Path, outputs: Sequence[Rgb], crops: Sequence[ValidationCrop], most: int = 4) -> None:
-    """A picture with a row per crop: input enlarged by bicubic, output, original."""
+    """Save a picture with a row per crop: input enlarged by bicubic, output, original."""
     shown = list(zip(interpolate(crops[:most]), outputs[:most], crops[:most], strict=True))
     rows = [np.concatenate([bicubic, output, crop.hr], axis=1) for bicubic, output, crop in shown]
     width = max(row.shape[1] for row in rows)

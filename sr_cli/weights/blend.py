@@ -71,7 +71,7 @@ def check(fidelity: float) -> None:
 
 
 def blend(gan: Generator, other: Generator, share: float) -> Generator:
-    """A folded generator whose weights are (1 - share) * gan + share * other. Same configuration needed.
+    """Build a folded generator whose weights are (1 - share) * gan + share * other. Same configuration needed.
 
     Blended after folding, because a BatchNorm's weights and statistics act as a product: blending each
     of them would give other networks in between, and ones that depend on the scale of the convolution
@@ -88,7 +88,7 @@ def blend(gan: Generator, other: Generator, share: float) -> Generator:
 
 
 def interpolate(tensors: Mapping[str, Tensor], others: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-    """(1 - share) * tensors + share * others, of two state dicts of one network; integers are those of the first."""
+    """Mix two state dicts of one network, (1 - share) * tensors + share * others; integers are the first's."""
     mixed = {}
     for name, value in tensors.items():
         if value.is_floating_point():
@@ -98,7 +98,7 @@ def interpolate(tensors: Mapping[str, Tensor], others: Mapping[str, Tensor], sha
 
 
 def _ends(model: str | Path | LoadedModel) -> tuple[_Relative, _Relative]:
-    """The two stages to blend: that of fidelity 1 and that of 0. Raises UsageError where there are none."""
+    """Choose the two stages to blend: that of fidelity 1 and that of 0. Raises UsageError where there are none."""
     manifest = read_manifest()
     name, stages, chosen = _family(model, manifest)
     if "gan" not in stages:
@@ -127,7 +127,7 @@ def _ends(model: str | Path | LoadedModel) -> tuple[_Relative, _Relative]:
 
 
 def _family(model: str | Path | LoadedModel, manifest: Manifest) -> tuple[str, dict[str, _Relative], str]:
-    """A model's name, its stages, and the one that it stands for."""
+    """Return a model's name, its stages, and the one that it stands for."""
     if isinstance(model, LoadedModel):
         if model.entry is None or model.stage is None:
             raise _unknown(model.path)
@@ -165,12 +165,12 @@ def _of_run(folder: Path) -> dict[str, _Relative]:
 
 
 def _related(one: _Relative, other: _Relative, manifest: Manifest) -> bool:
-    """Whether two stages come from the same weights, as far as manifests say what each was fine-tuned from."""
+    """Tell whether two stages come from the same weights, as far as manifests say what each was fine-tuned from."""
     return bool(_ancestors(one, manifest) & _ancestors(other, manifest))
 
 
 def _ancestors(relative: _Relative, manifest: Manifest) -> set[str]:
-    """Checksums of a stage and of all that is known to be before it."""
+    """Collect the checksums of a stage and of all that is known to be before it."""
     found: set[str] = set()
     sha256: str | None = relative.sha256
     parent = relative.parent_sha256

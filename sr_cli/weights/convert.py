@@ -63,7 +63,7 @@ def convert(source: Path, target: Path, *, overwrite: bool = False, size_limit: 
 
 
 def _unwrap(value: Any, unwrapped: list[str], dropped: list[str]) -> dict[str, Any]:
-    """The innermost dictionary that holds the generator's tensors."""
+    """Find the innermost dictionary that holds the generator's tensors."""
     import torch
 
     if isinstance(value, torch.Tensor):
@@ -80,7 +80,7 @@ def _unwrap(value: Any, unwrapped: list[str], dropped: list[str]) -> dict[str, A
 
 
 def _tensors(state: dict[str, Any], unwrapped: list[str], dropped: list[str]) -> dict[str, Tensor]:
-    """The tensors of a state dict, each with its own memory, without the prefixes that all their names share."""
+    """Copy the tensors of a state dict, each with its own memory, without the prefixes that all their names share."""
     import torch
 
     tensors = {}

@@ -55,7 +55,7 @@ def _tensors(loaded: LoadedModel, basicsr: bool, pickle: bool) -> bytes:
 
 
 def _basicsr(loaded: LoadedModel) -> dict[str, Tensor]:
-    """The weights of the network of BasicSR's that computes the same. Raises WeightsError where there is none."""
+    """Build the weights of BasicSR's network that computes the same. Raises WeightsError where there is none."""
     from sr_cli.models import compact, mesrgan, rrdbnet
 
     generator = loaded.generator

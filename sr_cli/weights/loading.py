@@ -119,7 +119,7 @@ def read_file(path: Path) -> tuple[LoadedModel, bytes]:
 
 
 def config_of(entry: ModelEntry) -> GeneratorConfig:
-    """The network's configuration that a manifest entry holds. Raises WeightsError if it makes no network."""
+    """Build the network's configuration of a manifest entry. Raises WeightsError if it makes no network."""
     from sr_cli import models
 
     try:
@@ -129,7 +129,7 @@ def config_of(entry: ModelEntry) -> GeneratorConfig:
 
 
 def network_of(entry: ModelEntry) -> Generator:
-    """The network of a manifest entry, its weights undefined where it has no need of them. Raises WeightsError."""
+    """Build the network of a manifest entry, its weights undefined where they do not matter. Raises WeightsError."""
     from sr_cli import models
 
     config = config_of(entry)
@@ -139,7 +139,7 @@ def network_of(entry: ModelEntry) -> Generator:
 def fetch(
     entry: ModelEntry, stage: Stage, *, offline: bool = False, progress: Progress | None = None
 ) -> tuple[Path, bytes]:
-    """A stage's file and its verified content, downloaded if need be. Raises WeightsError."""
+    """Give a stage's file and its verified content, downloaded if need be. Raises WeightsError."""
     local = entry.path(stage)
     if local is not None and (local.exists() or stage.hub is None):
         data = read_bytes(local) if _has_size(local, stage.size) else b""
@@ -166,7 +166,7 @@ def fetch(
 
 
 def _has_size(path: Path, size: int) -> bool:
-    """Whether a file has this many bytes; true of one that cannot be looked at, so that reading it says why."""
+    """Tell whether a file has this many bytes; true of one that cannot be looked at, so that reading it says why."""
     try:
         return path.stat().st_size == size or path.is_dir()
     except OSError:
@@ -174,7 +174,7 @@ def _has_size(path: Path, size: int) -> bool:
 
 
 def read_bytes(path: Path) -> bytes:
-    """A weights file's content. Raises WeightsError."""
+    """Read a weights file's content. Raises WeightsError."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -184,7 +184,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def _assemble(file: StateFile, wanted: GeneratorConfig | None = None) -> tuple[Generator, bytes]:
-    """The network that a file's tensors belong to, and the file's content, which is read only if they fit.
+    """Build the network that a file's tensors belong to, and give the file's content, which is read only if they fit.
 
     `wanted` is what the network must be, where a manifest says so.
     """
@@ -211,7 +211,7 @@ def _assemble(file: StateFile, wanted: GeneratorConfig | None = None) -> tuple[G
 
 
 def _assemble_foreign(file: StateFile, wanted: GeneratorConfig | None) -> tuple[Generator, bytes]:
-    """As `_assemble`, for a file of none of our families."""
+    """Build the network as `_assemble` does, of a file of none of our families."""
     from sr_cli.models import FOREIGN, foreign
 
     generator = None
@@ -227,7 +227,7 @@ def _assemble_foreign(file: StateFile, wanted: GeneratorConfig | None) -> tuple[
 
 
 def _known(sha256: str) -> tuple[ModelEntry | None, Stage | None]:
-    """What the manifest says of a file the user gave; a broken manifest must not keep it from loading."""
+    """Look a user's file up in the manifest; a broken manifest must not keep it from loading."""
     try:
         manifest = read_manifest()
     except WeightsError:

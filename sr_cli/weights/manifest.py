@@ -167,11 +167,11 @@ class ModelEntry(ModelRecord, frozen=True, kw_only=True):
     """`built-in` or `user`."""
 
     def path(self, stage: Stage) -> Path | None:
-        """Where the stage's local file is, or would be; None if it is only on the Hub."""
+        """Return where the stage's local file is, or would be; None if it is only on the Hub."""
         return None if stage.file is None else self.folder / stage.file
 
     def to_dict(self) -> dict[str, Any]:
-        """As the manifest file stores it."""
+        """Give the entry as the manifest file stores it."""
         record: dict[str, Any] = msgspec.to_builtins(self, enc_hook=str)
         for key in ("name", "folder", "origin"):
             del record[key]
@@ -188,7 +188,7 @@ class Manifest:
     """By name."""
 
     def model(self, name: str) -> ModelEntry:
-        """The entry called `name`. Raises WeightsError naming the close and the known ones."""
+        """Find the entry called `name`. Raises WeightsError naming the close and the known ones."""
         if name in self.models:
             return self.models[name]
         close = difflib.get_close_matches(name, self.models, 1)
@@ -198,7 +198,7 @@ class Manifest:
         )
 
     def stage(self, spec: str) -> tuple[ModelEntry, Stage]:
-        """The entry and stage that `name` or `name:stage` stands for. Raises WeightsError if there is none."""
+        """Find the entry and stage that `name` or `name:stage` stands for. Raises WeightsError if there is none."""
         name, colon, stage = spec.partition(":")
         entry = self.model(name)
         if not entry.stages:
@@ -214,7 +214,7 @@ class Manifest:
         return entry, entry.stages[stage]
 
     def by_sha256(self, sha256: str) -> tuple[ModelEntry, Stage] | None:
-        """The entry and stage of a file with this checksum, if the manifest knows it."""
+        """Find the entry and stage of a file with this checksum, if the manifest knows it."""
         for entry in self.models.values():
             for stage in entry.stages.values():
                 if stage.sha256 == sha256:
@@ -223,18 +223,18 @@ class Manifest:
 
 
 def builtin_path() -> Path:
-    """The built-in manifest: inside an installed package, else next to it (a checkout, an editable install)."""
+    """Return the built-in manifest's path: inside an installed package, else next to it (a checkout)."""
     inside = PACKAGE / "weights_manifest.json"
     return inside if inside.exists() else PACKAGE.parent / "weights_manifest.json"
 
 
 def user_path() -> Path:
-    """The user's own manifest; it need not exist."""
+    """Return the path of the user's own manifest; it need not exist."""
     return data_folder() / "manifest.json"
 
 
 def user_folder() -> Path:
-    """Where the files of the user's own models are."""
+    """Return where the files of the user's own models are."""
     return data_folder() / "weights"
 
 
@@ -272,7 +272,7 @@ class _Document(Struct, forbid_unknown_fields=True):
 
 
 def parse(text: str, where: str, folder: Path, origin: str = "built-in") -> Manifest:
-    """A manifest from JSON; `where` is named in errors. Raises WeightsError."""
+    """Parse a manifest from JSON; `where` is named in errors. Raises WeightsError."""
     try:
         document = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
@@ -284,19 +284,19 @@ def parse(text: str, where: str, folder: Path, origin: str = "built-in") -> Mani
 
 
 def dump(models: Mapping[str, ModelEntry]) -> str:
-    """The inverse of `parse`."""
+    """Write a manifest as JSON, which `parse` reads back."""
     document = {"schema": SCHEMA, "models": {name: entry.to_dict() for name, entry in models.items()}}
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def is_inside(path: str) -> bool:
-    """Whether a path of the Hub stays inside its repository, whatever system it is read on."""
+    """Tell whether a path of the Hub stays inside its repository, whatever system it is read on."""
     parts = path.replace("\\", "/").split("/")
     return not {"", ".", ".."}.intersection(parts) and ":" not in parts[0]
 
 
 def with_stage(entry: ModelEntry, stage: Stage, default: bool = False) -> ModelEntry:
-    """A copy of `entry` with `stage` added or replaced; it becomes the default if asked for or if there was none."""
+    """Copy `entry` with `stage` added or replaced; it becomes the default if asked for or if there was none."""
     stages = {name: stage if name == stage.name else entry.stages.get(name) for name in STAGES}
     kept = {name: value for name, value in stages.items() if value is not None}
     return replace(entry, stages=kept, default_stage=stage.name if default else entry.default_stage or stage.name)

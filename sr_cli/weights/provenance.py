@@ -16,7 +16,7 @@ BEST = ".best.safetensors"
 
 
 def info_of(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The JSON in a file's `srup` metadata; {} where there is none or it is damaged."""
+    """Parse the JSON in a file's `srup` metadata; {} where there is none or it is damaged."""
     try:
         info = json.loads(metadata.get("srup", "{}"))
     except (ValueError, RecursionError):
@@ -25,7 +25,7 @@ def info_of(metadata: Mapping[str, str]) -> dict[str, Any]:
 
 
 def stage_of(metadata: Mapping[str, str]) -> str | None:
-    """The stage that a file says it is: `pixel`, `photo` or `gan`; None where it says none."""
+    """Return the stage that a file says it is: `pixel`, `photo` or `gan`; None where it says none."""
     info = info_of(metadata)
     stage = info.get("stage")
     if stage == "pixel" and _settings(info).get("degrade") == "photo":
@@ -34,7 +34,7 @@ def stage_of(metadata: Mapping[str, str]) -> str | None:
 
 
 def best_files(folder: Path) -> dict[str, Path]:
-    """The chosen weights of a run, by stage. Raises WeightsError if there are none or a header is damaged."""
+    """Find the chosen weights of a run, by stage. Raises WeightsError if there are none or a header is damaged."""
     found = {}
     for path in sorted(folder.glob(f"*{BEST}")):
         with state_dicts.opened(path) as file:
@@ -49,7 +49,7 @@ def best_files(folder: Path) -> dict[str, Path]:
 
 
 def best_file(folder: Path, stage: str | None) -> tuple[str, Path]:
-    """A run's stage and its chosen weights; without a stage photo, pixel or gan, whichever is first.
+    """Find a run's stage and its chosen weights; without a stage photo, pixel or gan, whichever is first.
 
     Raises WeightsError if it has none, or not this one.
     """
@@ -61,7 +61,7 @@ def best_file(folder: Path, stage: str | None) -> tuple[str, Path]:
 
 
 def training_of(metadata: Mapping[str, str], stage: str) -> TrainingSummary:
-    """How weights of a run came about, as far as their file says."""
+    """Describe how weights of a run came about, as far as their file says."""
     info = info_of(metadata)
     seconds = info.get("seconds")
     return TrainingSummary(
@@ -75,7 +75,7 @@ def training_of(metadata: Mapping[str, str], stage: str) -> TrainingSummary:
 
 
 def teacher_of(metadata: Mapping[str, str]) -> Teacher | None:
-    """Whose outputs the weights learned from, as far as their file says."""
+    """Say whose outputs the weights learned from, as far as their file says."""
     info = info_of(metadata)
     name, sha256 = info.get("teacher"), info.get("teacher_sha256")
     return Teacher(sha256=sha256, owner=name) if isinstance(name, str) and isinstance(sha256, str) else None
@@ -87,7 +87,7 @@ def _settings(info: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _recipe(settings: Mapping[str, Any], stage: str) -> str | None:
-    """The recipe in a line; None for a file that does not say."""
+    """Return the recipe in a line; None for a file that does not say."""
     own = settings.get("gan" if stage == "gan" else "pixel")
     if not isinstance(own, dict):
         return None

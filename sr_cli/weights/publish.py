@@ -53,7 +53,7 @@ def publish(name: str, repo: str, *, private: bool = False, message: str | None 
 
 
 def _as_published(entry: ModelEntry) -> ModelEntry:
-    """The entry as the repository's own manifest has it: every stage a file next to it."""
+    """Change the entry to what the repository's own manifest has: every stage a file next to it."""
     stages: dict[str, Stage] = {}
     for stage in entry.stages.values():
         stages[stage.name] = structs.replace(stage, file=f"{entry.name}-{stage.name}.safetensors", hub=None)
@@ -61,7 +61,7 @@ def _as_published(entry: ModelEntry) -> ModelEntry:
 
 
 def model_card(entry: ModelEntry, repo: str) -> str:
-    """The repository's README in the Hub's form: metadata, then text."""
+    """Write the repository's README in the Hub's form: metadata, then text."""
     licences = {stage.licence for stage in entry.stages.values()}
     licence = licences.pop().lower() if len(licences) == 1 else "other"
     lines = [
@@ -133,7 +133,7 @@ def _has_login() -> bool:
 
 
 def _reason(error: BaseException | None, http_error: type[Exception]) -> str | None:
-    """What to tell of an upload that failed, without addresses or headers that could hold a secret."""
+    """Say why an upload failed, without addresses or headers that could hold a secret."""
     while error is not None:
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status in (401, 403):

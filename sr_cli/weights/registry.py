@@ -46,7 +46,7 @@ class Verification:
 
 
 def is_hub_spec(source: str) -> bool:
-    """Whether `source` names a file on the Hub."""
+    """Tell whether `source` names a file on the Hub."""
     return source.startswith("hf:")
 
 
@@ -105,7 +105,7 @@ def add(source: str, name: str, options: AddOptions = AddOptions(), *, progress:
 
 @contextmanager
 def _changing() -> Iterator[dict[str, ModelEntry]]:
-    """The user's own models, while no other process may change them. Raises OutputError."""
+    """Give the user's own models, while no other process may change them. Raises OutputError."""
     try:
         with storage.locked(manifest.user_path().with_suffix(".lock")):
             yield dict(user_models())
@@ -114,7 +114,7 @@ def _changing() -> Iterator[dict[str, ModelEntry]]:
 
 
 def remove(name: str) -> list[Path]:
-    """Forgets a model of the user's and deletes its files; of a built-in one, only what was downloaded.
+    """Forget a model of the user's and delete its files; of a built-in one, only what was downloaded.
 
     Gives the deleted files. Raises WeightsError for an unknown name, UsageError where there is nothing to delete.
     """
@@ -147,24 +147,24 @@ def verify(names: list[str]) -> Iterator[Verification]:
 
 
 def present(entry: ModelEntry, stage: Stage) -> Path | None:
-    """Where a stage's file is on this machine, or None."""
+    """Return where a stage's file is on this machine, or None."""
     local = entry.path(stage)
     return local if local is not None and local.exists() else cached(stage)
 
 
 def cached(stage: Stage) -> Path | None:
-    """Where a stage's file is in the Hub's cache, or None."""
+    """Return where a stage's file is in the Hub's cache, or None."""
     return None if stage.hub is None else hub.cached(stage.hub.repo, stage.hub.revision, stage.hub.file)
 
 
 def user_models() -> Mapping[str, ModelEntry]:
-    """The user's own models. Raises WeightsError if their manifest is broken."""
+    """Read the user's own models. Raises WeightsError if their manifest is broken."""
     path = manifest.user_path()
     return manifest.read_file(path, manifest.user_folder(), "user").models if os.path.exists(path) else {}
 
 
 def describe(generator: Generator) -> dict[str, Any]:
-    """A network's size, and its multiplications and receptive radius per low-resolution pixel where they are known."""
+    """Measure a network: its size, and its multiplications and receptive radius per LR pixel where they are known."""
     from sr_cli import models
 
     known = generator.config.family != models.FOREIGN
@@ -202,7 +202,7 @@ _Source = tuple[Mapping[str, Any], int, Stage, bytes]
 
 
 def _sources(source: str, name: str, options: AddOptions, progress: Progress | None) -> Iterator[_Source]:
-    """The configuration, scale, stage and content of all weights that `source` stands for."""
+    """Yield the configuration, scale, stage and content of all weights that `source` stands for."""
     stage, licence = options.stage, options.licence
     if is_hub_spec(source):
         yield _from_hub(source, stage, licence, progress)
@@ -270,7 +270,7 @@ def _from_hub(source: str, stage: str | None, licence: str | None, progress: Pro
 
 
 def _published(repo: str, commit: str, sha256: str) -> Stage | None:
-    """What a repository's own manifest says of a file; None where it has none, or one we cannot read."""
+    """Read what a repository's own manifest says of a file; None where it has none, or one we cannot read."""
     try:
         path = hub.download(repo, commit, CARD)
         found = manifest.Manifest(manifest.read_file(path, path.parent).models).by_sha256(sha256)

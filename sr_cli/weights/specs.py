@@ -61,12 +61,12 @@ def parse(spec: str | Path) -> Spec:
 
 
 def is_path(spec: str | Path) -> bool:
-    """Whether `-m` was given a file or a folder and not a name."""
+    """Tell whether `-m` was given a file or a folder and not a name."""
     return parse(spec).path is not None
 
 
 def styled(spec: str, style: str) -> str:
-    """`NAME:STAGE` of a model in a style, `natural` or `crisp`; `spec` is what `-m` was given.
+    """Return `NAME:STAGE` of a model in a style, `natural` or `crisp`; `spec` is what `-m` was given.
 
     Raises UsageError where `spec` names a stage itself or something without stages (a file, an interpolation), and
     for a style that the model does not have; WeightsError for an unknown model.

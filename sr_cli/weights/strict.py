@@ -38,7 +38,7 @@ def convert(value: Any, kind: type[T], where: str) -> T:
 
 
 def _explained(message: str, value: Any, kind: Any, where: str) -> str:
-    """msgspec's message in our words: `WHERE, OUTER: field 'NAME' must be WHAT, not VALUE`."""
+    """Explain msgspec's message in our words: `WHERE, OUTER: field 'NAME' must be WHAT, not VALUE`."""
     text, _, place = message.partition(" - at ")
     is_key = place.startswith("`key` in ")
     fields: list[str] = []
@@ -60,7 +60,7 @@ def _explained(message: str, value: Any, kind: Any, where: str) -> str:
 
 
 def _wrong_key(value: Mapping[str, Any], kind: Any) -> str:
-    """The first key of an object whose value is not what it must be; msgspec does not say which."""
+    """Find the first key of an object whose value is not what it must be; msgspec does not say which."""
     for name, item in value.items():
         try:
             msgspec.convert(item, _inner(kind, name))
@@ -70,7 +70,7 @@ def _wrong_key(value: Mapping[str, Any], kind: Any) -> str:
 
 
 def _plain(kind: Any) -> Any:
-    """A type without its annotations, and without the None that an optional one has."""
+    """Strip a type of its annotations, and of the None that an optional one has."""
     if get_origin(kind) is Annotated:
         return _plain(get_args(kind)[0])
     if get_origin(kind) in (Union, types.UnionType):
@@ -79,7 +79,7 @@ def _plain(kind: Any) -> Any:
 
 
 def _inner(kind: Any, name: str) -> Any:
-    """The type of a struct's field, or of an object's values."""
+    """Return the type of a struct's field, or of an object's values."""
     kind = _plain(kind)
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return next(field.type for field in msgspec.structs.fields(kind) if field.name == name)
@@ -87,7 +87,7 @@ def _inner(kind: Any, name: str) -> Any:
 
 
 def _described(kind: Any) -> str:
-    """What a value of a type is, in words."""
+    """Describe in words what a value of a type is."""
     options = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
     for option in options:
         for meta in get_args(option)[1:] if get_origin(option) is Annotated else ():

@@ -29,10 +29,10 @@ class Network(ABC):
 
     @abstractmethod
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
-        """The batch, enlarged."""
+        """Enlarge the batch."""
 
     def stream(self, batches: Iterable[torch.Tensor], count: int) -> Iterator[torch.Tensor]:
-        """The results of `count` batches of one shape, in order; it may ask for batches ahead of its results."""
+        """Yield the results of `count` batches of one shape, in order; it may ask for batches ahead of its results."""
         return map(self, batches)
 
     def release(self) -> None:  # noqa: B027 - nothing is kept unless a subclass says so
@@ -78,7 +78,7 @@ class Backend(ABC):
     """Whether preparing a network, or its first run, takes minutes."""
 
     def missing(self, device: str) -> str | None:
-        """Why it cannot be used on a type of device, with what to do about it; None if it can."""
+        """Say why it cannot be used on a type of device, with what to do about it; None if it can."""
         if device not in self.devices:
             return f"the backend {self.name} does not run on {device}"
         for requirement in self.requirements:
@@ -87,13 +87,13 @@ class Backend(ABC):
         return None
 
     def accepts(self, generator: Generator) -> bool:
-        """Whether it has something for this network."""
+        """Tell whether it has something for this network."""
         return True
 
     def lanes(self, threads: int) -> int:
-        """How many batches its networks hold in memory at once, given that many CPU threads."""
+        """Return how many batches its networks hold in memory at once, given that many CPU threads."""
         return 1
 
     @abstractmethod
     def prepare(self, folded: Generator, dtype: torch.dtype) -> Network:
-        """`folded` (from `Generator.fold()`, fp32, on its device) as a network that computes in `dtype`."""
+        """Prepare `folded` (from `Generator.fold()`, fp32, on its device) as a network that computes in `dtype`."""

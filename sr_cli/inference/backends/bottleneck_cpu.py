@@ -29,7 +29,7 @@ the row by zero; where that is uninitialised memory it may be NaN. Lengths that 
 
 
 def layer_type(dtype: torch.dtype) -> type[BufferedBottleneck]:
-    """Chooses how 1x1 convolutions are computed: as products in fp32 where MKL is fast, which is on Intel's processors.
+    """Choose how 1x1 convolutions are computed: as products in fp32 where MKL is fast, which is on Intel's processors.
 
     torch leaves products to MKL and convolutions to oneDNN, and MKL has no AVX-512 for other makers' processors,
     oneDNN has (docs/speed.md). A rule and no measurement: the same machine must give the same picture every time.
@@ -52,7 +52,7 @@ class _InBands(BufferedBottleneck):
 
     @abstractmethod
     def project(self, hidden: Tensor, out: Tensor, add: bool) -> None:
-        """Projects (rows, W, h) into `out` (rows, W, o), or adds it to that."""
+        """Project (rows, W, h) into `out` (rows, W, o), or add it to that."""
 
     def append(self, buffer: Tensor) -> None:
         end = self.ones + self.channels
@@ -166,7 +166,7 @@ def _kernel(matrix: Tensor) -> Tensor:
 
 
 def has_onednn(dtype: torch.dtype) -> bool:
-    """Whether oneDNN is there, switched on, and computes in `dtype` (fp32 or bf16) on this processor."""
+    """Return whether oneDNN is there, switched on, and computes in `dtype` (fp32 or bf16) on this processor."""
     if not (torch.backends.mkldnn.is_available() and torch._C._get_mkldnn_enabled()):  # type: ignore[no-untyped-call]
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())

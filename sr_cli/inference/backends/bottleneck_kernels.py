@@ -32,7 +32,7 @@ def expand_kernel(
     channels: tl.constexpr, hidden_channels: tl.constexpr, slope: tl.constexpr, exact: tl.constexpr,
     block_pixels: tl.constexpr, block_channels: tl.constexpr, block_hidden: tl.constexpr,
 ):  # fmt: skip
-    """hidden[p, :] = leaky(buffer[p, :channels] @ weight + bias) for one block of pixels and hidden channels."""
+    """Compute hidden[p, :] = leaky(buffer[p, :channels] @ weight + bias) for one block of pixels and channels."""
     # Blocks of channels vary fastest: those of the same pixels run together, and all but one read them from L2. One
     # number for both, because a second one could not count beyond 65,535 blocks of pixels.
     blocks: tl.constexpr = (hidden_channels + block_hidden - 1) // block_hidden
@@ -71,7 +71,7 @@ def depthwise_project_kernel(
     residual: tl.constexpr, half_taps: tl.constexpr,
     block_pixels: tl.constexpr, block_hidden: tl.constexpr, block_out: tl.constexpr,
 ):  # fmt: skip
-    """buffer[p, start:start+out] (+)= leaky(depthwise(hidden)[p]) @ project for one block of pixels."""
+    """Compute buffer[p, start:start+out] (+)= leaky(depthwise(hidden)[p]) @ project for one block of pixels."""
     p = tl.program_id(0) * block_pixels + tl.arange(0, block_pixels)
     o = tl.arange(0, block_out)
     inside, wanted = p < pixels, o < out
@@ -159,5 +159,5 @@ def launch_options(channels: int, hidden: int, out: int, dtype: torch.dtype) -> 
 
 
 def interpreted() -> bool:
-    """Whether Triton interprets kernels, on any device, instead of compiling them (TRITON_INTERPRET=1)."""
+    """Tell whether Triton interprets kernels, on any device, instead of compiling them (TRITON_INTERPRET=1)."""
     return os.environ.get("TRITON_INTERPRET") == "1"

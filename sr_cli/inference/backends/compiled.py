@@ -16,7 +16,7 @@ _SHAPES = 64
 
 
 def prepare(folded: Generator, dtype: torch.dtype) -> Forward:
-    """The first batch of each shape takes many seconds."""
+    """Compile the module; the first batch of each shape takes many seconds."""
     device = next(folded.parameters()).device
     options: dict[str, Any] = {"freezing": True} if device.type == "cpu" else {"triton.cudagraphs": True}
     module = folded if dtype == torch.float32 else in_precision(folded, dtype)

@@ -18,7 +18,7 @@ from sr_cli.models.mesrgan import Mesrgan
 
 
 def in_precision(folded: Generator, dtype: torch.dtype) -> Generator:
-    """A copy whose convolutions have their weights in `dtype`; what they add to stays in fp32."""
+    """Copy a network with its convolutions' weights in `dtype`; what they add to stays in fp32."""
     network = copy.deepcopy(folded)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -27,7 +27,7 @@ def in_precision(folded: Generator, dtype: torch.dtype) -> Generator:
 
 
 def prepare(folded: Generator, dtype: torch.dtype) -> Forward:
-    """The module itself, its dense blocks in the form that suits inference; below fp32 under autocast."""
+    """Prepare the module itself, its dense blocks in the form that suits inference; below fp32 under autocast."""
     network = in_precision(folded, dtype)
     device = next(folded.parameters()).device
     if isinstance(folded, Mesrgan) and device.type in ("cpu", "cuda"):
@@ -74,7 +74,7 @@ class BufferedDenseBlock(nn.Module):
 
 
 def autocast(network: Forward, dtype: torch.dtype) -> Forward:
-    """A network whose convolutions compute in `dtype`; what comes out is fp32."""
+    """Wrap a network so that its convolutions compute in `dtype`; what comes out is fp32."""
 
     def run(batch: Tensor) -> Tensor:
         with torch.autocast(batch.device.type, dtype):

@@ -12,7 +12,7 @@ from sr_cli.models.mesrgan import Mesrgan
 
 
 def prepare(folded: Generator, dtype: torch.dtype) -> Forward:
-    """The MESRGAN in `dtype`, its trunk in the kernels."""
+    """Prepare the MESRGAN in `dtype`, its trunk in the kernels."""
     from sr_cli.inference.backends.bottleneck_kernels import Kernels
 
     assert isinstance(folded, Mesrgan)

@@ -80,7 +80,7 @@ class OpenVinoNetwork(Network):
         return openvino.Core().compile_model(model, "CPU", settings)
 
     def compiled_for(self, shape: torch.Size) -> Any:
-        """For batches of one shape. In fp32 on blocks of channels, where this processor has what that needs."""
+        """Compile for batches of one shape; in fp32 on blocks of channels, where this processor has what that needs."""
         if self._streamed is None:
             self._streamed = in_blocks(self._model) if self._dtype == torch.float32 else self._model
         compiled = self._compiled(_fixed(self._streamed, shape), "THROUGHPUT", self._lanes)
@@ -101,7 +101,7 @@ class OpenVinoNetwork(Network):
         return self._finish(self._start(self._one, batch))
 
     def stream(self, batches: Iterable[Tensor], count: int) -> Iterator[Tensor]:
-        """The results of `count` batches, in order; up to `lanes` are computed at once where that repays.
+        """Yield the results of `count` batches, in order; up to `lanes` are computed at once where that repays.
 
         While several are, torch works on one thread for the caller as well.
         """
@@ -157,7 +157,7 @@ class _Running(NamedTuple):
 
 
 def convert(network: nn.Module) -> Any:
-    """A folded generator, or a part of one, as an OpenVINO model of any batch and picture size.
+    """Convert a folded generator, or a part of one, to an OpenVINO model of any batch and picture size.
 
     By the front end itself and not by `openvino.convert_model`, which reports its use to the network.
     """
@@ -188,7 +188,7 @@ def _fixed(model: Any, shape: torch.Size) -> Any:
 
 
 def in_blocks(model: Any) -> Any:
-    """A copy whose convolutions ask for blocks of 16 channels, (N, C/16, H, W, 16), in fp32 on AVX-512.
+    """Copy a model so that its convolutions ask for blocks of 16 channels, (N, C/16, H, W, 16), in fp32 on AVX-512.
 
     By itself the plugin has channels last. In blocks a depthwise convolution takes two thirds of the time, and a
     concatenation takes none if picture and shape are one and known: each part is computed where it belongs. The wish
@@ -210,11 +210,11 @@ def in_blocks(model: Any) -> Any:
 
 
 def _computes_in_blocks(compiled: Any) -> bool:
-    """Whether all convolutions became what `in_blocks` asks for."""
+    """Tell whether all convolutions became what `in_blocks` asks for."""
     return all(kind.startswith("jit_avx512") for kind in convolutions(compiled))
 
 
 def convolutions(compiled: Any) -> set[str]:
-    """The implementations that the plugin has taken for a compiled model's convolutions."""
+    """List the implementations that the plugin has taken for a compiled model's convolutions."""
     infos = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
     return {info["primitiveType"].value for info in infos if "Convolution" in info["layerType"].value}

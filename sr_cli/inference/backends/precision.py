@@ -18,7 +18,7 @@ _before = (True, False)
 
 @contextmanager
 def full_fp32() -> Iterator[None]:
-    """A context in which fp32 is computed without TF32, in convolutions (where it is on by default) and products.
+    """Compute fp32 without TF32, in convolutions (where it is on by default) and products.
 
     The switches belong to the process: the first thread turns TF32 off and the last restores what was before.
     """

@@ -162,25 +162,25 @@ def _without_triton(name: str) -> str | None:
 
 
 def get(name: str) -> Backend:
-    """The backend of that name. Raises UsageError naming all."""
+    """Find the backend of that name. Raises UsageError naming all."""
     if name not in BACKENDS:
         raise UsageError(f"unknown backend {name!r}; use {', '.join(NAMES)}")
     return BACKENDS[name]
 
 
 def usable(device: str) -> list[str]:
-    """The backends that can be used on a type of device (`cpu`, `cuda`, `mps`), `eager` first."""
+    """List the backends that can be used on a type of device (`cpu`, `cuda`, `mps`), `eager` first."""
     return [name for name, backend in BACKENDS.items() if backend.missing(device) is None]
 
 
 def preferred(device: str, precision: str) -> str:
-    """The fastest of those that any network can be run with: OpenVINO on a CPU where it is installed, else eager."""
+    """Choose the fastest backend that runs any network: OpenVINO on a CPU where it is installed, else eager."""
     best = BACKENDS["openvino"]
     return best.name if best.missing(device) is None and precision in best.precisions else "eager"
 
 
 def choose(name: str, device: str, precision: str, generator: Generator, pixels: int | None = None) -> str:
-    """The backend that `auto` or a name stands for, on a type of device, in a precision, for a network.
+    """Choose the backend that `auto` or a name stands for, on a type of device, in a precision, for a network.
 
     `auto` is the `preferred` one, unless it cannot run the network, or so few input `pixels` are to come that
     converting the network would not repay: then eager. Raises UsageError where a named one cannot be used.
@@ -201,7 +201,7 @@ def choose(name: str, device: str, precision: str, generator: Generator, pixels:
 
 
 def prepare(folded: Generator, dtype: torch.dtype, name: str = "eager") -> Network:
-    """A network by a backend that `choose` has agreed to; in fp32 without the rounding of TF32."""
+    """Prepare a network by a backend that `choose` has agreed to; in fp32 without the rounding of TF32."""
     import torch
 
     from sr_cli.inference.backends.precision import InFullPrecision

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def _is(real: bool, logits: Tensor) -> Tensor:
-    """Cross entropy of calling `logits` real, or generated."""
+    """Compute the cross entropy of calling `logits` real, or generated."""
     target = torch.ones_like(logits) if real else torch.zeros_like(logits)
     return F.binary_cross_entropy_with_logits(logits, target)
 

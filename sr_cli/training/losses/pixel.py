@@ -11,7 +11,7 @@ CHARBONNIER_EPSILON = 1e-3
 
 
 def content(kind: str, output: Tensor, target: Tensor) -> Tensor:
-    """Mean pixel distance between images of equal shape: `l1`, `l2` (MSE) or `charbonnier`."""
+    """Compute the mean pixel distance between images of equal shape: `l1`, `l2` (MSE) or `charbonnier`."""
     if kind == "l1":
         return F.l1_loss(output, target)
     if kind == "l2":
@@ -25,7 +25,7 @@ GRID_WINDOW = 4
 
 
 def grid(output: Tensor, target: Tensor, scale: int = 4) -> Tensor:
-    """What images of equal shape (N, 3, H, W), H and W multiples of `scale`, differ by on the upsampler's grid.
+    """Compare images of equal shape (N, 3, H, W), H and W multiples of `scale`, on the upsampler's grid.
 
     Mean absolute difference of the local means of each of the scale x scale positions that PixelShuffle fills.
     Texture that has nothing to do with the grid averages out; a pattern that repeats with every low-resolution
@@ -43,7 +43,7 @@ FLAT_DEVIATION = 3 / 255
 
 
 def flat(output: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute difference of images (N, 3, H, W), counted only where the target is flat.
+    """Compute the mean absolute difference of images (N, 3, H, W), counted only where the target is flat.
 
     Each pixel counts 1 / (1 + (d / 3 levels)^2), d being the target's standard deviation within 5x5 pixels of grey.
     A discriminator asks for texture everywhere; what it gets in a sky next to a horizon is ringing.
@@ -73,7 +73,7 @@ def spectral(output: Tensor, target: Tensor) -> Tensor:
 
 
 def _log_spectra(rgb: Tensor) -> Tensor:
-    """(N, 3, H, W) to (N, rows, columns, 16, 9)."""
+    """Compute the spectra of (N, 3, H, W): (N, rows, columns, 16, 9)."""
     luma = (rgb * rgb.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(1)
     step = SPECTRAL_WINDOW // 2
     windows = luma.unfold(1, SPECTRAL_WINDOW, step).unfold(2, SPECTRAL_WINDOW, step)
