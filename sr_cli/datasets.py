@@ -197,6 +197,10 @@ class NamedSet:
     lr: Archive | None
     """Their reductions by 4, if the set has them."""
 
+    def source(self, archive: Archive) -> hub.Source:
+        """Return the place of one of its archives on the Hub."""
+        return hub.Source(self.repo, self.revision, archive.file, "dataset")
+
     @property
     def archives(self) -> dict[str, Archive]:
         """By the folder that each is unpacked into."""
@@ -250,11 +254,11 @@ NAMED = {
 }
 """The sets that `--dataset` knows."""
 
-Progress = Callable[[str, int, int | None], None]
+OnDownload = Callable[[str, int, int | None], None]
 """Called with what is downloaded, the bytes so far, and, where known, in all."""
 
 
-def named(name: str, cache: Path, *, offline: bool = False, progress: Progress | None = None) -> Dataset:
+def named(name: str, cache: Path, *, offline: bool = False, progress: OnDownload | None = None) -> Dataset:
     """Give a published set, downloaded, verified and unpacked into `cache` when it is first needed.
 
     The Hub's checksum of each archive is verified, and recorded: another one later is an error, as is
@@ -294,7 +298,7 @@ def _installing(name: str, cache: Path) -> Iterator[None]:
         raise InputError(f"{name} cannot be kept in {cache}: {reason}; set SRUP_HOME elsewhere") from None
 
 
-def _install(name: str, folder: Path, offline: bool, progress: Progress | None) -> None:
+def _install(name: str, folder: Path, offline: bool, progress: OnDownload | None) -> None:
     """Download and unpack a set, and move it to its place when it is whole."""
     known = NAMED[name]
     record = folder.parent / f"{name}.json"
@@ -317,18 +321,15 @@ def _install(name: str, folder: Path, offline: bool, progress: Progress | None) 
             (Path(temporary) / side).rename(folder / side)
     storage.write_file(record, json.dumps(checksums, indent=2).encode() + b"\n")
     for archive in known.archives.values():
-        if path_in_cache := hub.cached(known.repo, known.revision, archive.file, repo_type="dataset"):
+        if path_in_cache := hub.cached(known.source(archive)):
             hub.discard(path_in_cache)  # unpacked: the disk need not hold it twice
 
 
-def _fetch(name: str, archive: Archive, offline: bool, progress: Progress | None) -> Path:
+def _fetch(name: str, archive: Archive, offline: bool, progress: OnDownload | None) -> Path:
     known = NAMED[name]
     try:
         return hub.download(
-            known.repo,
-            known.revision,
-            archive.file,
-            repo_type="dataset",
+            known.source(archive),
             sha256=archive.sha256,
             offline=offline,
             progress=(lambda done, total: progress(archive.file, done, total)) if progress else None,

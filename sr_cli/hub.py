@@ -31,7 +31,7 @@ from sr_cli.storage import format_bytes, locked, sha256_of_bytes, sha256_of_file
 if TYPE_CHECKING:
     import httpx
 
-Progress = Callable[[int, int | None], None]
+OnBytes = Callable[[int, int | None], None]
 """Called with the bytes there are so far and, where known, the bytes in all."""
 
 RETRIES = 5
@@ -94,9 +94,9 @@ def is_offline() -> bool:
     return constants.HF_HUB_OFFLINE
 
 
-def cached(repo: str, revision: str, file: str, *, repo_type: str = "model") -> Path | None:
-    """Return the file in the cache, not verified, or None. `revision` is a full commit."""
-    path = _target(Source(repo, revision, file, repo_type))
+def cached(source: Source) -> Path | None:
+    """Return the file in the cache, not verified, or None."""
+    path = _target(source)
     return path if os.path.isfile(path) else None
 
 
@@ -109,20 +109,17 @@ def discard(path: Path) -> None:
 
 
 def download(
-    repo: str,
-    revision: str,
-    file: str,
+    source: Source,
     *,
-    repo_type: str = "model",
     sha256: str | None = None,
     size: int | None = None,
     offline: bool = False,
-    progress: Progress | None = None,
+    progress: OnBytes | None = None,
     error: type[SrupError] = WeightsError,
 ) -> Path:
     """Give a file of the Hub in the cache, downloaded if it is not there; its path.
 
-    `revision` is a full commit, `repo_type` is `model` or `dataset`. The content is verified against
+    The content is verified against
     `sha256`, or against the checksum that the Hub states where that is None; a cached file is verified
     against `sha256` too, and fetched anew if it is damaged. With `offline`, or HF_HUB_OFFLINE set, the
     network is not touched. An interrupted download is resumed, by a later process as well; reset
@@ -133,7 +130,6 @@ def download(
     access (401, 403), content that is not the expected (nothing of it is left behind), a cache that
     cannot be written, a full disk.
     """
-    source = Source(repo, revision, file, repo_type)
     target = _target(source)
     with _cache_errors(source, error):
         if target.is_file():
@@ -142,7 +138,7 @@ def download(
             discard(target)
         if offline or is_offline():
             raise error(f"{source} is not in the cache, and offline mode forbids downloading it; run once without it")
-        key = sha256 or sha256_of_bytes(f"{revision}/{file}".encode())
+        key = sha256 or sha256_of_bytes(f"{source.revision}/{source.file}".encode())
         part = _Part(_repo_folder(source) / "blobs", key)
         _store(_Download(source, part.path, sha256, size, progress, error), part, target)
         return target
@@ -186,7 +182,7 @@ class _Download:
         partial: Path,
         sha256: str | None,
         size: int | None,
-        progress: Progress | None,
+        progress: OnBytes | None,
         error: type[SrupError],
     ) -> None:
         self.source = source

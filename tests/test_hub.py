@@ -19,6 +19,7 @@ from sr_cli.errors import InputError, WeightsError
 from tests.fake_hub import COMMIT, FakeHub
 
 REPO, FILE = "someone/things", "folder/weights.safetensors"
+SOURCE = hub.Source(REPO, COMMIT, FILE)
 DATA = random.Random(0).randbytes(3_000_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
 
@@ -33,7 +34,7 @@ def server(fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
 
 def fetch(**options: object) -> Path:
     settings = {"sha256": SHA256, "size": len(DATA), **options}
-    return hub.download(REPO, COMMIT, FILE, **settings)  # type: ignore[arg-type]
+    return hub.download(SOURCE, **settings)  # type: ignore[arg-type]
 
 
 def leftovers(tmp_path: Path) -> list[str]:
@@ -48,7 +49,7 @@ def test_downloads_once_and_reports_progress(server: FakeHub, tmp_path: Path) ->
     assert seen[-1] == (len(DATA), len(DATA))
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     requests = len(server.requests)
-    assert fetch() == path == hub.cached(REPO, COMMIT, FILE)
+    assert fetch() == path == hub.cached(SOURCE)
     assert len(server.requests) == requests
     assert leftovers(tmp_path) == ["weights.safetensors"]
 
@@ -80,7 +81,7 @@ def test_a_file_that_the_hub_library_fetched_is_used(server: FakeHub) -> None:
 def test_data_sets_and_files_outside_large_file_storage(server: FakeHub) -> None:
     server.files["datasets/someone/pictures/list.csv"] = b"a,b\n"
     server.plain.add("datasets/someone/pictures/list.csv")
-    path = hub.download("someone/pictures", COMMIT, "list.csv", repo_type="dataset")
+    path = hub.download(hub.Source("someone/pictures", COMMIT, "list.csv", "dataset"))
     assert path.read_bytes() == b"a,b\n"
     assert "datasets--someone--pictures" in str(path)
 
@@ -132,11 +133,11 @@ def test_a_later_process_resumes(server: FakeHub, monkeypatch: pytest.MonkeyPatc
 
 def test_a_bad_part_of_an_earlier_process_is_fetched_anew(server: FakeHub) -> None:
     partial = fetch().parents[3] / "blobs" / f"{SHA256}.srup.incomplete"
-    hub.discard(hub.cached(REPO, COMMIT, FILE) or Path())
+    hub.discard(hub.cached(SOURCE) or Path())
     partial.write_bytes(bytes(1_000_000))
     assert fetch().read_bytes() == DATA
     partial.write_bytes(bytes(len(DATA) + 5))
-    hub.discard(hub.cached(REPO, COMMIT, FILE) or Path())
+    hub.discard(hub.cached(SOURCE) or Path())
     assert fetch().read_bytes() == DATA
 
 
@@ -277,7 +278,7 @@ from sr_cli.errors import WeightsError
 hub.BACKOFF = 0.001
 EXTRA
 try:
-    hub.download("{REPO}", "{COMMIT}", "{FILE}", sha256="{SHA256}", size={len(DATA)})
+    hub.download(hub.Source("{REPO}", "{COMMIT}", "{FILE}"), sha256="{SHA256}", size={len(DATA)})
 except WeightsError as error:
     print(error)
 import os
@@ -325,12 +326,12 @@ def test_what_a_killed_process_left_is_taken_over_when_it_is_surely_dead(
     server: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blobs = fetch().parents[3] / "blobs"
-    hub.discard(hub.cached(REPO, COMMIT, FILE) or Path())
+    hub.discard(hub.cached(SOURCE) or Path())
     killed = blobs / f"{SHA256}.0123456789ab.srup.part"
     killed.write_bytes(DATA[:2_000_000])
     fetch()
     assert "Range" not in server.requests[-1].headers and killed.exists(), "it may be alive"
-    hub.discard(hub.cached(REPO, COMMIT, FILE) or Path())
+    hub.discard(hub.cached(SOURCE) or Path())
     os.utime(killed, (1, 1))
     assert fetch().read_bytes() == DATA
     assert server.requests[-1].headers["Range"] == "bytes=2000000-" and not killed.exists()

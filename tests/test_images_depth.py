@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from sr_cli.errors import InputError
-from sr_cli.images import Photo, PngWriter, read, write
+from sr_cli.images import Photo, PixelType, PngWriter, read, write
 from sr_cli.images.png import metadata_chunks
 from tests.foreign import MAGICK
 
@@ -220,16 +220,16 @@ def test_damaged_16_bit_png_is_refused(tmp_path: Path, damage: str) -> None:
 def test_rows_may_arrive_in_any_portions(threads: int, step: int) -> None:
     samples = deep(3, 2000, 300)
     file = io.BytesIO()
-    with PngWriter(file, 300, 2000, channels=3, bits=16, threads=threads) as writer:
+    with PngWriter(file, (300, 2000), PixelType(3, 16), threads=threads) as writer:
         for top in range(0, 2000, step):
             writer.write(samples[top : top + step])
     np.testing.assert_array_equal(read(io.BytesIO(file.getvalue())).pixels, samples)
 
 
 def test_the_writer_counts_rows() -> None:
-    with pytest.raises(ValueError, match="1 rows are missing"), PngWriter(io.BytesIO(), 4, 3, channels=1) as writer:
+    with pytest.raises(ValueError, match="1 rows are missing"), PngWriter(io.BytesIO(), (4, 3), PixelType(1)) as writer:
         writer.write(np.zeros((2, 4, 1), np.uint8))
-    with pytest.raises(ValueError, match="does not fit"), PngWriter(io.BytesIO(), 4, 3, channels=1) as writer:
+    with pytest.raises(ValueError, match="does not fit"), PngWriter(io.BytesIO(), (4, 3), PixelType(1)) as writer:
         writer.write(np.zeros((2, 5, 1), np.uint8))
 
 
@@ -242,7 +242,7 @@ XMP = (
 def test_metadata_travel_with_the_streaming_writer() -> None:
     photo = Photo(deep(3), xmp=XMP, dpi=(72, 72), text=(("Title", "t"),))
     file = io.BytesIO()
-    with PngWriter(file, 57, 43, channels=3, bits=16, chunks=metadata_chunks(photo)) as writer:
+    with PngWriter(file, (57, 43), PixelType(3, 16), chunks=metadata_chunks(photo)) as writer:
         writer.write(photo.pixels)
     back = read(io.BytesIO(file.getvalue()))
     assert (back.xmp, back.text) == (photo.xmp, photo.text)

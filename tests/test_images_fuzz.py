@@ -36,6 +36,7 @@ from sr_cli.images import (
     Limits,
     Photo,
     PhotoSequence,
+    WriteOptions,
     default_suffix,
     probe,
     read,
@@ -93,7 +94,7 @@ def ours_moving(format: str, kind: Any, alpha: bool = False) -> bytes:
         frames.append(Photo(samples[..., :3], samples[..., 3] if alpha else None))
     file = io.BytesIO()
     durations = (40.0, 50.0, 60.0) if kind == "animation" else ()
-    write_all(PhotoSequence(tuple(frames), kind, durations), file, format=format)
+    write_all(PhotoSequence(tuple(frames), kind, durations), file, WriteOptions(format))
     return file.getvalue()
 
 
@@ -270,7 +271,7 @@ def peak_memory_mb() -> int:
 def encoded(sequence: PhotoSequence, format: str) -> bytes:
     file = io.BytesIO()
     copies = [with_pixels(photo, photo.pixels, photo.alpha) for photo in sequence.frames]
-    write_all(sequence, file, frames=copies, format=format)
+    write_all(sequence, file, WriteOptions(format), frames=copies)
     return file.getvalue()
 
 

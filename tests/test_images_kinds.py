@@ -18,6 +18,7 @@ from sr_cli.images import (
     Limits,
     Photo,
     PhotoSequence,
+    WriteOptions,
     default_suffix,
     losses,
     read,
@@ -199,7 +200,7 @@ def test_animations(tmp_path: Path, source: str, target: str, alpha: bool) -> No
     assert (sequence.kind, sequence.plays) == ("animation", 0)
     assert sequence.durations_ms == (100, 200, 150, 1000)
     assert (sequence.frames[0].alpha is not None) == alpha
-    write_all(sequence, tmp_path / f"b.{target}", quality=100)
+    write_all(sequence, tmp_path / f"b.{target}", WriteOptions(quality=100))
     again = read_all(tmp_path / f"b.{target}")
     assert (again.kind, again.plays, again.durations_ms) == ("animation", 0, sequence.durations_ms)
     for frame, photo in zip(frames, again.frames, strict=True):

@@ -17,7 +17,7 @@ import numpy as np
 
 from sr_cli.bench.machine import machine
 from sr_cli.bench.options import BenchOptions
-from sr_cli.bench.results import BenchEvent, BenchResult, Cell, ModelFacts, PhotoCell, Report
+from sr_cli.bench.results import BenchEvent, BenchResult, Cell, ModelFacts, OnEvent, PhotoCell
 from sr_cli.bench.timing import FEWEST_RUNS, Clock, Times, is_disturbed, now, runs_for, time_in_turns
 from sr_cli.errors import UsageError, WeightsError
 from sr_cli.inference import (
@@ -70,7 +70,7 @@ class _Plan:
         return len(self.batches) + bool(self.side)
 
 
-def run(options: BenchOptions, report: Report) -> BenchResult:
+def run(options: BenchOptions, report: OnEvent) -> BenchResult:
     """Time everything the options ask for.
 
     Raises UsageError for a device, precision or backend that is not there, WeightsError for an unknown model.
@@ -176,7 +176,7 @@ def _facts(name: str, model: LoadedModel, size: int, device: torch.device) -> Mo
     return ModelFacts(name, source, count_parameters(generator), count_multiplications(generator), peak)
 
 
-def _networks(loaded: Mapping[str, LoadedModel], plan: _Plan, report: Report) -> dict[Key, backends.Network]:
+def _networks(loaded: Mapping[str, LoadedModel], plan: _Plan, report: OnEvent) -> dict[Key, backends.Network]:
     """Prepare a network for each model in each column whose backend has something for it."""
     networks: dict[Key, backends.Network] = {}
     for name, model in loaded.items():
@@ -250,7 +250,7 @@ def cell(key: Key, batch: int, times: Times, levels: float) -> Cell:
 
 
 def _photos(
-    loaded: Mapping[str, LoadedModel], networks: Mapping[Key, backends.Network], plan: _Plan, report: Report
+    loaded: Mapping[str, LoadedModel], networks: Mapping[Key, backends.Network], plan: _Plan, report: OnEvent
 ) -> list[PhotoCell]:
     """Time a whole picture by each model: in the first column, for comparison, and as `srup upscale FOLDER` would."""
     if not plan.side:

@@ -120,5 +120,5 @@ class BenchEvent:
     """Parts in all (`progress`)."""
 
 
-Report: TypeAlias = Callable[[BenchEvent], None]
+OnEvent: TypeAlias = Callable[[BenchEvent], None]
 """Takes events."""

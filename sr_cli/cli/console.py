@@ -54,7 +54,7 @@ def _writing() -> Iterator[None]:
         raise OutputError(f"standard output cannot be written: {error.strerror or error}") from error
 
 
-class Progress(Protocol):
+class Bar(Protocol):
     """A bar that a command moves; silent where standard error is not a terminal."""
 
     def update(self, done: float, total: float, description: str | None = None, count: str = "") -> None:
@@ -77,8 +77,7 @@ class _Bar:
 
     def __init__(self, description: str) -> None:
         from rich.markup import escape
-        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as RichProgress
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
             TextColumn("{task.description}"),
@@ -87,7 +86,7 @@ class _Bar:
             TimeRemainingColumn(),
         )
         self._escape = escape
-        self.bars = RichProgress(*columns, console=rich_console(sys.stderr), transient=True)
+        self.bars = Progress(*columns, console=rich_console(sys.stderr), transient=True)
         self._task = self.bars.add_task(escape(printable(description)), total=None, count="")
 
     def update(self, done: float, total: float, description: str | None = None, count: str = "") -> None:
@@ -198,7 +197,7 @@ class Console:
             rich_console(sys.stdout).print(table)
 
     @contextmanager
-    def progress(self, description: str) -> Iterator[Progress]:
+    def progress(self, description: str) -> Iterator[Bar]:
         """Show a progress bar with the time left, on standard error if that is a terminal."""
         if self.quiet or not sys.stderr.isatty():
             yield _Silent()

@@ -13,7 +13,7 @@ from sr_cli.evaluate.options import EvalOptions
 from sr_cli.options import Option
 
 if TYPE_CHECKING:
-    from sr_cli.cli.console import Progress
+    from sr_cli.cli.console import Bar
     from sr_cli.evaluate.job import EvalEvent
     from sr_cli.evaluate.results import Evaluation
 
@@ -56,7 +56,7 @@ def evaluate(
     return exit_code(evaluation)
 
 
-def _tell(console: Console, bar: Progress, event: EvalEvent) -> None:
+def _tell(console: Console, bar: Bar, event: EvalEvent) -> None:
     """Show an event: the bar, the first failure of an image, or lines of JSON."""
     from sr_cli.evaluate.results import image_dict
 

@@ -14,8 +14,8 @@ from sr_cli.errors import UsageError, WeightsError
 from sr_cli.options import Offline, Option
 
 if TYPE_CHECKING:
-    from sr_cli.cli.console import Progress
-    from sr_cli.hub import Progress as HubProgress
+    from sr_cli.cli.console import Bar
+    from sr_cli.hub import OnBytes
     from sr_cli.weights import Manifest, ModelEntry, Stage
 
 app = typer.Typer(
@@ -298,7 +298,7 @@ def publish(
         console.note(done.url)
 
 
-def _onto(bar: Progress) -> HubProgress:
+def _onto(bar: Bar) -> OnBytes:
     """Move a bar with a download."""
     return lambda done, total: bar.update(done, total or done)
 

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sr_cli.cli.console import Console, JsonLines, Quiet
-from sr_cli.cli.console import Progress as Bar
+from sr_cli.cli.console import Bar, Console, JsonLines, Quiet
 from sr_cli.options import Option
 from sr_cli.training.options import TrainOptions
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from sr_cli.cli.console import Console, EventPrinting, Progress, Verbose, binary_input, binary_output
+from sr_cli.cli.console import Bar, Console, EventPrinting, Verbose, binary_input, binary_output
 from sr_cli.errors import INTERRUPTED, TERMINATED, Interrupted, Terminated, UsageError
 from sr_cli.options import Option
 from sr_cli.upscale.options import UpscaleOptions
@@ -98,7 +98,7 @@ def upscale(
 class _View:
     """What a person or a script sees while photos are enlarged."""
 
-    def __init__(self, console: Console, bar: Progress) -> None:
+    def __init__(self, console: Console, bar: Bar) -> None:
         self.console, self.bar = console, bar
         self.done = 0
         """Photos that are finished: enlarged, or done before."""

@@ -133,7 +133,11 @@ def _blind_measure(name: str, parameters: Any, model: Any) -> Measure:
 def _nrqm_model(given: Path | None, offline: bool, note: Callable[[str], None]) -> NrqmModel | _Missing:
     if importlib.util.find_spec("scipy") is None:
         return _Missing("needs scipy: pip install 'srup[metrics]'")
-    if given is None and not (offline or hub.is_offline()) and hub.cached(REPO, REVISION, NRQM_FILE) is None:
+    if (
+        given is None
+        and not (offline or hub.is_offline())
+        and hub.cached(hub.Source(REPO, REVISION, NRQM_FILE)) is None
+    ):
         note(LICENCE_NOTE)
     return _read(given, NRQM_FILE, parse_model, f"--nrqm-model or {NRQM_VARIABLE}", offline)
 
@@ -176,7 +180,7 @@ def _read(given: Path | None, file: str, parse: Callable[[bytes], T], override: 
         except ValueError as error:
             raise InputError(f"{given}: {error}; it was given by {override}") from None
     try:
-        path = hub.download(REPO, REVISION, file, offline=offline, error=InputError)
+        path = hub.download(hub.Source(REPO, REVISION, file), offline=offline, error=InputError)
         return parse(path.read_bytes())
     except InputError as error:
         return _Missing(f"{error}; a local copy can be given by {override}")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sr_cli import degradation
 from sr_cli.evaluate.protocols import Protocol
-from sr_cli.inference import Pixels
+from sr_cli.inference import AnyPixels
 from sr_cli.metrics.colour import to_bytes
 
 
@@ -43,14 +43,14 @@ class LowResolution:
 
     def make(
         self, hr: NDArray[np.uint8], shipped: NDArray[np.uint8] | None, protocol: Protocol, position: int, name: str
-    ) -> Pixels:
+    ) -> AnyPixels:
         """Return the input (H, W, 3) for `hr` (4H, 4W, 3).
 
         `shipped` is the set's own LR file, `position` the image's place in its set, from 0.
         """
         if self.degrade == "photo":
             seed = [self.seed, zlib.crc32(name.encode("utf-8", "surrogateescape"))]
-            lr: Pixels = degradation.whole_photo(hr, np.random.default_rng(seed))
+            lr: AnyPixels = degradation.whole_photo(hr, np.random.default_rng(seed))
         else:
             lr = protocol.reduce(hr) if shipped is None else shipped
         if self.jpeg:

@@ -21,7 +21,7 @@ from sr_cli.evaluate.methods import Method
 from sr_cli.evaluate.options import EvalOptions
 from sr_cli.evaluate.results import ImageScores
 from sr_cli.evaluate.scores import score
-from sr_cli.inference import Pixels
+from sr_cli.inference import AnyPixels
 from sr_cli.metrics.colour import to_bytes
 from sr_cli.storage import Prefetch
 
@@ -44,7 +44,7 @@ class _Input:
 
     hr: NDArray[np.uint8]
     """(4H, 4W, 3)."""
-    lr: Pixels
+    lr: AnyPixels
     """What the methods enlarge, (H, W, 3)."""
 
 
@@ -52,7 +52,7 @@ class _Input:
 class _Output:
     """What a method made of an image."""
 
-    pixels: Pixels
+    pixels: AnyPixels
     """(4H, 4W, 3), uint8 or float32 in 0..1."""
     seconds: float
     """How long it took."""

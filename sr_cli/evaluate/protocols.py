@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sr_cli import datasets
-from sr_cli.inference import Pixels
+from sr_cli.inference import AnyPixels
 from sr_cli.metrics.colour import crop_border, luma, to_bytes
 from sr_cli.metrics.psnr import psnr, psnr_damped
 from sr_cli.metrics.rmse import rmse
@@ -58,9 +58,9 @@ class Protocol:
     """What `--protocol` calls it."""
     description: str
     """One line for tables, JSON and reports."""
-    reduce: Callable[[NDArray[np.uint8]], Pixels]
+    reduce: Callable[[NDArray[np.uint8]], AnyPixels]
     """Makes LR from HR."""
-    measures: Callable[[Pixels, NDArray[np.uint8]], Measures]
+    measures: Callable[[AnyPixels, NDArray[np.uint8]], Measures]
     """The metrics that compare an output (4H, 4W, 3), uint8 or float32 in 0..1, with its HR of the same size."""
     fixed_input: bool = False
     """Whether LR is always made by `reduce`: files that a data set ships are not used, and nothing may change it."""
@@ -70,10 +70,12 @@ class Protocol:
     """Results measured under it, which `--against` shows."""
 
 
-def _standard(output: Pixels, hr: NDArray[np.uint8]) -> Measures:
+def _standard(output: AnyPixels, hr: NDArray[np.uint8]) -> Measures:
     rounded = to_bytes(output)
 
-    def inner(measure: Callable[[Pixels, Pixels], float], convert: Callable[[Pixels], Pixels] | None = None) -> float:
+    def inner(
+        measure: Callable[[AnyPixels, AnyPixels], float], convert: Callable[[AnyPixels], AnyPixels] | None = None
+    ) -> float:
         pair = [crop_border(image, BORDER) for image in (rounded, hr)]
         return measure(*(convert(image) for image in pair)) if convert else measure(*pair)
 
@@ -86,7 +88,7 @@ def _standard(output: Pixels, hr: NDArray[np.uint8]) -> Measures:
     }
 
 
-def _poster(output: Pixels, hr: NDArray[np.uint8]) -> Measures:
+def _poster(output: AnyPixels, hr: NDArray[np.uint8]) -> Measures:
     exact = output.astype(np.float64) * 255 if output.dtype != np.uint8 else output
     return {
         "psnr_rgb": lambda: psnr_damped(exact, hr),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sr_cli.evaluate.learned import LearnedMetrics
 from sr_cli.evaluate.protocols import Protocol
-from sr_cli.inference import Pixels
+from sr_cli.inference import AnyPixels
 from sr_cli.metrics.colour import to_bytes
 
 
@@ -52,7 +52,7 @@ METRICS: Mapping[str, Metric] = {
 
 
 def score(
-    output: Pixels, hr: NDArray[np.uint8], protocol: Protocol, wanted: Sequence[str], learned: LearnedMetrics
+    output: AnyPixels, hr: NDArray[np.uint8], protocol: Protocol, wanted: Sequence[str], learned: LearnedMetrics
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     """Score one output (4H, 4W, 3), uint8 or float32 in 0..1, against its HR of the same size.
 

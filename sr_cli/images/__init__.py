@@ -2,7 +2,7 @@
 
 from sr_cli.images.alpha import bleed
 from sr_cli.images.decode import channels, read, read_all
-from sr_cli.images.encode import to_8_bits, write, write_all
+from sr_cli.images.encode import WriteOptions, to_8_bits, write, write_all
 from sr_cli.images.formats import (
     OUTPUT_FORMATS,
     READABLE_SUFFIXES,
@@ -17,7 +17,7 @@ from sr_cli.images.formats import (
 from sr_cli.images.losses import losses, losses_of_all
 from sr_cli.images.mark import MARK, is_output
 from sr_cli.images.photo import Limits, Photo, PhotoSequence, Pixels, with_pixels, without_metadata
-from sr_cli.images.png import PngWriter, metadata_chunks
+from sr_cli.images.png import PixelType, PngWriter, metadata_chunks
 from sr_cli.images.probe import Header, probe
 
 __all__ = [
@@ -29,8 +29,10 @@ __all__ = [
     "OutputFormat",
     "Photo",
     "PhotoSequence",
+    "PixelType",
     "Pixels",
     "PngWriter",
+    "WriteOptions",
     "bleed",
     "by_name",
     "by_suffix",

@@ -7,7 +7,7 @@ import io
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -25,6 +25,20 @@ JPEG_QUALITY, WEBP_QUALITY = 95, 90
 _STRIPE_ROWS = 128
 
 
+@dataclass(frozen=True)
+class WriteOptions:
+    """How pictures are written."""
+
+    format: str | None = None
+    """"png", "jpeg", "webp", "tiff" or "gif"; None: what the suffix says, PNG for a stream."""
+    quality: int | None = None
+    """1..100 for JPEG (95 by default) and WebP (90; 100 is lossless); it says nothing to the others."""
+    overwrite: bool = False
+    """Whether an existing file is replaced."""
+    strip: bool = False
+    """Whether metadata are left out but for what gives the pixels their colour."""
+
+
 def write(
     photo: Photo,
     target: Path | BinaryIO,
@@ -33,55 +47,51 @@ def write(
     quality: int | None = None,
     overwrite: bool = False,
     strip: bool = False,
-    placing: Callable[[Path], None] | None = None,
 ) -> None:
     """Write a photo to a file, which appears complete or not at all, or to a binary stream.
 
-    format: "png", "jpeg", "webp", "tiff" or "gif"; by default what the suffix says, PNG for a stream.
-    quality: 1..100 for JPEG (95) and WebP (90; 100 is lossless); nothing to say for the others.
-    strip: no metadata but what gives the pixels their colour.
-    placing: called with the complete temporary file just before it gets its name.
+    The options are those of `WriteOptions`.
     What the format cannot hold is left out: see `losses`. Raises UsageError for a suffix or size that cannot
     be written, OutputError if the target exists (without `overwrite`) or cannot be written.
     """
-    sequence = PhotoSequence((photo,))
-    write_all(sequence, target, format=format, quality=quality, overwrite=overwrite, strip=strip, placing=placing)
+    write_all(PhotoSequence((photo,)), target, WriteOptions(format, quality, overwrite, strip))
 
 
 def write_all(
     sequence: PhotoSequence,
     target: Path | BinaryIO,
+    options: WriteOptions = WriteOptions(),
     *,
     frames: Iterable[Photo] | None = None,
-    format: str | None = None,
-    quality: int | None = None,
-    overwrite: bool = False,
-    strip: bool = False,
     placing: Callable[[Path], None] | None = None,
     wait_for_rows: Callable[[int], None] | None = None,
 ) -> None:
     """Write the pages or frames of a sequence, with its durations; everything else as in `write`.
 
+    placing: called with the complete temporary file just before it gets its name.
     frames: what to write in place of `sequence.frames`, as many, e.g. a generator of enlarged ones: PNG and
     TIFF take and forget them one by one, so memory holds one frame only.
     wait_for_rows: only for a single picture as PNG, whose pixels are still being filled: called with how many rows
     have to be final next, and returns once they are.
     Raises UsageError, too, if the format holds only one picture, or pages where this is an animation.
     """
-    if quality is not None and not 1 <= quality <= 100:
-        raise UsageError(f"quality is 1 to 100, not {quality}")
-    output = formats.for_target(target, format) if isinstance(target, Path) else formats.by_name(format or "png")
+    if options.quality is not None and not 1 <= options.quality <= 100:
+        raise UsageError(f"quality is 1 to 100, not {options.quality}")
+    if isinstance(target, Path):
+        output = formats.for_target(target, options.format)
+    else:
+        output = formats.by_name(options.format or "png")
     formats.check_several(output, sequence.kind, len(sequence.frames))
-    encoder = _Encoder(sequence, output, quality, strip, wait_for_rows)
+    encoder = _Encoder(sequence, output, options, wait_for_rows)
     if not isinstance(target, Path):
         buffer = io.BytesIO()
         encoder.encode(frames or sequence.frames, buffer)
         target.write(buffer.getbuffer())
         return
-    with storage.atomic_output(target, overwrite=overwrite, placing=placing) as file:
+    with storage.atomic_output(target, overwrite=options.overwrite, placing=placing) as file:
         encoder.encode(frames or sequence.frames, file)
         modified = sequence.frames[0].modified_ns
-        if modified is not None and not strip:
+        if modified is not None and not options.strip:
             file.flush()
             with contextlib.suppress(OSError):  # some network shares keep no times: the picture matters more
                 os.utime(file.fileno() if os.utime in os.supports_fd else file.name, ns=(modified, modified))
@@ -122,13 +132,12 @@ class _Encoder:
         self,
         sequence: PhotoSequence,
         output: OutputFormat,
-        quality: int | None,
-        strip: bool,
+        options: WriteOptions,
         wait_for_rows: Callable[[int], None] | None = None,
     ) -> None:
         self._wait_for_rows = wait_for_rows
-        self._sequence, self._output, self._strip = sequence, output, strip
-        self._quality = quality or {"JPEG": JPEG_QUALITY, "WEBP": WEBP_QUALITY}.get(output.name, 0)
+        self._sequence, self._output, self._strip = sequence, output, options.strip
+        self._quality = options.quality or {"JPEG": JPEG_QUALITY, "WEBP": WEBP_QUALITY}.get(output.name, 0)
 
     def encode(self, frames: Iterable[Photo], file: BinaryIO) -> None:
         """Raise UsageError for a size that the format cannot hold, OSError from the file, OutputError."""
@@ -161,13 +170,10 @@ class _Encoder:
         fitting = first.icc_profile if profiles.fits(first, self._output) else None
         with png.PngWriter(
             file,
-            first.width,
-            first.height,
-            channels=first.pixels.shape[2] + (first.alpha is not None),
-            bits=first.bits,
+            (first.width, first.height),
+            png.PixelType(first.pixels.shape[2] + (first.alpha is not None), first.bits),
             chunks=png.metadata_chunks(replace(first, icc_profile=fitting)),
-            frames=count,
-            plays=self._sequence.plays,
+            animation=(count, self._sequence.plays) if count > 1 else None,
         ) as writer:
             if count == 1:
                 for stripe in _stripes(first, self._wait_for_rows):

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,25 +125,9 @@ def inspect(source: Source) -> Contents:
     complete, end = False, size
     for kind, offset, length in _chunks(file):
         if contents is None:
-            if kind == b"CgBI":
-                raise InputError(f"{source.name}: a PNG out of an iOS app (CgBI) cannot be read; convert it first")
-            if kind != b"IHDR":
-                raise ValueError("the header is missing")
-            width, height, bits, colour_type, _, _, interlaced = struct.unpack(">IIBBBBB", file.read(13))
-            contents = Contents(width, height, bits, colour_type, interlaced)
-        elif kind == b"IDAT":
-            contents.idat.append((offset, length))
-            if contents.frames:
-                contents.frames[-1].pieces.append((offset, length))
-        elif kind == b"fdAT":
-            if contents.frames and length > 4:
-                contents.frames[-1].pieces.append((offset + 4, length - 4))
-        elif kind == b"fcTL":
-            contents.frames.append(_frame_control(file.read(length)))
-            source.check_frames(len(contents.frames))
-        elif kind == b"acTL":
-            contents.animated = True
-            contents.plays = struct.unpack(">II", file.read(8))[1]
+            contents = _read_header(source, kind)
+        elif kind in (b"IDAT", b"fdAT", b"fcTL", b"acTL"):
+            _note_pixels(contents, source, kind, offset, length)
         elif kind != b"IEND":
             source.count_metadata(min(length, max(0, size - offset)))
             data, checksum = file.read(length), file.read(4)
@@ -160,6 +144,33 @@ def inspect(source: Source) -> Contents:
     contents.frames = [frame for frame in contents.frames if frame.pieces]
     _unpack_raw_profiles(contents)
     return contents
+
+
+def _read_header(source: Source, kind: bytes) -> Contents:
+    """Read IHDR, which has to be the first chunk (11.2.1)."""
+    if kind == b"CgBI":
+        raise InputError(f"{source.name}: a PNG out of an iOS app (CgBI) cannot be read; convert it first")
+    if kind != b"IHDR":
+        raise ValueError("the header is missing")
+    width, height, bits, colour_type, _, _, interlaced = struct.unpack(">IIBBBBB", source.file.read(13))
+    return Contents(width, height, bits, colour_type, interlaced)
+
+
+def _note_pixels(contents: Contents, source: Source, kind: bytes, offset: int, length: int) -> None:
+    """Note where compressed pixels are, or what an animation says of them."""
+    if kind == b"IDAT":
+        contents.idat.append((offset, length))
+        if contents.frames:
+            contents.frames[-1].pieces.append((offset, length))
+    elif kind == b"fdAT":
+        if contents.frames and length > 4:
+            contents.frames[-1].pieces.append((offset + 4, length - 4))
+    elif kind == b"fcTL":
+        contents.frames.append(_frame_control(source.file.read(length)))
+        source.check_frames(len(contents.frames))
+    else:
+        contents.animated = True
+        contents.plays = struct.unpack(">II", source.file.read(8))[1]
 
 
 def xmp_packets(file: BinaryIO) -> Iterator[bytes]:
@@ -433,13 +444,22 @@ def says_srgb(photo: Photo) -> bool:
     return all(abs(a - b) <= 100 for a, b in zip(stored, expected, strict=True))
 
 
+class PixelType(NamedTuple):
+    """What a pixel consists of."""
+
+    channels: int
+    """1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha."""
+    bits: int = 8
+    """8 or 16 a sample."""
+
+
 class PngWriter:
     """A PNG file written as its rows arrive, compressed on all cores; at most a few MB are kept in memory.
 
     The rows are cut into stripes of about 1 MB, each deflated by itself up to a byte boundary (a sync flush),
     so the pieces join to one stream; only references further back than the stripe's beginning are lost.
 
-        with PngWriter(file, width, height, channels=3) as writer:
+        with PngWriter(file, (width, height), PixelType(channels=3)) as writer:
             writer.write(rows)  # (n, width, channels), until there were `height` of them
 
     Several frames make an animation: `next_frame` begins each.
@@ -448,32 +468,31 @@ class PngWriter:
     def __init__(
         self,
         file: BinaryIO,
-        width: int,
-        height: int,
+        size: tuple[int, int],
+        pixel_type: PixelType,
         *,
-        channels: int,
-        bits: int = 8,
         chunks: Sequence[Chunk] = (),
-        frames: int = 1,
-        plays: int = 0,
+        animation: tuple[int, int] | None = None,
         threads: int | None = None,
     ) -> None:
-        """channels: 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha; bits: 8 or 16.
+        """Write what goes before the pixels.
 
-        frames: above 1, an animation that is shown `plays` times (0: for ever).
+        size: width and height. chunks: metadata. animation: its frames, and how often they are shown (0: ever).
         """
-        self._file, self._channels, self._bits = file, channels, bits
+        width, height = size
+        frames = animation[0] if animation else 1
+        self._file, self._channels, self._bits = file, pixel_type.channels, pixel_type.bits
         self._shape, self._frames_left, self._sequence = (height, width), frames, 0
         self._pieces: InOrder[_Piece] = InOrder(self._put, threads)
         file.write(SIGNATURE)
-        colour_type = {1: _GRAY, 2: _GRAY_ALPHA, 3: _RGB, 4: _RGB_ALPHA}[channels]
-        self._chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0))
-        if frames > 1:
-            self._chunk(b"acTL", struct.pack(">II", frames, plays))
+        colour_type = {1: _GRAY, 2: _GRAY_ALPHA, 3: _RGB, 4: _RGB_ALPHA}[self._channels]
+        self._chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, self._bits, colour_type, 0, 0, 0))
+        if animation:
+            self._chunk(b"acTL", struct.pack(">II", *animation))
         for kind, content in chunks:
             self._chunk(kind, content)
         self._first, self._begun = True, False  # in the first frame; in any frame
-        if frames == 1:
+        if not animation:
             self._begin(height, width)
 
     def next_frame(self, delay_ms: float, box: tuple[int, int, int, int] | None = None) -> None:

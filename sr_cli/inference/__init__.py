@@ -9,9 +9,9 @@ Importing this package does not import torch.
 """
 
 from sr_cli.inference.devices import PRECISIONS, choose_device, choose_precision, dtype_of
-from sr_cli.inference.enlarger import EngineResult, Enlarger, OnRows, Progress
+from sr_cli.inference.enlarger import EngineResult, Enlarger, OnRows, OnTiles
 from sr_cli.inference.interpolation import interpolate
-from sr_cli.inference.pixels import Pixels, to_unit
+from sr_cli.inference.pixels import AnyPixels, to_unit
 from sr_cli.inference.processor import Processor, this_processor
 from sr_cli.inference.setup import InferenceOptions, Setup, choose_setup
 from sr_cli.inference.upscaler import Upscaler
@@ -20,13 +20,13 @@ from sr_cli.weights.specs import INTERPOLATIONS
 __all__ = [
     "INTERPOLATIONS",
     "PRECISIONS",
+    "AnyPixels",
     "EngineResult",
     "Enlarger",
     "InferenceOptions",
     "OnRows",
-    "Pixels",
+    "OnTiles",
     "Processor",
-    "Progress",
     "Setup",
     "Upscaler",
     "choose_device",

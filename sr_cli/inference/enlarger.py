@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from sr_cli.inference import tiling
-from sr_cli.inference.pixels import Pixels
+from sr_cli.inference.pixels import AnyPixels
 from sr_cli.inference.setup import Setup
 
-Progress: TypeAlias = Callable[[int, int], None]
+OnTiles: TypeAlias = Callable[[int, int], None]
 """Called with the tiles done and their total."""
-OnRows: TypeAlias = Callable[[Pixels], None]
+OnRows: TypeAlias = Callable[[AnyPixels], None]
 """Called with finished rows of the output, top to bottom, each row once."""
 
 
@@ -20,7 +20,7 @@ OnRows: TypeAlias = Callable[[Pixels], None]
 class EngineResult:
     """What one picture became, and how."""
 
-    pixels: Pixels
+    pixels: AnyPixels
     """(scale * H, scale * W, C), of the input's type and channels."""
     tiles: int
     """Tiles that were computed; 0 for interpolation."""
@@ -50,7 +50,7 @@ class Enlarger(Protocol):
         """How it computes: the same for every picture."""
 
     def enlarge(
-        self, pixels: Pixels, output: Pixels, progress: Progress | None, on_rows: OnRows | None
+        self, pixels: AnyPixels, output: AnyPixels, progress: OnTiles | None, on_rows: OnRows | None
     ) -> EngineResult:
         """Fill `output` (scale * H, scale * W, C) with the enlargement of `pixels`, of the same type.
 

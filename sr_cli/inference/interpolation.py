@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 
 from sr_cli.inference import tiling
-from sr_cli.inference.enlarger import EngineResult, OnRows, Progress
-from sr_cli.inference.pixels import Pixels, full_intensity
+from sr_cli.inference.enlarger import EngineResult, OnRows, OnTiles
+from sr_cli.inference.pixels import AnyPixels, full_intensity
 from sr_cli.inference.setup import Setup
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}
@@ -25,7 +25,7 @@ class Interpolation:
         self.name = name
 
     def enlarge(
-        self, pixels: Pixels, output: Pixels, progress: Progress | None, on_rows: OnRows | None
+        self, pixels: AnyPixels, output: AnyPixels, progress: OnTiles | None, on_rows: OnRows | None
     ) -> EngineResult:
         """See `Enlarger`; `progress` is not called, since there are no tiles."""
         interpolate_into(output, pixels, self.name)
@@ -46,14 +46,14 @@ class Interpolation:
         return height * width * self.scale**2 * _PILLOW_BYTES
 
 
-def interpolate(pixels: Pixels, scale: int, name: str) -> Pixels:
+def interpolate(pixels: AnyPixels, scale: int, name: str) -> AnyPixels:
     """Enlarge pixels by `scale`, clamped to their type's range."""
     output = np.empty((pixels.shape[0] * scale, pixels.shape[1] * scale, pixels.shape[2]), pixels.dtype)
     interpolate_into(output, pixels, name)
     return output
 
 
-def interpolate_into(output: Pixels, pixels: Pixels, name: str) -> None:
+def interpolate_into(output: AnyPixels, pixels: AnyPixels, name: str) -> None:
     """Fill `output` (H', W', C) with `pixels` (H, W, C) of the same type, resized by `bicubic` or `lanczos`."""
     size = (output.shape[1], output.shape[0])
     channels = pixels.shape[2]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sr_cli import images
-from sr_cli.inference.pixels import Pixels
+from sr_cli.inference.pixels import AnyPixels
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Picture = TypeVar("Picture", Image.Image, NDArray[Any], "torch.Tensor")
 """A Pillow image, a numpy array or a torch tensor; see `enlarge`."""
 
-Enlarge = Callable[[Pixels], Pixels]
+Enlarge = Callable[[AnyPixels], AnyPixels]
 """(H, W, 1 or 3) as uint8, uint16 or float32 in 0..1, to the enlarged picture of the same type."""
 
 
@@ -57,7 +57,7 @@ def _image(image: Image.Image, engine: Enlarge) -> Image.Image:
     return result
 
 
-def _array(array: Pixels, engine: Enlarge) -> Pixels:
+def _array(array: AnyPixels, engine: Enlarge) -> AnyPixels:
     channels = 1 if array.ndim == 2 else array.shape[-1]
     if array.ndim not in (2, 3) or channels not in (1, 2, 3, 4) or 0 in array.shape:
         raise ValueError(f"an array must be (H, W) or (H, W, 1 to 4) and not empty, not {array.shape}")
@@ -75,7 +75,7 @@ def _array(array: Pixels, engine: Enlarge) -> Pixels:
     return result[:, :, 0] if array.ndim == 2 else result
 
 
-def _with_alpha(pixels: Pixels, alpha: Pixels | None, engine: Enlarge) -> tuple[Pixels, Pixels | None]:
+def _with_alpha(pixels: AnyPixels, alpha: AnyPixels | None, engine: Enlarge) -> tuple[AnyPixels, AnyPixels | None]:
     """Enlarge colours, spread under transparency first, so that no halo appears; and alpha (H, W, 1) by itself."""
     if alpha is None:
         return engine(pixels), None

@@ -13,11 +13,11 @@ from sr_cli.inference.tiling import Tile
 if TYPE_CHECKING:
     import torch
 
-Pixels: TypeAlias = NDArray[Any]
+AnyPixels: TypeAlias = NDArray[Any]
 """(H, W, C), C = 1 or 3, as uint8 (0..255), uint16 (0..65535) or float32 (0..1)."""
 
 
-def check_pixels(pixels: Pixels) -> None:
+def check_pixels(pixels: AnyPixels) -> None:
     """Raise ValueError for arrays of another shape or type, and for values that are not finite."""
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
         raise ValueError(f"pixels must be (H, W, 1 or 3) and not empty, not {pixels.shape}")
@@ -28,7 +28,7 @@ def check_pixels(pixels: Pixels) -> None:
         raise ValueError(f"pixels must be finite, and row {row}, column {column} of the input is not (NaN or infinite)")
 
 
-def to_unit(pixels: Pixels) -> NDArray[np.float32]:
+def to_unit(pixels: AnyPixels) -> NDArray[np.float32]:
     """Convert pixels of any accepted type to float32 in 0..1."""
     if pixels.dtype == np.float32:
         return pixels
@@ -46,7 +46,7 @@ class Windows:
     Beyond the picture's border its outermost pixels are repeated, `overlap` times.
     """
 
-    def __init__(self, pixels: Pixels, overlap: int, device: torch.device) -> None:
+    def __init__(self, pixels: AnyPixels, overlap: int, device: torch.device) -> None:
         import torch
 
         padded = np.pad(pixels, ((overlap, overlap), (overlap, overlap), (0, 0)), "edge")

@@ -17,9 +17,9 @@ from sr_cli.inference import backends, tiling
 from sr_cli.inference.backends import Network
 from sr_cli.inference.colours import keep_colours
 from sr_cli.inference.devices import dtype_of
-from sr_cli.inference.enlarger import EngineResult, OnRows, Progress
+from sr_cli.inference.enlarger import EngineResult, OnRows, OnTiles
 from sr_cli.inference.ensemble import Ensemble
-from sr_cli.inference.pixels import Pixels, Windows, to_samples
+from sr_cli.inference.pixels import AnyPixels, Windows, to_samples
 from sr_cli.inference.setup import SMALLEST_TILE, Setup, largest_window
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class TiledNetwork:
         self._preparing = threading.Lock()
 
     def enlarge(
-        self, pixels: Pixels, output: Pixels, progress: Progress | None, on_rows: OnRows | None
+        self, pixels: AnyPixels, output: AnyPixels, progress: OnTiles | None, on_rows: OnRows | None
     ) -> EngineResult:
         """See `Enlarger`."""
         with self._turn, torch.inference_mode(), _on(self.device):
@@ -140,7 +140,12 @@ class _Enlargement:
     """One picture on its way through a network; holds what its tiles share."""
 
     def __init__(
-        self, network: TiledNetwork, pixels: Pixels, output: Pixels, progress: Progress | None, on_rows: OnRows | None
+        self,
+        network: TiledNetwork,
+        pixels: AnyPixels,
+        output: AnyPixels,
+        progress: OnTiles | None,
+        on_rows: OnRows | None,
     ) -> None:
         self.network, self.pixels, self.output = network, pixels, output
         self.progress, self.on_rows = progress, on_rows

@@ -14,10 +14,10 @@ import numpy as np
 from sr_cli.errors import OutOfMemory
 from sr_cli.inference import memory, pictures, tiling
 from sr_cli.inference.backends import Network
-from sr_cli.inference.enlarger import EngineResult, Enlarger, OnRows, Progress
+from sr_cli.inference.enlarger import EngineResult, Enlarger, OnRows, OnTiles
 from sr_cli.inference.interpolation import Interpolation
 from sr_cli.inference.pictures import Picture
-from sr_cli.inference.pixels import Pixels, check_pixels
+from sr_cli.inference.pixels import AnyPixels, check_pixels
 from sr_cli.inference.setup import InferenceOptions, OptionValues, Setup, choose_setup
 from sr_cli.weights.specs import INTERPOLATIONS
 
@@ -99,10 +99,10 @@ class Upscaler:
 
     def upscale(
         self,
-        pixels: Pixels,
-        progress: Progress | None = None,
+        pixels: AnyPixels,
+        progress: OnTiles | None = None,
         on_rows: OnRows | None = None,
-        out: Pixels | None = None,
+        out: AnyPixels | None = None,
     ) -> EngineResult:
         """Enlarge one picture by `self.scale`.
 
@@ -123,7 +123,7 @@ class Upscaler:
                 f"the output of {shape[1]}x{shape[0]} pixels does not fit into memory; reduce the picture first"
             ) from None
 
-    def __call__(self, picture: Picture, progress: Progress | None = None) -> Picture:
+    def __call__(self, picture: Picture, progress: OnTiles | None = None) -> Picture:
         """Enlarge a Pillow image, numpy array or tensor and give it back in the same form; see `pictures.enlarge`.
 
         `progress` is called with the tiles done and their total, anew for each plane that is enlarged.

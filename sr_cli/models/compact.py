@@ -244,7 +244,7 @@ def _lines(stack: _Stack, centre: str, direction: tuple[int, int], *kept: str) -
 
 
 def _before_shuffles(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn a convolution between two PixelShuffle(2), (12, c, 3, 3), into one before PixelShuffle(4), (48, 4c, 3, 3)."""
+    """Turn a convolution between two PixelShuffle(2), (12, c, 3, 3), into one before one of 4, (48, 4c, 3, 3)."""
     channels = weight.shape[1]
     result = torch.zeros(3, 2, 2, 2, 2, channels, 2, 2, 3, 3, dtype=weight.dtype)
     theirs = weight.reshape(3, 2, 2, channels, 3, 3)

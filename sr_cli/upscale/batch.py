@@ -348,11 +348,8 @@ class _Run:
         images.write_all(
             job.sequence,
             file,
+            images.WriteOptions(options.format, options.quality, options.overwrite, options.strip),
             frames=frames,
-            format=options.format,
-            quality=options.quality,
-            overwrite=options.overwrite,
-            strip=options.strip,
             placing=placing,
             wait_for_rows=wait_for_rows,
         )
@@ -378,10 +375,8 @@ class _Run:
             images.write_all(
                 sequence,
                 self.stdout,
+                images.WriteOptions(wish.format, wish.quality, strip=wish.strip),
                 frames=frames,
-                format=wish.format,
-                quality=wish.quality,
-                strip=wish.strip,
                 wait_for_rows=wait_for_rows,
             )
             self.stdout.flush()

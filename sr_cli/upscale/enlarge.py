@@ -38,7 +38,7 @@ def enlarge(
     photo: images.Photo,
     size: tuple[int, int],
     counts: Counts,
-    progress: inference.Progress | None = None,
+    progress: inference.OnTiles | None = None,
     begin: Begin | None = None,
 ) -> images.Photo:
     """`photo` as a picture of `size` (width, height); its tiles are added to `counts`.
@@ -70,7 +70,7 @@ class _Pass:
 
     upscaler: inference.Upscaler
     counts: Counts
-    progress: inference.Progress | None
+    progress: inference.OnTiles | None
 
     def pixels(
         self, pixels: images.Pixels, on_rows: inference.OnRows | None = None, out: images.Pixels | None = None

@@ -20,7 +20,7 @@ from sr_cli.weights.manifest import Manifest, ModelEntry, read_manifest
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sr_cli.hub import Progress
+    from sr_cli.hub import OnBytes
     from sr_cli.models import Generator
 
 
@@ -36,7 +36,7 @@ class _Relative:
 
 
 def load_blend(
-    model: str | Path | LoadedModel, fidelity: float, *, offline: bool = False, progress: Progress | None = None
+    model: str | Path | LoadedModel, fidelity: float, *, offline: bool = False, progress: OnBytes | None = None
 ) -> LoadedModel:
     """Load weights between two stages of a model; `LoadedModel.blend` says which.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sr_cli import hub, state_dicts, storage
 from sr_cli.errors import WeightsError
-from sr_cli.hub import Progress
+from sr_cli.hub import OnBytes
 from sr_cli.state_dicts import StateFile
 from sr_cli.weights import provenance, specs
 from sr_cli.weights.manifest import Manifest, ModelEntry, Stage, read_manifest
@@ -65,7 +65,7 @@ class LoadedModel:
         return self.generator.scale
 
 
-def load(spec: str | Path, *, offline: bool = False, progress: Progress | None = None) -> LoadedModel:
+def load(spec: str | Path, *, offline: bool = False, progress: OnBytes | None = None) -> LoadedModel:
     """Load the generator that `spec` stands for: a name, `name:stage`, a `.safetensors` file or a run's folder.
 
     A name's file is looked for in the package (or the user's own weights), then in the cache, then on
@@ -137,7 +137,7 @@ def network_of(entry: ModelEntry) -> Generator:
 
 
 def fetch(
-    entry: ModelEntry, stage: Stage, *, offline: bool = False, progress: Progress | None = None
+    entry: ModelEntry, stage: Stage, *, offline: bool = False, progress: OnBytes | None = None
 ) -> tuple[Path, bytes]:
     """Give a stage's file and its verified content, downloaded if need be. Raises WeightsError."""
     local = entry.path(stage)
@@ -154,9 +154,7 @@ def fetch(
     assert stage.hub is not None
     place = stage.hub
     path = hub.download(
-        place.repo,
-        place.revision,
-        place.file,
+        hub.Source(place.repo, place.revision, place.file),
         sha256=stage.sha256,
         size=stage.size,
         offline=offline,

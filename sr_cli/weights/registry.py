@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from sr_cli import hub, storage
 from sr_cli.errors import OutputError, UsageError, WeightsError
-from sr_cli.hub import Progress
+from sr_cli.hub import OnBytes
 from sr_cli.weights import manifest, provenance
 from sr_cli.weights.loading import load, read_file
 from sr_cli.weights.manifest import HubFile, ModelEntry, Stage, TrainingSummary
@@ -64,7 +64,7 @@ class AddOptions:
     """Replace a stage that exists."""
 
 
-def add(source: str, name: str, options: AddOptions = AddOptions(), *, progress: Progress | None = None) -> ModelEntry:
+def add(source: str, name: str, options: AddOptions = AddOptions(), *, progress: OnBytes | None = None) -> ModelEntry:
     """Register weights under a name of the user's: `hf:USER/REPO[@REVISION]/FILE`, a run folder, or a file.
 
     Files on the Hub are pinned to the commit that the revision stands for now (default `main`) and stay in
@@ -154,7 +154,7 @@ def present(entry: ModelEntry, stage: Stage) -> Path | None:
 
 def cached(stage: Stage) -> Path | None:
     """Return where a stage's file is in the Hub's cache, or None."""
-    return None if stage.hub is None else hub.cached(stage.hub.repo, stage.hub.revision, stage.hub.file)
+    return None if stage.hub is None else hub.cached(hub.Source(stage.hub.repo, stage.hub.revision, stage.hub.file))
 
 
 def user_models() -> Mapping[str, ModelEntry]:
@@ -201,7 +201,7 @@ def _new_entry(name: str, summary: str, config: Mapping[str, Any], scale: int) -
 _Source = tuple[Mapping[str, Any], int, Stage, bytes]
 
 
-def _sources(source: str, name: str, options: AddOptions, progress: Progress | None) -> Iterator[_Source]:
+def _sources(source: str, name: str, options: AddOptions, progress: OnBytes | None) -> Iterator[_Source]:
     """Yield the configuration, scale, stage and content of all weights that `source` stands for."""
     stage, licence = options.stage, options.licence
     if is_hub_spec(source):
@@ -241,7 +241,7 @@ def _local_stage(
     )
 
 
-def _from_hub(source: str, stage: str | None, licence: str | None, progress: Progress | None) -> _Source:
+def _from_hub(source: str, stage: str | None, licence: str | None, progress: OnBytes | None) -> _Source:
     match = _HUB_SPEC.fullmatch(source)
     if match is None:
         raise UsageError(f"{source!r} is not of the form hf:USER/REPO[@REVISION]/FILE")
@@ -250,7 +250,9 @@ def _from_hub(source: str, stage: str | None, licence: str | None, progress: Pro
     if not match["file"].endswith(".safetensors"):
         raise UsageError(f"{source}: only .safetensors files can be added; `srup models convert` makes one of a .pth")
     remote = hub.resolve(hub.Source(match["repo"], match["revision"] or "main", match["file"]))
-    path = hub.download(match["repo"], remote.commit, match["file"], sha256=remote.sha256, progress=progress)
+    path = hub.download(
+        hub.Source(match["repo"], remote.commit, match["file"]), sha256=remote.sha256, progress=progress
+    )
     loaded = load(path)
     known = _published(match["repo"], remote.commit, loaded.sha256)
     new = Stage(
@@ -272,7 +274,7 @@ def _from_hub(source: str, stage: str | None, licence: str | None, progress: Pro
 def _published(repo: str, commit: str, sha256: str) -> Stage | None:
     """Read what a repository's own manifest says of a file; None where it has none, or one we cannot read."""
     try:
-        path = hub.download(repo, commit, CARD)
+        path = hub.download(hub.Source(repo, commit, CARD))
         found = manifest.Manifest(manifest.read_file(path, path.parent).models).by_sha256(sha256)
     except WeightsError:
         return None
