@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from sr_cli import datasets, degradation
+from sr_cli import datasets
+from sr_cli.datasets import degradation
 from sr_cli.errors import UsageError, WeightsError
 from sr_cli.evaluate import job as evaluate
 from sr_cli.evaluate import learned

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from sr_cli import datasets, degradation, models
+from sr_cli import datasets, models
+from sr_cli.datasets import degradation
 from sr_cli.errors import InputError, UsageError, WeightsError
 from sr_cli.metrics import features
 from sr_cli.models.discriminator import Discriminator, UnetDiscriminator

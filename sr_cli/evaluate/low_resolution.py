@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sr_cli import degradation
+from sr_cli.datasets import degradation
 from sr_cli.evaluate.protocols import Protocol
 from sr_cli.inference import AnyPixels
 from sr_cli.metrics.colour import to_bytes

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from sr_cli import degradation, storage
-from sr_cli.datasets import SCALE, SUFFIXES, crop_to_scale, read_rgb, reduce_image
+from sr_cli import storage
+from sr_cli.datasets import SCALE, SUFFIXES, crop_to_scale, degradation, read_rgb, reduce_image
 from sr_cli.errors import InputError
 
 _REDRAWS = 4

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sr_cli import degradation, models, storage
-from sr_cli.datasets import SCALE
+from sr_cli import models, storage
+from sr_cli.datasets import SCALE, degradation
 from sr_cli.inference import Upscaler
 from sr_cli.metrics.colour import crop_border, luma
 from sr_cli.metrics.psnr import psnr

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sr_cli.datasets import SCALE
+from sr_cli.datasets.reduction import SCALE
 
 Rgb = NDArray[np.uint8]
 Range = tuple[float, float]
