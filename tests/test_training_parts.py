@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
+from torchvision import models as torchvision
 
 from sr_cli import datasets, models
 from sr_cli.datasets import degradation
@@ -324,26 +325,30 @@ def test_adversarial_losses_are_the_papers(kind: str) -> None:
     assert torch.allclose(adversarial.generator(kind, real, fake), swapped)
 
 
+RELEASE = {
+    0: "conv1",
+    3: "fire2",
+    4: "fire3",
+    6: "fire4",
+    7: "fire5",
+    9: "fire6",
+    10: "fire7",
+    11: "fire8",
+    12: "fire9",
+}
+
+
 def squeezenet_weights(torchvision_names: bool = False) -> dict[str, Tensor]:
+    """Random weights of SqueezeNet 1.1, by the names of the authors' release or torchvision's."""
     torch.manual_seed(0)
-    state = {}
-    for name, *_ in features.SqueezeNet.FIRES:
-        channels, squeeze, expand = next(sizes for n, *sizes in features.SqueezeNet.FIRES if n == name)
-        for part, conv in (
-            ("squeeze1x1", nn.Conv2d(channels, squeeze, 1)),
-            ("expand1x1", nn.Conv2d(squeeze, expand, 1)),
-            ("expand3x3", nn.Conv2d(squeeze, expand, 3)),
-        ):
-            state |= {f"{name}.{part}.{key}": value for key, value in conv.state_dict().items()}
-    state |= {f"conv1.{key}": value for key, value in nn.Conv2d(3, 64, 3).state_dict().items()}
+    state = {f"features.{k}": v for k, v in torchvision.squeezenet1_1(weights=None).features.state_dict().items()}
     if torchvision_names:
-        positions = {f"fire{i + 2}.": f"features.{p}." for i, p in enumerate(features.SqueezeNet.TORCHVISION)}
-        positions["conv1."] = "features.0."
-        for old, new in positions.items():
-            state = {
-                (new + key.removeprefix(old)).replace("squeeze1x1", "squeeze") if key.startswith(old) else key: value
-                for key, value in state.items()
-            }
+        return state
+    for position, name in RELEASE.items():
+        start = f"features.{position}."
+        state = {
+            key.replace(start, f"{name}.").replace("squeeze.", "squeeze1x1."): value for key, value in state.items()
+        }
     return state
 
 
@@ -369,32 +374,34 @@ def test_only_the_relative_feature_loss_ignores_the_networks_scale(relative: boo
     assert (values[0] == pytest.approx(values[1], rel=1e-3)) == relative
 
 
-def test_torchvisions_squeezenet_gives_the_same_maps() -> None:
-    from torchvision import models as torchvision
-
+def test_squeezenets_maps_are_torchvisions_before_their_activation() -> None:
     theirs = torchvision.squeezenet1_1(weights=None).eval()
     mine = features.SqueezeNet(theirs.state_dict()).eval()
     rgb = torch.rand(1, 3, 96, 80)
     with torch.no_grad():
-        x = (rgb - mine.mean) / mine.std
-        maps = {}
-        for position, layer in enumerate(theirs.features):
+        x = (rgb - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(
+            3, 1, 1
+        )
+        maps = []
+        for layer in theirs.features:
             x = layer(x)
-            maps[position] = x
-        for name, ours in zip(mine.MAPS, mine(rgb), strict=True):
-            position = mine.TORCHVISION[[n for n, *_ in mine.FIRES].index(name)]
-            assert torch.allclose(torch.relu(ours), maps[position], atol=1e-5)
+            maps.append(x)
+        ours = mine(rgb)
+    assert len(ours) == 3
+    for seen, position in zip(ours, (4, 7, 12), strict=True):  # fire3, fire5, fire9
+        assert seen.min() < 0
+        assert torch.allclose(torch.relu(seen), maps[position], atol=1e-5)
 
 
-def test_torchvisions_vgg19_gives_the_same_map() -> None:
-    from torchvision import models as torchvision
-
-    with torch.device("meta"):
-        layers = torchvision.vgg19(weights=None).features
-        own = features.Vgg19.layers()
-    mine = [(type(m), getattr(m, "out_channels", None)) for m in own]
-    theirs = [(type(m), getattr(m, "out_channels", None)) for m in layers[:35]]
-    assert mine == theirs
+def test_vgg19s_map_is_that_of_conv5_4_before_its_activation() -> None:
+    state = {
+        f"features.{k}": torch.full_like(v, 0.01)
+        for k, v in torchvision.vgg19(weights=None).features.named_parameters()
+    }
+    (seen,) = features.Vgg19(state)(torch.zeros(1, 3, 32, 32))
+    assert seen.shape == (1, 512, 2, 2)  # after the fourth of five poolings
+    kinds = [type(layer) for layer in features.Vgg19(state).features]
+    assert (kinds.count(nn.Conv2d), kinds[-1]) == (16, nn.Conv2d)
 
 
 def test_both_layouts_of_squeezenet_load(tmp_path: Path) -> None:
@@ -403,13 +410,13 @@ def test_both_layouts_of_squeezenet_load(tmp_path: Path) -> None:
     release = features.feature_net("squeezenet1_1", tmp_path / "release.npz")
     other = features.feature_net("squeezenet1_1", tmp_path / "torchvision.pth")
     for name, value in release.state_dict().items():
-        same = value.flip(1) if name == "conv1.weight" else value
+        same = value.flip(1) if name == "features.0.weight" else value
         assert torch.equal(same, other.state_dict()[name])
 
 
 def test_feature_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
-    with pytest.raises(WeightsError, match=r"other\.npz.*conv1\.weight"):
+    with pytest.raises(WeightsError, match=r"other\.npz.*features\.0\.weight"):
         features.feature_net("squeezenet1_1", tmp_path / "other.npz")
     (tmp_path / "broken.pth").write_bytes(b"no pickle")
     with pytest.raises(WeightsError, match=r"broken\.pth"):

@@ -73,6 +73,7 @@ class FeatureNet(nn.Module):
         return rgb
 
     def forward(self, rgb: Tensor) -> list[Tensor]:
+        """Compute the maps of RGB in 0..1, (N, 3, H, W)."""
         raise NotImplementedError
 
 
@@ -80,53 +81,22 @@ _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Vgg19(FeatureNet):
-    """VGG19 up to conv5_4 (Simonyan and Zisserman 2015, table 1, E), in torchvision's layer numbering."""
+    """VGG19 up to conv5_4 (Simonyan and Zisserman 2015, table 1, E): torchvision's, its last ReLU left out."""
 
-    WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512, 512, 512, 512)
+    LAYERS = 35
 
     def __init__(self, weights: dict[str, Tensor]) -> None:
         super().__init__()
-        self.features = nn.Sequential(*self.layers())
-        self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
-        _load(self, {k: v for k, v in weights.items() if k.startswith("features.")})
-
-    mean: Tensor
-    std: Tensor
-
-    @classmethod
-    def layers(cls) -> list[nn.Module]:
-        """Return the layers up to conv5_4, its ReLU left out."""
-        layers: list[nn.Module] = []
-        channels = 3
-        for width in cls.WIDTHS:
-            if width:
-                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
-                channels = width
-            else:
-                layers.append(nn.MaxPool2d(2))
-        return layers[:-1]
+        self.features = _torchvisions("vgg19")[: self.LAYERS]
+        self.normalise = _Normalise(_IMAGENET_MEAN, _IMAGENET_STD)
+        _load(self, weights)
 
     def forward(self, rgb: Tensor) -> list[Tensor]:
-        return [self.features((rgb - self.mean) / self.std)]
-
-
-class _Fire(nn.Module):
-    """SqueezeNet's module (Iandola et al. 2016, section 3.1); gives its output before the last ReLU."""
-
-    def __init__(self, channels: int, squeeze: int, expand: int) -> None:
-        super().__init__()
-        self.squeeze1x1 = nn.Conv2d(channels, squeeze, 1)
-        self.expand1x1 = nn.Conv2d(squeeze, expand, 1)
-        self.expand3x3 = nn.Conv2d(squeeze, expand, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.squeeze1x1(x))
-        return torch.cat([self.expand1x1(x), self.expand3x3(x)], 1)
+        return [self.features(self.normalise(rgb))]
 
 
 class SqueezeNet(FeatureNet):
-    """SqueezeNet 1.1's convolutions (Iandola et al. 2016; version 1.1 of their release).
+    """SqueezeNet 1.1's convolutions (Iandola et al. 2016; version 1.1 of their release): torchvision's.
 
     Compares fire3 (stride 4: texture), fire5 (stride 8) and fire9 (stride 16: parts of objects), all
     before activation. Strided layers see some pixels more often than others, which would print their
@@ -138,53 +108,35 @@ class SqueezeNet(FeatureNet):
 
     min_side = 32
     SHIFTS = 4
-    MAPS = ("fire3", "fire5", "fire9")
-    POOLED = ("fire3", "fire5")
-    FIRES = (
-        ("fire2", 64, 16, 64),
-        ("fire3", 128, 16, 64),
-        ("fire4", 128, 32, 128),
-        ("fire5", 256, 32, 128),
-        ("fire6", 256, 48, 192),
-        ("fire7", 384, 48, 192),
-        ("fire8", 384, 64, 256),
-        ("fire9", 512, 64, 256),
-    )
-    TORCHVISION = (3, 4, 6, 7, 9, 10, 11, 12)
-    """Positions of the fire modules in torchvision's `features`."""
+    RELEASE = ("conv1", None, None, "fire2", "fire3", None, "fire4", "fire5", None, "fire6", "fire7", "fire8", "fire9")
+    """The release's names of the layers of torchvision's `features`."""
+    MAPS = (RELEASE.index("fire3"), RELEASE.index("fire5"), RELEASE.index("fire9"))
 
     def __init__(self, weights: dict[str, Tensor]) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 3, stride=2)
-        for name, channels, squeeze, expand in self.FIRES:
-            self.add_module(name, _Fire(channels, squeeze, expand))
-        if any(key.startswith("features.") for key in weights):
-            weights, mean, std = self._from_torchvision(weights), _IMAGENET_MEAN, _IMAGENET_STD
-        else:  # The mean of the release's training script, here in RGB order.
-            mean, std = (123 / 255, 117 / 255, 104 / 255), (1 / 255, 1 / 255, 1 / 255)
-            weights = dict(weights)
-            if "conv1.weight" in weights:
-                weights["conv1.weight"] = weights["conv1.weight"].flip(1)  # BGR to RGB
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.features = _torchvisions("squeezenet1_1")
+        for position in self.MAPS:
+            fire = self.features[position]
+            fire.expand1x1_activation, fire.expand3x3_activation = nn.Identity(), nn.Identity()
+        self.normalise = _Normalise(_IMAGENET_MEAN, _IMAGENET_STD)
+        if any(key.startswith("fire") for key in weights):
+            # The mean of the release's training script, here in RGB order.
+            self.normalise = _Normalise((123 / 255, 117 / 255, 104 / 255), (1 / 255, 1 / 255, 1 / 255))
+            weights = self._from_release(weights)
         _load(self, weights)
 
-    mean: Tensor
-    std: Tensor
-
     @classmethod
-    def _from_torchvision(cls, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        names = {"features.0.": "conv1."}
-        for (name, *_), position in zip(cls.FIRES, cls.TORCHVISION, strict=True):
-            names[f"features.{position}.squeeze."] = f"{name}.squeeze1x1."
-            names[f"features.{position}.expand1x1."] = f"{name}.expand1x1."
-            names[f"features.{position}.expand3x3."] = f"{name}.expand3x3."
-        return {
-            new + key.removeprefix(old): value
-            for key, value in weights.items()
-            for old, new in names.items()
-            if key.startswith(old)
-        }
+    def _from_release(cls, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Give the release's weights torchvision's names and order of colours."""
+        renamed = {}
+        for key, value in weights.items():
+            layer, _, rest = key.partition(".")
+            if layer in cls.RELEASE:
+                rest = rest.replace("squeeze1x1.", "squeeze.")
+                renamed[f"features.{cls.RELEASE.index(layer)}.{rest}"] = (
+                    value.flip(1) if key == "conv1.weight" else value  # BGR to RGB
+                )
+        return renamed
 
     def crop(self, rgb: Tensor, step: int) -> Tensor:
         top, left = step % self.SHIFTS, step // self.SHIFTS % self.SHIFTS
@@ -192,16 +144,38 @@ class SqueezeNet(FeatureNet):
         return rgb[:, :, top : top + height, left : left + width]
 
     def forward(self, rgb: Tensor) -> list[Tensor]:
-        x = F.max_pool2d(F.relu(self.conv1((rgb - self.mean) / self.std)), 3, 2, ceil_mode=True)
+        x = self.normalise(rgb)
         maps = []
-        for name, *_ in self.FIRES:
-            y = self.get_submodule(name)(x)
-            if name in self.MAPS:
-                maps.append(y)
-            x = F.relu(y)
-            if name in self.POOLED:
-                x = F.max_pool2d(x, 3, 2, ceil_mode=True)
+        for position, layer in enumerate(self.features):
+            x = layer(x)
+            if position in self.MAPS:
+                maps.append(x)
+                x = F.relu(x)
         return maps
+
+
+class _Normalise(nn.Module):
+    """Shifts and scales RGB, (N, 3, H, W)."""
+
+    def __init__(self, mean: tuple[float, float, float], std: tuple[float, float, float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    mean: Tensor
+    std: Tensor
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        return (rgb - self.mean) / self.std
+
+
+def _torchvisions(name: str) -> nn.Sequential:
+    """Build the convolutions of torchvision's classifier, on the meta device: they take no memory yet."""
+    from torchvision import models  # type: ignore[import-untyped]  # which upscaling does without
+
+    with torch.device("meta"):
+        features: nn.Sequential = models.get_model(name, weights=None).features
+    return features
 
 
 def _load(module: nn.Module, weights: dict[str, Tensor]) -> None:
