@@ -212,6 +212,11 @@ def validate(options: Any) -> None:
         field.check(getattr(options, field.name))
 
 
+def models_option(help: str, group: str, default: str = "") -> Option:
+    """Return the option `-m`, which a command repeats for several models."""
+    return Option(help, ("-m", "--model"), group, metavar="MODEL", default=default, completion="model")
+
+
 DEFAULT_MODEL = "mesrgan"
 """What a command uses where no model is named."""
 

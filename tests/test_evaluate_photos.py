@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +74,16 @@ def test_degradation_depends_on_seed_and_name_alone() -> None:
     assert {draw.shape for draw in draws.values()} == {(24, 32, 3)}
 
 
+_NEVER = degradation.Step(0, (1, 1))
+UNTOUCHED = degradation.Degradation(0, _NEVER, 1, _NEVER, _NEVER, _NEVER, _NEVER, _NEVER, 1, _NEVER, 0, _NEVER)
+"""A reduction and no other step."""
+
+
 def test_whole_photos_keep_their_borders() -> None:
     """A periodic blur would carry the dark side over to the bright one."""
     hr = np.zeros((64, 128, 3), np.uint8)
     hr[:, 64:] = 255
-    blurred = degradation.Degradation(
-        clean=0, blur=1, blur_sigma=(2.4, 2.4), sinc=0, resize=0, noise=0, jpeg=0, second_blur=0, final_noise=0,
-        final_jpeg=0,
-    )  # fmt: skip
+    blurred = replace(UNTOUCHED, blur=degradation.Step(1, (2.4, 2.4)))
     rng = np.random.default_rng(0)
     assert degradation.photo(hr, rng, blurred)[:, -1].min() < 250
     assert degradation.whole_photo(hr, rng, blurred)[:, -1].min() >= 254
@@ -89,10 +92,7 @@ def test_whole_photos_keep_their_borders() -> None:
 def test_without_blur_and_noise_a_whole_photo_is_a_jpeg_of_its_reduction() -> None:
     """The blocks of JPEG start at the picture's corner, as they do in a file."""
     hr = picture(256, 320, 3)
-    settings = degradation.Degradation(
-        clean=0, blur=0, resize=0, noise=0, jpeg=0, second_blur=0, bicubic=1, final_noise=0, final_jpeg=1,
-        final_jpeg_quality=(60, 60), subsampling=1,
-    )  # fmt: skip
+    settings = replace(UNTOUCHED, bicubic=1, final_jpeg=degradation.Step(1, (60, 60)), subsampling=1)
     found = degradation.whole_photo(hr, np.random.default_rng(0), settings).astype(int)
     expected = as_jpeg(datasets.reduce_image(hr), 60).astype(int)
     assert np.abs(found - expected)[18:-18, 18:-18].max() <= 1, "away from the borders, which are mirrored"

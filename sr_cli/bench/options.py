@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from sr_cli.errors import UsageError
-from sr_cli.options import BackendName, Device, Option, validate
+from sr_cli.options import BackendName, Device, Option, models_option, validate
 
 MODELS = ("srgan", "esrgan", "mesrgan", "mesrgan-poster")
 
@@ -17,12 +17,8 @@ class BenchOptions:
 
     models: Annotated[
         tuple[str, ...],
-        Option(
-            "A preset, name:stage or .safetensors file; presets without weights get random ones. Repeatable.",
-            names=("-m", "--model"),
-            group="Measure",
-            metavar="MODEL",
-            completion="model",
+        models_option(
+            "A preset, name:stage or .safetensors file; presets without weights get random ones. Repeatable.", "Measure"
         ),
     ] = MODELS
     batches: Annotated[

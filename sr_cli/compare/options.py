@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from sr_cli.options import Device, Ensemble, Offline, Option, Overlap, Precision, Tile, validate
+from sr_cli.options import Device, Ensemble, Offline, Option, Overlap, Precision, Tile, models_option, validate
 
 
 @dataclass(frozen=True)
@@ -17,14 +17,11 @@ class CompareOptions:
 
     models: Annotated[
         tuple[str, ...],
-        Option(
+        models_option(
             "A model to show: a name (srup models list), name:stage, a .safetensors file, bicubic or lanczos. "
             "Repeat it for several.",
-            names=("-m", "--model"),
-            group="Look",
-            metavar="MODEL",
-            default="every bundled model",
-            completion="model",
+            "Look",
+            "every bundled model",
         ),
     ] = ()
     fidelities: Annotated[

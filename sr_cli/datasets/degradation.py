@@ -26,49 +26,42 @@ _FILTERS = (Image.Resampling.BICUBIC, Image.Resampling.BILINEAR, Image.Resamplin
 
 
 @dataclass(frozen=True)
+class Step:
+    """One step: how probable it is, and between which values it is drawn."""
+
+    probability: float
+    strength: Range
+
+
+@dataclass(frozen=True)
 class Degradation:
     """Probabilities and ranges of the steps. Sigmas of blur are in high-resolution pixels."""
 
     clean: float = 0.2
     """Share of patches that are only reduced."""
-    blur: float = 0.6
-    """Probability of the first blur."""
-    blur_sigma: Range = (0.3, 2.4)
-    """Its standard deviation along each axis."""
+    blur: Step = Step(0.6, (0.3, 2.4))
+    """First blur; its standard deviation along each axis."""
     isotropic: float = 0.6
     """Share of blurs with equal deviation in all directions."""
-    sinc: float = 0.1
-    """Share of blurs that are an ideal low-pass filter, which rings as sharpened pictures do."""
-    sinc_cutoff: Range = (0.15, 0.45)
-    """Its cut-off, in cycles per high-resolution pixel; the reduction keeps 0.125."""
-    resize: float = 0.3
-    """Probability of a resizing before the reduction."""
-    resize_factor: Range = (0.5, 1.2)
-    """Its factor."""
-    noise: float = 0.3
-    """Probability of noise at high resolution."""
-    noise_sigma: Range = (1.0, 10.0)
-    """Its standard deviation at middle grey, in levels of 255."""
-    jpeg: float = 0.25
-    """Probability of JPEG at high resolution."""
-    jpeg_quality: Range = (60, 98)
-    """Its quality."""
-    second_blur: float = 0.2
-    """Probability of a blur after the first JPEG."""
-    second_blur_sigma: Range = (0.3, 1.5)
-    """Its standard deviation."""
+    sinc: Step = Step(0.1, (0.15, 0.45))
+    """Share of blurs that are an ideal low-pass filter, which rings as sharpened pictures do; its cut-off in cycles
+    per high-resolution pixel, of which the reduction keeps 0.125."""
+    resize: Step = Step(0.3, (0.5, 1.2))
+    """Resizing before the reduction; its factor."""
+    noise: Step = Step(0.3, (1.0, 10.0))
+    """Noise at high resolution; its standard deviation at middle grey, in levels of 255."""
+    jpeg: Step = Step(0.25, (60, 98))
+    """JPEG at high resolution; its quality."""
+    second_blur: Step = Step(0.2, (0.3, 1.5))
+    """Blur after the first JPEG; its standard deviation."""
     bicubic: float = 0.7
     """Share of reductions by the antialiased bicubic filter; the others take bilinear or box."""
-    final_noise: float = 0.35
-    """Probability of noise at low resolution."""
-    final_noise_sigma: Range = (0.5, 6.0)
-    """Its standard deviation at middle grey, in levels of 255."""
+    final_noise: Step = Step(0.35, (0.5, 6.0))
+    """Noise at low resolution; its standard deviation at middle grey, in levels of 255."""
     gray_noise: float = 0.4
     """Share of noise that is equal in the three channels."""
-    final_jpeg: float = 0.8
-    """Probability of JPEG at low resolution."""
-    final_jpeg_quality: Range = (40, 96)
-    """Its quality."""
+    final_jpeg: Step = Step(0.8, (40, 96))
+    """JPEG at low resolution; its quality."""
     subsampling: float = 0.7
     """Share of JPEGs with halved chroma (4:2:0), Pillow's default below quality 95 or so."""
 
@@ -82,23 +75,23 @@ def photo(hr: Rgb, rng: np.random.Generator, settings: Degradation = PHOTO) -> R
     if rng.random() < settings.clean:
         return _resize(hr, height, width, Image.Resampling.BICUBIC)
     image = hr
-    if rng.random() < settings.blur:
-        image = _blur(image, rng, settings.blur_sigma, settings)
-    if rng.random() < settings.resize:
-        factor = rng.uniform(*settings.resize_factor)
+    if rng.random() < settings.blur.probability:
+        image = _blur(image, rng, settings.blur.strength, settings)
+    if rng.random() < settings.resize.probability:
+        factor = rng.uniform(*settings.resize.strength)
         image = _resize(image, round(hr.shape[0] * factor), round(hr.shape[1] * factor), _choose_filter(rng))
-    if rng.random() < settings.noise:
-        image = noise(image, rng, rng.uniform(*settings.noise_sigma), rng.random() < settings.gray_noise)
-    if rng.random() < settings.jpeg:
-        image = _random_jpeg(image, rng, settings.jpeg_quality, settings)
-    if rng.random() < settings.second_blur:
-        image = _blur(image, rng, settings.second_blur_sigma, settings)
+    if rng.random() < settings.noise.probability:
+        image = noise(image, rng, rng.uniform(*settings.noise.strength), rng.random() < settings.gray_noise)
+    if rng.random() < settings.jpeg.probability:
+        image = _random_jpeg(image, rng, settings.jpeg.strength, settings)
+    if rng.random() < settings.second_blur.probability:
+        image = _blur(image, rng, settings.second_blur.strength, settings)
     bicubic = rng.random() < settings.bicubic
     image = _resize(image, height, width, Image.Resampling.BICUBIC if bicubic else _choose_filter(rng))
-    if rng.random() < settings.final_noise:
-        image = noise(image, rng, rng.uniform(*settings.final_noise_sigma), rng.random() < settings.gray_noise)
-    if rng.random() < settings.final_jpeg:
-        image = _random_jpeg(image, rng, settings.final_jpeg_quality, settings)
+    if rng.random() < settings.final_noise.probability:
+        image = noise(image, rng, rng.uniform(*settings.final_noise.strength), rng.random() < settings.gray_noise)
+    if rng.random() < settings.final_jpeg.probability:
+        image = _random_jpeg(image, rng, settings.final_jpeg.strength, settings)
     return image
 
 
@@ -125,8 +118,8 @@ def _resize(rgb: Rgb, height: int, width: int, resampling: Image.Resampling) -> 
 
 
 def _blur(rgb: Rgb, rng: np.random.Generator, sigma: Range, settings: Degradation) -> Rgb:
-    if rng.random() < settings.sinc:
-        return low_pass(rgb, rng.uniform(*settings.sinc_cutoff))
+    if rng.random() < settings.sinc.probability:
+        return low_pass(rgb, rng.uniform(*settings.sinc.strength))
     along = rng.uniform(*sigma)
     across = along if rng.random() < settings.isotropic else rng.uniform(*sigma)
     return gaussian_blur(rgb, along, across, rng.uniform(0, np.pi))

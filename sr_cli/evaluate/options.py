@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from sr_cli.errors import UsageError
-from sr_cli.options import Device, Ensemble, Fidelity, Offline, Option, Precision, validate
+from sr_cli.options import Device, Ensemble, Fidelity, Offline, Option, Precision, models_option, validate
 
 if TYPE_CHECKING:
     from sr_cli.evaluate.learned import MetricFiles
@@ -65,13 +65,10 @@ class EvalOptions:
     seed: Annotated[int, Option("Seed of --degrade.", group="Data", minimum=0)] = 0
     models: Annotated[
         tuple[str, ...],
-        Option(
+        models_option(
             "A model's name, name:stage, a .safetensors file, bicubic or lanczos; repeatable.",
-            names=("-m", "--model"),
-            group="Measure",
-            metavar="MODEL",
-            default="every bundled model",
-            completion="model",
+            "Measure",
+            "every bundled model",
         ),
     ] = ()
     metrics: Annotated[
