@@ -616,9 +616,17 @@ def test_nonsense_in_a_configuration_is_named(tmp_path: Path, text: str, named: 
 def test_plot_is_svg_with_a_panel_per_curve() -> None:
     import xml.etree.ElementTree as ElementTree
 
-    records = [{"stage": "pixel", "step": i, "loss": 0.1 / i, "val_psnr_y": 20.0 + i} for i in range(1, 5)]
+    measured = {"val_psnr_y": 20.0, "bicubic_psnr_y": 19.0, "samples": "samples/pixel-1.png"}
+    records = [{"stage": "pixel", "step": i, "loss": 0.1 / i, **measured} for i in range(1, 5)]
     records += [{"stage": "gan", "step": i, "loss": 1.0, "feature": float("nan")} for i in range(1, 3)]
     root = ElementTree.fromstring(plot.svg(records))
     titles = [e.text for e in root.iter() if e.get("font-weight") == "bold"]
     assert titles == ["pixel: losses", "pixel: validation PSNR-Y, dB", "gan: losses"]
+    texts = [e.text for e in root.iter() if e.tag.endswith("text")]
+    assert [name for name in texts if name in ("loss", "EMA weights", "bicubic", "bicubic_psnr_y")] == [
+        "loss",
+        "EMA weights",
+        "bicubic",
+        "loss",
+    ]
     assert ElementTree.fromstring(plot.svg([])).tag.endswith("svg")

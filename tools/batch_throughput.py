@@ -25,6 +25,7 @@ from sr_cli import Upscaler
 
 
 def main() -> None:
+    """Time both and print rates and memory."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=500)
     parser.add_argument("--model", default="mesrgan")

@@ -129,6 +129,7 @@ def bundle(run: RunWeights, name: str, options: argparse.Namespace, root: Path =
 
 
 def main() -> None:
+    """Put a run's weights and their manifest entry into the package."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("--name", required=True, help="manifest name, such as mesrgan")

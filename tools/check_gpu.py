@@ -99,6 +99,7 @@ OVERLAP = 8
 
 
 def main() -> None:
+    """Check and time every backend, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--short", action="store_true")
@@ -312,6 +313,7 @@ def enlarged(model: LoadedModel, setup: inference.Setup, picture: np.ndarray) ->
 
 
 def channels_last(batch: torch.Tensor) -> torch.Tensor:
+    """Give a batch the layout in which networks compute."""
     return batch.contiguous(memory_format=torch.channels_last)
 
 

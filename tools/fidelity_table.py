@@ -14,6 +14,7 @@ METRICS = ("psnr_y", "ssim_y", "niqe")
 
 
 def main() -> None:
+    """Measure each fidelity and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="+", metavar="MODEL")
     parser.add_argument("--data", type=Path, required=True)

@@ -69,6 +69,7 @@ def bf16_share(weights: str, pictures: list[NDArray[np.uint8]]) -> float:
 
 
 def main() -> None:
+    """Measure what is asked for and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", help="as `srup upscale -m` takes them")
     parser.add_argument("pictures", nargs="+", type=Path)

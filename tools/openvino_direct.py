@@ -26,6 +26,7 @@ from sr_cli.inference.backends.openvino import convert
 
 
 def main() -> None:
+    """Time the ways in turns and print their rates."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="mesrgan")
     parser.add_argument("--tile", type=int, default=256)

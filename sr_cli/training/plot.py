@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sr_cli.pages import charts
+from sr_cli.training.events import StageProgress
 
-_NOT_LOSSES = {"stage", "step", "steps", "images_per_second", "waiting", "seconds", "bad_steps", "val_psnr_y"}
+_NOT_LOSSES = {field.name for field in dataclasses.fields(StageProgress)}
 
 
 def svg(records: Sequence[Mapping[str, Any]]) -> str:
@@ -18,7 +20,8 @@ def svg(records: Sequence[Mapping[str, Any]]) -> str:
         rows = [record for record in records if record["stage"] == stage]
         names = sorted({key for row in rows for key, value in row.items() if _is_loss(key, value)})
         losses = {name: _points(rows, name) for name in names}
-        quality = {"EMA weights": _points(rows, "val_psnr_y")}
+        quality = {"EMA weights": _points(rows, "val_psnr_y"), "bicubic": _points(rows, "bicubic_psnr_y")}
+        quality = {name: points for name, points in quality.items() if points}
         panels.append(charts.CurvePanel(f"{stage}: losses", losses, logarithmic=True))
         panels.append(charts.CurvePanel(f"{stage}: validation PSNR-Y, dB", quality))
     return str(charts.curves("Losses and validation PSNR", "step", panels).svg())
