@@ -599,11 +599,16 @@ def test_configuration_survives_toml(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("bach = 3", "bach"),
-        ("batch = 'many'", "batch"),
-        ("patch = 100", "patch"),
-        ("[gan.generator]\nlr = -1", "gan.generator"),
-        ("pixel = 3", "pixel"),
+        ("bach = 3", "unknown setting 'bach'; known here: model, seed, batch, .*"),
+        ("gan.colour = 3", r"unknown setting 'gan\.colour'; known here: .*discriminator"),
+        ("batch = 'many'", "setting 'batch' must be a whole number from 1, not 'many'"),
+        ("patch = 100", "setting 'patch' must be a whole number from 16, a multiple of 16, not 100"),
+        ("precision = 'fp8'", "setting 'precision' must be one of auto, fp32, bf16, fp16, not 'fp8'"),
+        ("ema_decay = 1", "setting 'ema_decay' must be a number from 0 below 1, not 1"),
+        ("sizes = [1, 2]", r"setting 'sizes\.1' must be a number above 0 to 1, not 2"),
+        ("sizes = []", r"setting 'sizes' must be a list of a length from 1, not \[\]"),
+        ("[gan.generator]\nlr = -1", r"setting 'gan\.generator\.lr' must be a number above 0, not -1"),
+        ("pixel = 3", "setting 'pixel' must be an object, not 3"),
         ("= nonsense", "configuration"),
     ],
 )

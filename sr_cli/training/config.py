@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -12,6 +11,7 @@ import tomli_w
 from msgspec import Meta
 
 from sr_cli.errors import UsageError
+from sr_cli.storage import schemas
 
 Weight = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=1)]
@@ -168,9 +168,12 @@ def override(config: TrainConfig, values: dict[str, Any]) -> TrainConfig:
     Raises UsageError that names the setting for an unknown name, a wrong type or a value out of range.
     """
     try:
-        return msgspec.convert(_merged(to_dict(config), values), TrainConfig)
-    except msgspec.ValidationError as error:
-        raise UsageError(_explained(str(error), values)) from None
+        return schemas.convert(_merged(to_dict(config), values), TrainConfig)
+    except schemas.Mismatch as error:
+        name = ".".join([*error.place, error.field])
+        if error.known:
+            raise UsageError(f"unknown setting {name!r}; known here: {', '.join(error.known)}") from None
+        raise UsageError(f"setting {name!r} {error.trouble}") from None
 
 
 def _merged(known: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
@@ -179,22 +182,6 @@ def _merged(known: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
         inner = known.get(key)
         merged[key] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
     return merged
-
-
-def _explained(message: str, values: dict[str, Any]) -> str:
-    """Explain msgspec's "Expected `int`, got `str` - at `$.gan.steps`" in a configuration's words."""
-    reason, _, path = message.partition(" - at ")
-    name = path.strip("`").removeprefix("$").removeprefix(".")
-    if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", reason):
-        part = TrainConfig()
-        for inner in name.split(".") if name else ():
-            part = getattr(part, inner)
-        full = f"{name}.{unknown[1]}" if name else unknown[1]
-        return f"unknown setting {full!r}; known here: {', '.join(part.__struct_fields__)}"
-    given: Any = values
-    for inner in re.findall(r"\w+", name):
-        given = given[int(inner)] if isinstance(given, list | tuple) else given[inner]
-    return f"setting {name!r}: {reason[:1].lower()}{reason[1:].replace('`', '')}; it is {given!r}"
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -14,15 +14,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from sr_cli.errors import WeightsError
-from sr_cli.storage import data_folder
-from sr_cli.weights.strict import convert
+from sr_cli.storage import data_folder, schemas
+
+T = TypeVar("T")
 
 SCHEMA = 1
 STAGES = ("pixel", "photo", "gan")
@@ -44,9 +45,9 @@ _Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z", description="64 hexade
 _Commit = Annotated[str, Meta(pattern=r"^[0-9a-f]{40}\Z", description="a full commit of 40 hexadecimal digits")]
 _Repo = Annotated[str, Meta(pattern=r"^(?!\.+/)[\w.-]+/(?!\.+\Z)[\w.-]+\Z", description="user/name")]
 _File = Annotated[str, Meta(pattern=r"^\w[\w.+-]*\.safetensors\Z", description="the plain name of a .safetensors file")]
-_Count = Annotated[int, Meta(ge=0, description="a whole number from 0")]
-_Positive = Annotated[int, Meta(ge=1, description="a whole number from 1")]
-_Share = Annotated[float, Meta(ge=0, le=1, description="a number from 0 to 1")]
+_Count = Annotated[int, Meta(ge=0)]
+_Positive = Annotated[int, Meta(ge=1)]
+_Share = Annotated[float, Meta(ge=0, le=1)]
 _Score = Annotated[float, Meta(gt=-1e300, lt=1e300, description="a number")]
 _Style = Literal["natural", "crisp"]
 
@@ -271,15 +272,23 @@ class _Document(Struct, forbid_unknown_fields=True):
     models: dict[str, Any]
 
 
+def _convert(value: Any, kind: type[T], where: str) -> T:
+    """Convert plain values to a struct. Raises WeightsError that begins with `where` and names the field."""
+    try:
+        return schemas.convert(value, kind)
+    except schemas.Mismatch as error:
+        raise WeightsError(f"{', '.join([where, *error.place])}: {error}") from None
+
+
 def parse(text: str, where: str, folder: Path, origin: str = "built-in") -> Manifest:
     """Parse a manifest from JSON; `where` is named in errors. Raises WeightsError."""
     try:
         document = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
         raise WeightsError(f"{where}: not JSON ({error})") from None
-    if (schema := convert(document, _Version, where).schema) != SCHEMA:
+    if (schema := _convert(document, _Version, where).schema) != SCHEMA:
         raise WeightsError(f"{where}: schema {schema} is not the one this version reads ({SCHEMA}); upgrade srup")
-    models = convert(document, _Document, where).models
+    models = _convert(document, _Document, where).models
     return Manifest({name: _model(name, value, where, folder, origin) for name, value in models.items()})
 
 
@@ -306,7 +315,7 @@ def _model(name: str, value: Any, where: str, folder: Path, origin: str) -> Mode
     where = f"{where}: model {name!r}"
     if not NAME.fullmatch(name):
         raise WeightsError(f"{where}: a name is lower-case letters, digits, '.', '_' and '-'")
-    record = convert(value, ModelRecord, where)
+    record = _convert(value, ModelRecord, where)
     if not isinstance(record.config.get("family"), str):
         raise WeightsError(f"{where}, config: field 'family' is missing")
     stages = {key: _stage(key, stage, f"{where}, stage {key!r}") for key, stage in record.stages.items()}
@@ -323,7 +332,7 @@ def _model(name: str, value: Any, where: str, folder: Path, origin: str) -> Mode
 def _stage(name: str, value: Any, where: str) -> Stage:
     if name not in STAGES:
         raise WeightsError(f"{where}: a stage is one of {', '.join(STAGES)}")
-    record = convert(value, StageRecord, where)
+    record = _convert(value, StageRecord, where)
     if record.file is None and record.hub is None:
         raise WeightsError(f"{where}: needs a 'file' or a 'hub' location")
     if record.hub is not None and not is_inside(record.hub.file):
