@@ -234,16 +234,14 @@ def cell(key: Key, batch: int, times: Times, levels: float) -> Cell:
     milliseconds = [1000 * seconds for seconds in times.latency]
     low, median, high = (float(value) for value in np.percentile(milliseconds, [10, 50, 90]))
     return Cell(
-        key.model,
-        batch,
-        key.precision,
-        key.backend,
+        *key,
+        disturbed=is_disturbed(milliseconds),
+        batch=batch,
         median_ms=median,
         mean_ms=statistics.fmean(milliseconds),
         low_ms=low,
         high_ms=high,
         runs=len(milliseconds),
-        disturbed=is_disturbed(milliseconds),
         levels=levels,
         device_ms=1000 * statistics.median(times.device) if times.device else None,
     )

@@ -8,17 +8,25 @@ from typing import Any, Literal, TypeAlias
 
 
 @dataclass(frozen=True)
-class Cell:
-    """The times of one model in one column at one batch size."""
+class Timed:
+    """What was timed, and whether the machine was left alone meanwhile."""
 
     model: str
     """As it was asked for."""
-    batch: int
-    """Inputs per forward pass."""
     precision: str
     """`fp32`, `fp16` or `bf16`."""
     backend: str
     """See `backends.NAMES`."""
+    disturbed: bool
+    """The times scatter: something else used the machine."""
+
+
+@dataclass(frozen=True)
+class Cell(Timed):
+    """The times of one model in one column at one batch size."""
+
+    batch: int
+    """Inputs per forward pass."""
     median_ms: float
     """Median time of a forward pass."""
     mean_ms: float
@@ -29,8 +37,6 @@ class Cell:
     """90th percentile."""
     runs: int
     """Forward passes that were timed."""
-    disturbed: bool
-    """The times scatter: something else used the machine."""
     levels: float
     """Largest difference from plain torch in fp32 on the CPU anywhere in the output, in levels of 1/255."""
     device_ms: float | None = None
@@ -54,23 +60,15 @@ class ModelFacts:
 
 
 @dataclass(frozen=True)
-class PhotoCell:
+class PhotoCell(Timed):
     """One picture through an `Upscaler`, with its tiles, conversions and copies."""
 
-    model: str
-    """As it was asked for."""
-    precision: str
-    """`fp32`, `fp16` or `bf16`."""
-    backend: str
-    """See `backends.NAMES`."""
     megapixels_per_second: float
     """Output pixels."""
     not_network: float
     """Part of the time that was not spent in the network."""
     overlap: float
     """Part of the network's work that was spent on what tiles see beyond their cores."""
-    disturbed: bool
-    """The times scatter."""
 
 
 @dataclass(frozen=True)

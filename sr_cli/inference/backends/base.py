@@ -87,8 +87,8 @@ class Backend(ABC):
         return None
 
     def accepts(self, generator: Generator) -> bool:
-        """Tell whether it has something for this network."""
-        return True
+        """Tell whether it has something for this network: by default, where a recording holds for all sizes."""
+        return generator.traceable
 
     def lanes(self, threads: int) -> int:
         """Return how many batches its networks hold in memory at once, given that many CPU threads."""

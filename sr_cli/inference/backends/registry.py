@@ -31,6 +31,9 @@ class Eager(Backend):
     devices = ("cpu", "cuda", "mps")
     thread_safe = True
 
+    def accepts(self, generator: Generator) -> bool:
+        return True
+
     def prepare(self, folded: Generator, dtype: torch.dtype) -> Network:
         from sr_cli.inference.backends import eager
 
@@ -57,9 +60,6 @@ class Compiled(Backend):
     def _compilers() -> tuple[str, ...]:
         return ("cl",) if sys.platform == "win32" else ("g++", "clang++", "c++")
 
-    def accepts(self, generator: Generator) -> bool:
-        return generator.traceable
-
     def prepare(self, folded: Generator, dtype: torch.dtype) -> Network:
         from sr_cli.inference.backends import compiled
 
@@ -72,9 +72,6 @@ class Graph(Backend):
     name = "graph"
     summary = "torch, recorded as a CUDA graph"
     devices = ("cuda",)
-
-    def accepts(self, generator: Generator) -> bool:
-        return generator.traceable
 
     def prepare(self, folded: Generator, dtype: torch.dtype) -> Network:
         from sr_cli.inference.backends import eager
@@ -112,9 +109,6 @@ class OpenVino(Backend):
     precisions = ("fp32", "bf16")
     requirements: ClassVar[tuple[Requirement, ...]] = (Requirement("openvino", "pip install 'srup[openvino]'"),)
 
-    def accepts(self, generator: Generator) -> bool:
-        return generator.traceable
-
     def lanes(self, threads: int) -> int:
         return min(threads, MAX_LANES)
 
@@ -138,9 +132,6 @@ class OnnxRuntime(Backend):
         Requirement("onnxscript", "pip install 'srup[onnx]'"),
     )
     thread_safe = True
-
-    def accepts(self, generator: Generator) -> bool:
-        return generator.traceable
 
     def prepare(self, folded: Generator, dtype: torch.dtype) -> Network:
         from sr_cli.inference.backends import onnxruntime
