@@ -116,10 +116,7 @@ def interpolation(name: str, photo: Path) -> Method:
 def _network(spec: str, fidelity: float | None, options: CompareOptions, photo: Path) -> Method:
     from sr_cli import models
 
-    if fidelity is None:
-        loaded = weights.load(spec, offline=options.offline)
-    else:
-        loaded = weights.load_blend(spec, fidelity, offline=options.offline)
+    loaded = weights.load_blend(spec, fidelity, offline=options.offline)
     upscaler = inference.Upscaler(
         loaded,
         device=options.device,

@@ -70,10 +70,7 @@ def load(options: EvalOptions) -> list[Method]:
 def _load(spec: str, name: str, options: EvalOptions) -> Method:
     if spec in inference.INTERPOLATIONS:
         return Method(name, inference.Upscaler(spec))
-    if options.fidelity is None:
-        loaded = weights.load(spec, offline=options.offline)
-    else:
-        loaded = weights.load_blend(spec, options.fidelity, offline=options.offline)
+    loaded = weights.load_blend(spec, options.fidelity, offline=options.offline)
     if loaded.generator.scale != datasets.SCALE:
         raise UsageError(
             f"{spec} enlarges by {loaded.generator.scale}, and eval measures enlargement by {datasets.SCALE}; "

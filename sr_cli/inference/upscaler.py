@@ -154,11 +154,7 @@ def _load(
 
     if not isinstance(model, str | Path | weights.LoadedModel):
         raise ValueError(f"model must be a name, a path or loaded weights, not {type(model).__name__}")
-    if fidelity is not None:
-        return weights.load_blend(model, fidelity, offline=offline, progress=progress)
-    if isinstance(model, weights.LoadedModel):
-        return model
-    return weights.load(model, offline=offline, progress=progress)
+    return weights.load_blend(model, fidelity, offline=offline, progress=progress)
 
 
 def _network(

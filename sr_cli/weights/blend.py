@@ -36,18 +36,20 @@ class _Relative:
 
 
 def load_blend(
-    model: str | Path | LoadedModel, fidelity: float, *, offline: bool = False, progress: OnBytes | None = None
+    model: str | Path | LoadedModel, fidelity: float | None, *, offline: bool = False, progress: OnBytes | None = None
 ) -> LoadedModel:
     """Load weights between two stages of a model; `LoadedModel.blend` says which.
 
     `fidelity` 1 is the stage that `model` stands for (a bare name for its default stage), 0 the model's GAN stage.
-    Where `model` stands for the GAN stage itself, 1 is the stage that it was fine-tuned from. A file must be one that
-    a manifest knows. The generator that comes back is folded already, and the checksum is one of the two files'
-    checksums and `fidelity`.
+    Where `model` stands for the GAN stage itself, 1 is the stage that it was fine-tuned from. None is `model` as it
+    is, see `load`. A file must be one that a manifest knows. The generator that comes back is folded already, and the
+    checksum is one of the two files' checksums and `fidelity`.
 
     Raises UsageError for a fidelity outside 0..1 and a model that has no two such stages, WeightsError where a file
     cannot be had or the two are different networks.
     """
+    if fidelity is None:
+        return load(model, offline=offline, progress=progress) if isinstance(model, str | Path) else model
     check(fidelity)
     faithful, crisp = _ends(model)
     soft, sharp = (load(end.spec, offline=offline, progress=progress) for end in (faithful, crisp))

@@ -7,7 +7,6 @@ what it loads, activates, projects, and writes into the trunk's buffer. The hidd
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
@@ -156,8 +155,3 @@ def launch_options(channels: int, hidden: int, out: int, dtype: torch.dtype) -> 
     # fp16 has the bits for a sum of nine products, and twice the speed; bf16 has not.
     half_taps = dtype == torch.float16
     return expand, {"out": out, "block_out": block_out, "half_taps": half_taps, **_PROJECT, **common}
-
-
-def interpreted() -> bool:
-    """Tell whether Triton interprets kernels, on any device, instead of compiling them (TRITON_INTERPRET=1)."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
