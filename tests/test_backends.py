@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -245,3 +247,22 @@ def test_four_threads_share_one_upscaler_and_get_the_same_bytes(backend: str) ->
         results = list(pool.map(lambda index: upscaler.upscale(pictures[index % 3]).pixels, range(12)))
     for index, result in enumerate(results):
         assert np.array_equal(result, expected[index % 3])
+
+
+@pytest.mark.needs("posix")
+def test_a_signal_after_another_thread_freed_the_openvino_network() -> None:
+    """The plugin's stack for signal handlers stays mapped (the handlers of Python run on it)."""
+    code = """
+import signal, threading, torch
+from sr_cli.inference import backends
+from tests.test_backends import small_mesrgan
+networks = [backends.prepare(small_mesrgan().fold(), torch.float32, "openvino")]
+networks[0](torch.rand(1, 3, 16, 16))
+other = threading.Thread(target=networks.clear)
+other.start(), other.join()
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGUSR1)
+"""
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import tempfile
+import threading
 import warnings
 import xml.etree.ElementTree as ET
 from collections import deque
@@ -25,6 +26,23 @@ _ROUNDS = 8
 """Fewest batches per lane: compiling for one shape takes as long as two or three, and at the end some lanes idle."""
 _BLOCKED = ",".join(f"cpu:jit_avx512{kind}" for kind in ("_1x1", "_dw", ""))
 """oneDNN's convolutions on blocks of 16 channels, in the words of OpenVINO's CPU plugin."""
+
+_cores: list[Any] = []
+_making_core = threading.Lock()
+
+
+def _core() -> Any:
+    """Give the process's one Core, which is never freed.
+
+    The CPU plugin gives the thread that loads it a stack for signal handlers, and unmaps it when the last user of the
+    plugin goes, in whatever thread that happens: the next signal (Ctrl-C, a child's end) would crash the process.
+    """
+    import openvino
+
+    with _making_core:
+        if not _cores:
+            _cores.append(openvino.Core())
+        return _cores[0]
 
 
 def prepare(folded: Generator, dtype: torch.dtype, lanes: int) -> OpenVinoNetwork:
@@ -68,8 +86,6 @@ class OpenVinoNetwork(Network):
         self._shape: torch.Size | None = None
 
     def _compiled(self, model: Any, hint: str, streams: int) -> Any:
-        import openvino
-
         settings = {
             "INFERENCE_PRECISION_HINT": _HINTS[self._dtype],
             "PERFORMANCE_HINT": hint,
@@ -77,7 +93,7 @@ class OpenVinoNetwork(Network):
             "INFERENCE_NUM_THREADS": self._threads,
             "ENABLE_CPU_PINNING": False,  # a thread bound to a busy core would keep all others waiting
         }
-        return openvino.Core().compile_model(model, "CPU", settings)
+        return _core().compile_model(model, "CPU", settings)
 
     def compiled_for(self, shape: torch.Size) -> Any:
         """Compile for batches of one shape; in fp32 on blocks of channels, where this processor has what that needs."""
@@ -206,7 +222,7 @@ def in_blocks(model: Any) -> Any:
                 info = layer.find("rt_info")
                 info = ET.SubElement(layer, "rt_info") if info is None else info
                 ET.SubElement(info, "attribute", name="primitives_priority", version="0", value=_BLOCKED)
-        return openvino.Core().read_model(ET.tostring(description.getroot()), file.with_suffix(".bin").read_bytes())
+        return _core().read_model(ET.tostring(description.getroot()), file.with_suffix(".bin").read_bytes())
 
 
 def _computes_in_blocks(compiled: Any) -> bool:
