@@ -15,7 +15,7 @@ from sr_cli.cli import train
 from sr_cli.cli.console import Console, say
 from sr_cli.cli.upscale import EXAMPLES
 from sr_cli.errors import Terminated
-from sr_cli.upscale import batch
+from sr_cli.upscale import worker
 
 
 class Terminal(io.StringIO):
@@ -49,7 +49,7 @@ def test_a_stopped_batch_says_how_far_it_came_and_resumes(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     command = ["upscale", str(photos(tmp_path / "in", 4)), "-o", str(tmp_path / "out"), "-m", "bicubic"]
-    enlarge, calls = batch.enlarge, []
+    enlarge, calls = worker.enlarge, []
 
     def stop_at_the_third(*arguments: Any) -> Any:
         calls.append(arguments)
@@ -57,7 +57,7 @@ def test_a_stopped_batch_says_how_far_it_came_and_resumes(
             raise signal
         return enlarge(*arguments)
 
-    monkeypatch.setattr(batch, "enlarge", stop_at_the_third)
+    monkeypatch.setattr(worker, "enlarge", stop_at_the_third)
     assert run(command) == code
     assert capsys.readouterr().err.splitlines()[-1] == (
         "srup: stopped: 2 of 4 done; run the same command again to resume"
@@ -72,7 +72,7 @@ def test_one_photo_that_is_stopped_is_only_interrupted(
     def stop(*_: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(batch, "enlarge", stop)
+    monkeypatch.setattr(worker, "enlarge", stop)
     assert run(["upscale", str(photos(tmp_path / "in", 1) / "0.png"), "-m", "bicubic"]) == 130
     assert capsys.readouterr().err == "srup: interrupted\n"
 

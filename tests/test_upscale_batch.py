@@ -27,13 +27,14 @@ from sr_cli.errors import OutOfMemory, OutputError, SrupError, UsageError, Weigh
 from sr_cli.storage import Claims, Prefetch
 from sr_cli.upscale import checks
 from sr_cli.upscale import inputs as planning
-from sr_cli.upscale.batch import make_upscaler, run, run_batch
+from sr_cli.upscale.batch import run, run_batch
 from sr_cli.upscale.estimate import estimate
 from sr_cli.upscale.events import ImageResult, UpscaleEvent, exit_code
 from sr_cli.upscale.journal import Journals
 from sr_cli.upscale.naming import Namer
 from sr_cli.upscale.options import UpscaleOptions
 from sr_cli.upscale.pipeline import WriterPool
+from sr_cli.upscale.worker import make_upscaler
 
 BICUBIC = UpscaleOptions(model="bicubic")
 

@@ -8,7 +8,7 @@
 Importing this package does not import torch.
 """
 
-from sr_cli.inference.devices import PRECISIONS, choose_device, choose_precision, dtype_of
+from sr_cli.inference.devices import PRECISIONS, WorkerDevice, choose_device, choose_devices, choose_precision, dtype_of
 from sr_cli.inference.enlarger import EngineResult, Enlarger, OnRows, OnTiles
 from sr_cli.inference.interpolation import interpolate
 from sr_cli.inference.pixels import AnyPixels, to_unit
@@ -29,7 +29,9 @@ __all__ = [
     "Processor",
     "Setup",
     "Upscaler",
+    "WorkerDevice",
     "choose_device",
+    "choose_devices",
     "choose_precision",
     "choose_setup",
     "dtype_of",

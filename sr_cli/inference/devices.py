@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sr_cli.errors import UsageError
@@ -36,6 +38,37 @@ def choose_device(name: str) -> torch.device:
     if device.type == "mps" and not mps:
         raise UsageError("no Apple GPU (mps) here; use --device cpu or auto")
     return device
+
+
+@dataclass(frozen=True)
+class WorkerDevice:
+    """What one of several processes computes with."""
+
+    device: str
+    """`cpu` or `cuda:N`."""
+    threads: int | None = None
+    """Threads of the CPU; None: as torch chooses."""
+
+
+def choose_devices(text: str) -> tuple[WorkerDevice, ...]:
+    """Return the devices that `all` (GPUs), `0,1,...` or `cpu:N` (N processes that share the cores) stand for.
+
+    Raises UsageError for other words and for a device that is not there.
+    """
+    import torch
+
+    if match := re.fullmatch(r"cpu:([1-9]\d{0,2})", text):
+        count = int(match[1])
+        return (WorkerDevice("cpu", max(1, torch.get_num_threads() // count)),) * count
+    if text == "all":
+        if not torch.cuda.is_available():
+            raise UsageError("--devices all: no CUDA devices here; cpu:2 shares the processor between two processes")
+        numbers = list(range(torch.cuda.device_count()))
+    elif re.fullmatch(r"\d{1,3}(,\d{1,3})*", text):
+        numbers = [int(number) for number in text.split(",")]
+    else:
+        raise UsageError(f"--devices is all, numbers of GPUs such as 0,1, or cpu:N, not {text!r}")
+    return tuple(WorkerDevice(str(choose_device(f"cuda:{number}"))) for number in dict.fromkeys(numbers))
 
 
 def choose_precision(

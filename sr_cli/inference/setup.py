@@ -120,7 +120,8 @@ class Setup:
     def key(self) -> str:
         """All that the bytes of a result depend on."""
         tiles = f"{self.tile}+{self.overlap}x{self.batch}"
-        return f"{self.device} {self.precision} {self.backend} {tiles} {self.threads}"
+        kind = self.device.partition(":")[0]  # whichever of several GPUs
+        return f"{kind} {self.precision} {self.backend} {tiles} {self.threads}"
 
 
 def choose_setup(options: InferenceOptions, model: LoadedModel, processor: Processor | None = None) -> Setup:

@@ -1,37 +1,19 @@
-"""The batch: photographs read ahead, enlarged one after the other, and written behind."""
+"""The batch: planned, handed to whoever does the work, and reported from one place."""
 
 from __future__ import annotations
 
-import os
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import accumulate
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
-from sr_cli import __version__, images, inference, storage
-from sr_cli.errors import INTERNAL_ERROR, InputError, OutOfMemory, OutputError, SrupError
-from sr_cli.inference import memory
-from sr_cli.storage import Prefetch, RemotePath
+from sr_cli import inference
 from sr_cli.upscale import inputs as planning
-from sr_cli.upscale.checks import History, check_source, check_target, checked_size, exists, output_format
-from sr_cli.upscale.enlarge import Begin, Counts, enlarge
-from sr_cli.upscale.events import Computation, Ending, ImageResult, Kind, Report, Summary, UpscaleEvent
-from sr_cli.upscale.inputs import Batch, Task
+from sr_cli.upscale.events import ImageResult, Report
+from sr_cli.upscale.inputs import Batch
 from sr_cli.upscale.journal import Journals
-from sr_cli.upscale.naming import check_inside
 from sr_cli.upscale.options import UpscaleOptions
-from sr_cli.upscale.pipeline import Abandoned, RowGate, WriterPool
-
-READ_AHEAD = 3
-"""Photographs that are read before their turn."""
-WRITERS = min(4, os.cpu_count() or 1)
-"""Threads that encode and write."""
-_WAITING_BYTES = 2**30
-"""Enlarged pictures that may wait for a writer, at most; a larger one waits alone."""
+from sr_cli.upscale.tally import Tally
+from sr_cli.upscale.worker import Streams, Worker
 
 
 def run(
@@ -43,7 +25,7 @@ def run(
     stdin: BinaryIO | None = None,
     stdout: BinaryIO | None = None,
 ) -> list[ImageResult]:
-    """Enlarges each input; a failure is reported and does not stop the others.
+    """Enlarge each input; a failure is reported and does not stop the others.
 
     An input is a file, a folder, a pattern or `-` (`stdin`); `output` is a file, a folder, `-` (`stdout`), or
     None for names beside the inputs. Raises UsageError where the request makes no sense, WeightsError where the
@@ -54,429 +36,41 @@ def run(
     batch = planning.plan([str(name) for name in inputs], None if output is None else str(output), options, journals)
     if shard is not None:
         batch = planning.of_shard(batch, shard)
-    return _Run(batch, options, report, journals, _Streams(stdin, stdout)).run()
+    if options.devices is None:
+        return _run_here(batch, options, report, Worker(options, journals, batch.several, Streams(stdin, stdout)))
+    from sr_cli.upscale import devices
+
+    chosen = inference.choose_devices(options.devices)
+    return _reported(batch, report, lambda tally: devices.run(batch.tasks, chosen, options, journals, tally))
 
 
 def run_batch(
     batch: Batch, options: UpscaleOptions, report: Report, upscaler: inference.Upscaler | None = None
 ) -> list[ImageResult]:
-    """Enlarge what is planned (`inputs.plan`), or any part of it, in the order of its tasks.
+    """Enlarge what is planned (`inputs.plan`), or any part of it, in the order of its tasks, in this process.
 
-    For workers that are handed a part of a batch: tasks can be pickled. `upscaler` is one that is loaded already; it
-    must be what `make_upscaler` makes of the options. Raises as `run` does.
+    `upscaler` is one that is loaded already; it must be what `make_upscaler` makes of the options. Raises as `run`
+    does.
     """
-    return _Run(batch, options, report, Journals(options.part), _Streams(), upscaler).run()
+    worker = Worker(options, Journals(options.part), batch.several, upscaler=upscaler)
+    return _run_here(batch, options, report, worker)
 
 
-def make_upscaler(options: UpscaleOptions, pixels: int | None = None) -> inference.Upscaler:
-    """The model as the options ask for it; `pixels` of the input are to come, if that is known."""
-    return inference.Upscaler(
-        options.model,
-        device=options.device,
-        precision=options.precision,
-        backend=options.backend,
-        tile=options.tile,
-        overlap=options.overlap,
-        threads=options.threads,
-        pixels=pixels,
-        fidelity=options.fidelity,
-        ensemble=options.ensemble,
-        offline=options.offline,
-    )
+def _run_here(batch: Batch, options: UpscaleOptions, report: Report, worker: Worker) -> list[ImageResult]:
+    return _reported(batch, report, lambda tally: worker.work(enumerate(batch.tasks), tally))
 
 
-@dataclass(frozen=True)
-class _Job:
-    """A task that has been looked at: a photograph to enlarge, or an outcome already."""
-
-    index: int
-    task: Task
-    sequence: images.PhotoSequence | None = None
-    """What was read; None if there is an outcome."""
-    sizes: tuple[tuple[int, int], ...] = ()
-    """Width and height of each result."""
-    content: str | None = None
-    """Checksum of the input, for the journal."""
-    outcome: ImageResult | None = None
-    seconds: float = 0.0
-    """Time spent so far."""
-
-
-@dataclass(frozen=True)
-class _Streams:
-    """What `-` stands for; None where there is none."""
-
-    stdin: BinaryIO | None = None
-    stdout: BinaryIO | None = None
-
-
-class _Run:
-    """One run over a batch; what its threads share."""
-
-    def __init__(
-        self,
-        batch: Batch,
-        options: UpscaleOptions,
-        report: Report,
-        journals: Journals,
-        streams: _Streams,
-        upscaler: inference.Upscaler | None = None,
-    ) -> None:
-        self.batch, self.options = batch, options
-        self.history = History(batch, options, journals, self.upscaler)
-        self.stdin, self.stdout = streams.stdin, streams.stdout
-        self.claims = storage.Claims() if batch.several else None
-        self.results: dict[int, ImageResult] = {}
-        self._started: set[int] = set()
-        self._report, self._lock = report, threading.RLock()
-        self._upscaler = upscaler
-        self._pixels: int | None = None
-        self._loading = threading.Lock()
-        self._tidied: set[Path] = set()
-        self._bytes_before = [0, *accumulate(_input_bytes(task) for task in batch.tasks)]
-        self._share = 0.0
-
-    def run(self) -> list[ImageResult]:
-        try:
-            self._work()
-        except BaseException as error:
-            self._end("error" if isinstance(error, Exception) else "interrupted")
-            raise
-        self._end("complete")
-        return [self.results[index] for index in range(len(self.batch.tasks))]
-
-    def _end(self, ending: Ending) -> None:
-        """Give every input that was begun its last event, and the job its summary."""
-        for index in sorted(self._started - self.results.keys()):
-            self._tell("interrupted", index)
-        results = tuple(self.results[index] for index in sorted(self.results))
-        summary = Summary(ending, len(self.batch.tasks), results)
-        with self._lock:
-            self._report(UpscaleEvent("summary", Path(), 0, summary.count, batch=self._share, summary=summary))
-
-    def _work(self) -> None:
-        if self.batch.left_out:
-            count = len(self.batch.left_out)
+def _reported(batch: Batch, report: Report, work: Callable[[Tally], None]) -> list[ImageResult]:
+    """Do `work`, which tells the tally, and return the results in the order of the tasks."""
+    tally = Tally(batch.tasks, report)
+    try:
+        if batch.left_out:
+            count = len(batch.left_out)
             noun = "picture" if count == 1 else "pictures"
-            self._message("note", f"{count} {noun} left out: outputs of srup; to enlarge one again, name it alone")
-        try:
-            limit = min(_WAITING_BYTES, memory.free_bytes() // 4)
-            if not self.batch.several:
-                with WriterPool(1, limit) as writers:
-                    for job in self._jobs():
-                        self._process(job, writers)
-            else:
-                with Prefetch(self._jobs(), READ_AHEAD) as jobs, WriterPool(WRITERS, limit) as writers:
-                    for job in jobs:
-                        self._process(job, writers)
-        finally:
-            if self.claims is not None:
-                self.claims.close()
-
-    def upscaler(self) -> inference.Upscaler:
-        """The model, built when first needed: cheap refusals come before it is loaded."""
-        with self._loading:
-            if self._upscaler is None:
-                self._upscaler = make_upscaler(self.options, self._pixels)
-                if self._upscaler.blend is not None:
-                    self._message("note", str(self._upscaler.blend))
-                setup = self._upscaler.setup
-                self._message("detail", f"{self._upscaler.name} on {setup.label}")
-                for reason in setup.reasons:
-                    self._message("detail", reason)
-            return self._upscaler
-
-    # Reading, ahead of the network.
-
-    def _jobs(self) -> Iterator[_Job]:
-        for index, task in enumerate(self.batch.tasks):
-            if self.history.may_be_done(task):
-                self.upscaler()  # out here, where its failure ends the whole run
-            started = time.monotonic()
-            try:
-                job = self._opened(index, task)
-            except Exception as error:
-                job = _Job(index, task, outcome=self._failure(task, error))
-            yield replace(job, seconds=time.monotonic() - started)
-
-    def _opened(self, index: int, task: Task) -> _Job:
-        """The task claimed and its pictures read, or why there is nothing to do. Raises SrupError."""
-        check_source(task)
-        if self.claims and isinstance(task.target, Path) and not self.claims.take(task.target):
-            return _skip(index, task, "another srup is working on it")
-        content = None if self.options.skip_existing and _exists(task) else self.history.content(task)
-        if reason := self.history.reason_to_skip(task, content):
-            return _skip(index, task, reason)
-        check_target(task, self.options)
-        # One that the user named: what is found in a folder was left out.
-        if isinstance(task.source, Path) and images.is_output(task.source):
-            self._message("note", f"{task.source} is an output of srup already; it is enlarged again")
-        limits = self.options.limits
-        source = task.source.read(limits.max_input_bytes) if isinstance(task.source, RemotePath) else task.source
-        sequence = images.read_all(source or self._stdin(), limits=limits)
-        images.check_several(output_format(task, self.options), sequence.kind, len(sequence.frames))
-        sizes = tuple(checked_size(photo.width, photo.height, task, self.options) for photo in sequence.frames)
-        return _Job(index, task, sequence, sizes, content)
-
-    def _stdin(self) -> BinaryIO:
-        if self.stdin is None:
-            raise InputError("there is no standard input to read")
-        return self.stdin
-
-    # The network.
-
-    def _process(self, job: _Job, writers: WriterPool) -> None:
-        """Enlarges a job's pictures and hands them to a writer; one that can follow row by row begins at once."""
-        self._started.add(job.index)
-        self._tell("started", job.index)
-        if job.sequence is None:
-            assert job.outcome is not None
-            self._finish(job, job.outcome)
-            return
-        if not self.batch.several:
-            # Of a batch they are not counted: the choice must stay when the batch is resumed or has grown.
-            self._pixels = _pixels_to_come(job)
-        self.upscaler()  # out here, where its failure ends the whole run
-        counts = Counts()
-        if len(job.sizes) > 1:  # one after the other into the file: memory holds one frame
-            self._write(job, counts, self._enlarged(job, job.sequence, counts))
-            return
-        pixels = job.sequence.frames[0].pixels
-        amount = job.sizes[0][0] * job.sizes[0][1] * pixels.itemsize * (pixels.shape[2] + 1)
-        writers.reserve(amount)
-        gate: RowGate | None = None
-
-        def begin(photo: images.Photo) -> Callable[[int], None]:
-            nonlocal gate
-            gate = following = RowGate()
-            writers.submit(lambda: self._write(job, counts, [photo], following), amount)
-            return gate.advance
-
-        follows = output_format(job.task, self.options).name == "PNG"
-        started = time.monotonic()
-        try:
-            photo = next(self._enlarged(job, job.sequence, counts, begin if follows else None))
-        except Abandoned:
-            return  # the writer has reported why
-        except BaseException as error:
-            writers.release(amount) if gate is None else gate.abandon()
-            if not isinstance(error, Exception):
-                raise
-            self._finish(job, self._failure(job.task, error))
-            return
-        if gate is None:
-            enlarged = replace(job, seconds=job.seconds + time.monotonic() - started)
-            writers.submit(lambda: self._write(enlarged, counts, [photo]), amount)
-
-    def _enlarged(
-        self, job: _Job, sequence: images.PhotoSequence, counts: Counts, begin: Begin | None = None
-    ) -> Iterator[images.Photo]:
-        upscaler = self.upscaler()
-        for index, (photo, size) in enumerate(zip(sequence.frames, job.sizes, strict=True)):
-            before = counts.tiles
-
-            def progress(done: int, total: int, index: int = index, before: int = before) -> None:
-                # Frames that are to come count like this one.
-                coming = (total - before) * (len(job.sizes) - index - 1)
-                self._tell("progress", job.index, done, total + coming)
-
-            yield enlarge(upscaler, photo, size, counts, progress, begin)
-
-    # Writing, behind the network.
-
-    def _write(self, job: _Job, counts: Counts, frames: Iterable[images.Photo], gate: RowGate | None = None) -> None:
-        """Writes a job's pictures and reports what became of it; with a gate, while they are being computed."""
-        started = time.monotonic()
-        try:
-            self._put(job, frames, None if gate is None else gate.wait_for)
-        except Abandoned:
-            return  # the network's failure is reported where it happened
-        except Exception as error:
-            if gate is not None:
-                gate.abandon()
-            outcome = self._failure(job.task, error)
-        else:
-            assert job.sequence is not None
-            outcome = ImageResult(
-                job.task.shown_source,
-                job.task.shown_target,
-                "done",
-                *job.sizes[0],
-                tiles=counts.tiles,
-                redone=counts.redone,
-                seconds=job.seconds + time.monotonic() - started,
-                computation=_computation(self.upscaler()),
-                losses=self._losses(job.task, job.sequence),
-            )
-        self._finish(job, outcome)
-
-    def _losses(self, task: Task, sequence: images.PhotoSequence) -> tuple[str, ...]:
-        return tuple(images.losses_of_all(sequence, output_format(task, self.options), strip=self.options.strip))
-
-    def _put(self, job: _Job, frames: Iterable[images.Photo], wait_for_rows: Callable[[int], None] | None) -> None:
-        """Writes enlarged pictures to their place. Raises SrupError."""
-        assert job.sequence is not None
-        task, options = job.task, self.options
-        if task.target is None:
-            self._put_on_stdout(job.sequence, frames, wait_for_rows)
-            return
-        if isinstance(task.target, RemotePath):
-            with TemporaryDirectory(prefix="srup-") as folder:
-                finished = Path(folder) / f"finished{Path(task.target.name).suffix}"
-                self._write_file(job, finished, frames, wait_for_rows)
-                if not options.overwrite and exists(task.target):  # it appeared meanwhile
-                    raise OutputError(f"{task.target}: already exists; choose another name or pass --overwrite")
-                self._record(job, finished)
-                task.target.upload(finished)
-            return
-        _make_folder(task.target.parent)
-        if isinstance(task.root, Path):
-            check_inside(task.target, task.root)
-        self._tidy(task.target.parent)
-        self._write_file(job, task.target, frames, wait_for_rows, lambda finished: self._record(job, finished))
-
-    def _write_file(
-        self,
-        job: _Job,
-        file: Path,
-        frames: Iterable[images.Photo],
-        wait_for_rows: Callable[[int], None] | None,
-        placing: Callable[[Path], None] | None = None,
-    ) -> None:
-        assert job.sequence is not None
-        options = self.options
-        images.write_all(
-            job.sequence,
-            file,
-            images.WriteOptions(options.format, options.quality, options.overwrite, options.strip),
-            frames=frames,
-            placing=placing,
-            wait_for_rows=wait_for_rows,
-        )
-
-    def _tidy(self, folder: Path) -> None:
-        """Once per folder: what killed processes left unfinished goes."""
-        with self._lock:
-            first = folder not in self._tidied
-            self._tidied.add(folder)
-        if first:
-            storage.remove_leftovers(folder)
-
-    def _put_on_stdout(
-        self,
-        sequence: images.PhotoSequence,
-        frames: Iterable[images.Photo],
-        wait_for_rows: Callable[[int], None] | None,
-    ) -> None:
-        if self.stdout is None:
-            raise OutputError("there is no standard output to write to")
-        wish = self.options
-        try:
-            images.write_all(
-                sequence,
-                self.stdout,
-                images.WriteOptions(wish.format, wish.quality, strip=wish.strip),
-                frames=frames,
-                wait_for_rows=wait_for_rows,
-            )
-            self.stdout.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise OutputError(f"standard output cannot be written: {error.strerror or error}") from error
-
-    def _record(self, job: _Job, finished: Path) -> None:
-        if job.task.target is None:
-            return
-        try:
-            self.history.record(job.task.target, job.content, finished)
-        except OSError as error:
-            self._message("detail", f"{job.task.target} is not in the journal: {error.strerror or error}")
-
-    # Telling.
-
-    def _failure(self, task: Task, error: Exception) -> ImageResult:
-        """What an exception means for its input. Raises what is not about one input."""
-        if isinstance(error, MemoryError):
-            error = OutOfMemory(f"{task.shown_source}: does not fit into memory")
-        if isinstance(error, SrupError):
-            return _failed(task, str(error), error.exit_code)
-        if isinstance(error, BrokenPipeError) or not self.batch.several:
-            raise error
-        # A defect of ours must not cost a batch the thousands of files that it does not concern.
-        message = f"{task.shown_source}: internal error: {type(error).__name__}: {error}; please report it"
-        return _failed(task, message, INTERNAL_ERROR)
-
-    def _finish(self, job: _Job, outcome: ImageResult) -> None:
-        with self._lock:
-            if job.index in self.results:
-                return  # network and writer ran out of memory at once: the first reason stands
-            self.results[job.index] = outcome
-        if self.claims and isinstance(job.task.target, Path):
-            self.claims.release(job.task.target)
-        self._tell(outcome.status, job.index, 1, 1, outcome)
-
-    def _tell(self, kind: Kind, index: int, done: int = 0, total: int = 1, result: ImageResult | None = None) -> None:
-        before, after = self._bytes_before[index : index + 2]
-        share = (before + (after - before) * done / max(1, total)) / self._bytes_before[-1]
-        with self._lock:
-            self._share = max(self._share, share)  # writers finish behind the network
-            task, count = self.batch.tasks[index], len(self.batch.tasks)
-            done, total = (done, total) if kind == "progress" else (0, 0)
-            self._report(UpscaleEvent(kind, task.shown_source, index, count, done, total, self._share, result))
-
-    def _message(self, kind: Kind, text: str) -> None:
-        with self._lock:
-            self._report(UpscaleEvent(kind, Path(), 0, len(self.batch.tasks), text=text))
-
-
-def _pixels_to_come(job: _Job) -> int:
-    """Input pixels of a job, at least. The last pass of a model of factor 4 sees a sixteenth of its output."""
-    assert job.sequence is not None
-    seen = sum(photo.width * photo.height for photo in job.sequence.frames)
-    return max(seen, sum(width * height for width, height in job.sizes) // 16)
-
-
-def _computation(upscaler: inference.Upscaler) -> Computation:
-    setup = upscaler.setup
-    return Computation(
-        model=upscaler.name,
-        stage=upscaler.stage,
-        weights_sha256=upscaler.weights_sha256,
-        fidelity=upscaler.fidelity,
-        ensemble=upscaler.ensemble,
-        device=setup.device,
-        precision=setup.precision,
-        backend=setup.backend,
-        tile=setup.tile,
-        version=__version__,
-    )
-
-
-def _exists(task: Task) -> bool:
-    return task.target is not None and exists(task.target)
-
-
-def _skip(index: int, task: Task, reason: str) -> _Job:
-    return _Job(index, task, outcome=ImageResult(task.shown_source, task.shown_target, "skipped", note=reason))
-
-
-def _failed(task: Task, error: str, exit_code: int) -> ImageResult:
-    return ImageResult(task.shown_source, task.shown_target, "failed", error=error, exit_code=exit_code)
-
-
-def _input_bytes(task: Task) -> int:
-    """The size of an input file, which stands for the time it will take; at least 1."""
-    if isinstance(task.source, RemotePath):
-        return max(1, task.source.listed.size) if task.source.listed else 1
-    try:
-        return 1 if task.source is None else max(1, task.source.stat().st_size)
-    except OSError:
-        return 1
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: the folder cannot be made: {error.strerror or error}") from error
+            tally.message("note", f"{count} {noun} left out: outputs of srup; to enlarge one again, name it alone")
+        work(tally)
+    except BaseException as error:
+        tally.end("error" if isinstance(error, Exception) else "interrupted")
+        raise
+    tally.end("complete")
+    return [tally.results[index] for index in range(len(batch.tasks))]

@@ -10,7 +10,7 @@ from pathlib import Path
 from sr_cli import images, inference
 from sr_cli.errors import InputError, OutputError
 from sr_cli.storage import Place, RemotePath, check_name, sha256_of_file
-from sr_cli.upscale.inputs import Batch, Task
+from sr_cli.upscale.inputs import Task
 from sr_cli.upscale.journal import Journals, key_of
 from sr_cli.upscale.naming import check_inside
 from sr_cli.upscale.options import UpscaleOptions
@@ -91,9 +91,10 @@ class History:
     """What earlier runs did for the tasks of a batch."""
 
     def __init__(
-        self, batch: Batch, options: UpscaleOptions, journals: Journals, upscaler: Callable[[], inference.Upscaler]
+        self, several: bool, options: UpscaleOptions, journals: Journals, upscaler: Callable[[], inference.Upscaler]
     ) -> None:
-        self._several, self._options, self._journals, self._upscaler = batch.several, options, journals, upscaler
+        """`several`: only in a batch is what was done before skipped."""
+        self._several, self._options, self._journals, self._upscaler = several, options, journals, upscaler
 
     def may_be_done(self, task: Task) -> bool:
         """Whether the journal knows the output, so that the weights decide whether it is still the right one."""

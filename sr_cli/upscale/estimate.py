@@ -19,13 +19,13 @@ from sr_cli.errors import OutOfMemory, OutputError, SrupError
 from sr_cli.inference import memory
 from sr_cli.storage import Place, RemotePath, format_bytes
 from sr_cli.upscale import inputs as planning
-from sr_cli.upscale.batch import make_upscaler
 from sr_cli.upscale.checks import History, check_source, check_target, checked_size, existing_folder, output_format
 from sr_cli.upscale.enlarge import passes_for
 from sr_cli.upscale.inputs import Batch, Task
 from sr_cli.upscale.journal import Journals
 from sr_cli.upscale.options import UpscaleOptions
 from sr_cli.upscale.shards import shard_of
+from sr_cli.upscale.worker import make_upscaler
 
 # Bytes per sample of enlarged photos, of which nine in ten take less (24 photos, bicubic and a network);
 # the lower byte of 16 bits is noise and stays whole.
@@ -140,7 +140,7 @@ def estimate(
     journals = Journals(shard)
     batch = planning.plan([str(name) for name in inputs], None if output is None else str(output), options, journals)
     upscaler = make_upscaler(options, None if batch.several else _pixels_to_come(batch.tasks[0], options))
-    history = History(batch, options, journals, lambda: upscaler)
+    history = History(batch.several, options, journals, lambda: upscaler)
     estimator = _Estimator(options, upscaler, history, stdin)
     files = [estimator.file(task) for task in batch.tasks]
     shards = () if shard is None else _shards(files, batch, shard.count)

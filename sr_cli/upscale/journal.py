@@ -81,11 +81,15 @@ class Journals:
     def record(self, target: Place, key: str, finished: Path) -> None:
         """Note that `finished` is about to be given the name `target`. Raises OSError, or OutputError for a store."""
         status = finished.stat()
+        self.append(target, key, status.st_size, status.st_mtime_ns)
+
+    def append(self, target: Place, key: str, size: int, mtime_ns: int) -> None:
+        """Note an output by its size and time of change. Raises OSError, or OutputError for a store."""
         with self._lock:
             if isinstance(target, RemotePath):
-                self._in_store(target, OutputError).append(_Entry(target.name, key, status.st_size, 0))
+                self._in_store(target, OutputError).append(_Entry(target.name, key, size, 0))
             else:
-                self._of(target).append(_Entry(target.name, key, status.st_size, status.st_mtime_ns))
+                self._of(target).append(_Entry(target.name, key, size, mtime_ns))
 
     def _check(self, path: Place, key: str | None, error: type[SrupError]) -> bool:
         if isinstance(path, RemotePath):

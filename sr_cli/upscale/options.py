@@ -112,6 +112,15 @@ class UpscaleOptions:
     fidelity: Fidelity = None
     ensemble: Ensemble = False
     device: Device = "auto"
+    devices: Annotated[
+        str | None,
+        Option(
+            "Share a batch among devices, one process each: all (GPUs), 0,1,... or cpu:N (N processes).",
+            group="Speed",
+            metavar="DEVICES",
+            default="one device",
+        ),
+    ] = None
     precision: Precision = "auto"
     backend: Backend = "auto"
     tile: Tile = "auto"
@@ -142,6 +151,8 @@ class UpscaleOptions:
             raise UsageError("--overwrite and --skip-existing contradict each other; give one of them")
         if self.scale is not None and (self.width is not None or self.height is not None):
             raise UsageError("--scale and --width or --height contradict each other; give one of them")
+        if self.devices is not None and self.device != "auto":
+            raise UsageError("--device and --devices contradict each other; give one of them")
         if self.shard is not None:
             Shard.parse(self.shard)
         if self.format is not None:
