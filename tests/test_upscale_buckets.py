@@ -1,0 +1,197 @@
+"""Two hundred photos from bucket to bucket on a real S3 server (moto's), with kills; and a server that misbehaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import s3fs
+from moto.server import ThreadedMotoServer
+from PIL import Image
+
+from sr_cli.errors import SrupError
+from sr_cli.storage import remote
+from sr_cli.upscale.batch import run
+from sr_cli.upscale.options import UpscaleOptions
+
+SECRET = "a-very-secret-access-key"
+BICUBIC = UpscaleOptions(model="bicubic")
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
+    moto = ThreadedMotoServer(port=0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "somebody-with-access",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_MAX_ATTEMPTS": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield host, port
+    moto.stop()
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def photos(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for index in range(count):
+        pixels = np.random.default_rng(index).integers(0, 256, (12, 16, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index:03}.png")
+    return folder
+
+
+def fill(folder: Path) -> Any:
+    fs = s3fs.S3FileSystem()
+    for bucket in ("bucket-in", "bucket-out"):
+        fs.mkdir(bucket)
+    fs.put(f"{folder}/", "bucket-in/", recursive=True)
+    return fs
+
+
+@pytest.mark.parametrize(
+    ("count", "devices"),
+    [
+        (24, None),
+        pytest.param(200, None, marks=pytest.mark.slow),
+        pytest.param(200, "cpu:2", marks=pytest.mark.slow),
+    ],
+)
+def test_from_bucket_to_bucket_with_three_kills(
+    count: int, devices: str | None, server: tuple[str, int], tmp_path: Path
+) -> None:
+    """Each output is there once, written once, and byte for byte that of a local run."""
+    fs = fill(photos(tmp_path / "photos", count))
+    command = [sys.executable, "-m", "sr_cli", "upscale", "s3://bucket-in/", "-m", "bicubic", "-o", "s3://bucket-out/"]
+    command += [] if devices is None else ["--devices", devices]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    written: dict[str, str] = {}
+
+    def note_outputs() -> None:
+        """An output that was there before a kill must be the same object after it."""
+        fs.invalidate_cache()
+        for name, info in fs.find("bucket-out", detail=True).items():
+            if name.endswith(".png"):
+                assert written.setdefault(name, str(info["LastModified"])) == str(info["LastModified"])
+
+    for _ in range(3):
+        process = subprocess.Popen(
+            [*command, "--json-lines"], env=environment, stdout=subprocess.PIPE, text=True, cwd=tmp_path
+        )
+        assert process.stdout is not None
+        done = 0
+        while done < count // 5:
+            done += json.loads(process.stdout.readline())["event"] == "done"
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        note_outputs()
+    assert count // 5 * 3 <= len(written) < count
+    last = subprocess.run([*command, "--json"], env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert last.returncode == 0, last.stderr
+    statuses = [result["status"] for result in json.loads(last.stdout)["results"]]
+    assert len(statuses) == count and statuses.count("skipped") >= len(written) - 8
+    note_outputs()
+    assert SECRET not in last.stdout + last.stderr
+    run([tmp_path / "photos"], tmp_path / "local", BICUBIC, lambda event: None)
+    expected = {path.name: path.read_bytes() for path in (tmp_path / "local").glob("*.png")}
+    assert {name.removeprefix("bucket-out/"): fs.cat_file(name) for name in written} == expected
+
+
+class Misbehaving:
+    """A loopback server that answers every request in one way: with a status, or by cutting the connection."""
+
+    def __init__(self, answer: bytes | None) -> None:
+        self._answer = answer
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self.requests = 0
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            with connection:
+                connection.settimeout(5)
+                try:
+                    request = connection.recv(65536)
+                    self.requests += 1
+                    if self._answer is not None:
+                        head, separator, body = self._answer.partition(b"\r\n\r\n")
+                        connection.sendall(head + separator + (b"" if request.startswith(b"HEAD") else body))
+                except OSError:
+                    continue
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def _response(status: str, code: str, message: str) -> bytes:
+    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
+    head = (f"HTTP/1.1 {status}", "Content-Type: application/xml", f"Content-Length: {len(body)}", "Connection: close")
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (_response("503 Slow Down", "SlowDown", "Please reduce your request rate."), "attempts"),
+        (_response("403 Forbidden", "InvalidAccessKeyId", "The key does not exist."), "check the credentials"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\nETag: x\r\n\r\nhalf", "attempts"),
+        (None, "attempts"),
+    ],
+    ids=["503", "credentials", "cut in the middle", "cut at once"],
+)
+@pytest.mark.parametrize("place", ["input", "output"])
+def test_a_server_that_misbehaves_is_one_line(
+    answer: bytes | None, says: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photo,) = photos(tmp_path / "photos", 1).iterdir()
+    bad = Misbehaving(answer)
+    for name, value in {
+        "AWS_ENDPOINT_URL": bad.url,
+        "AWS_ACCESS_KEY_ID": "somebody",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_MAX_ATTEMPTS": "1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(remote, "BACKOFF_S", 0.001)
+    monkeypatch.setattr(remote, "RETRIES", 1)
+    monkeypatch.setattr(remote, "_seen_buckets", set())
+    s3fs.S3FileSystem.clear_instance_cache()
+    source, target = ("s3://b/a.png", tmp_path / "x.png") if place == "input" else (photo, "s3://b/x.png")
+    try:
+        (result,) = run([source], target, BICUBIC, lambda event: None)
+        code, message = result.exit_code, str(result.error)
+    except SrupError as error:
+        code, message = error.exit_code, str(error)
+    finally:
+        bad.close()
+        s3fs.S3FileSystem.clear_instance_cache()
+    assert bad.requests and code == (3 if place == "input" else 6), message
+    assert says in message and "\n" not in message and SECRET not in message
