@@ -312,7 +312,9 @@ def upscale(folder: Path, count: int, first: int) -> dict[str, int]:
         name = every[seed % len(every)]
         (source / f"{seed}-{name}").write_bytes(mutated(name, seed))
     limits = ["--max-pixels", LIMITS.max_pixels, "--max-frames", LIMITS.max_frames]
-    command = [sys.executable, "-m", "sr_cli", "upscale", source, "-o", target, "-m", "bicubic", *limits, "--json"]
+    raws = sorted(source.glob("*.dng"))  # a folder's files are taken by suffix: raw photos have to be named
+    inputs = [source, *raws]
+    command = [sys.executable, "-m", "sr_cli", "upscale", *inputs, "-o", target, "-m", "bicubic", *limits, "--json"]
     process = subprocess.run(
         [*map(str, command)], capture_output=True, text=True, timeout=HANGS_AFTER_S + count, check=False
     )
