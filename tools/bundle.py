@@ -103,6 +103,7 @@ def bundle(run: RunWeights, name: str, options: argparse.Namespace, root: Path =
         for key in ("data", "recipe", "hardware", "hours")
         if getattr(options, key) is not None
     }
+    replaced = entry.stages.get(run.stage)
     stage = Stage(
         name=run.stage,
         file=file,
@@ -116,6 +117,7 @@ def bundle(run: RunWeights, name: str, options: argparse.Namespace, root: Path =
         training=replace(run.training, **given),
         scores=scores(options.scores, f"{name}:{run.stage}"),
         bf16_share=options.bf16_share,
+        look=replaced.look if replaced else None,
         teacher=teacher(run.teacher, options.teacher_owner),
     )
     entry = manifest.with_stage(entry, stage, default=options.default)
