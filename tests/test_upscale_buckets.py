@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,39 +16,22 @@ from typing import Any
 import numpy as np
 import pytest
 import s3fs
-from moto.server import ThreadedMotoServer
 from PIL import Image
 
 from sr_cli.errors import SrupError
 from sr_cli.storage import remote
 from sr_cli.upscale.batch import run
 from sr_cli.upscale.options import UpscaleOptions
+from tests import s3_server
+from tests.s3_server import SECRET
 
-SECRET = "a-very-secret-access-key"
 BICUBIC = UpscaleOptions(model="bicubic")
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
-    moto = ThreadedMotoServer(port=0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "somebody-with-access",
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_MAX_ATTEMPTS": "1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
-    s3fs.S3FileSystem.clear_instance_cache()
-    yield host, port
-    moto.stop()
-    s3fs.S3FileSystem.clear_instance_cache()
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with s3_server.running(monkeypatch):
+        yield
 
 
 def photos(folder: Path, count: int) -> Path:
@@ -76,9 +58,7 @@ def fill(folder: Path) -> Any:
         pytest.param(200, "cpu:2", marks=pytest.mark.slow),
     ],
 )
-def test_from_bucket_to_bucket_with_three_kills(
-    count: int, devices: str | None, server: tuple[str, int], tmp_path: Path
-) -> None:
+def test_from_bucket_to_bucket_with_three_kills(count: int, devices: str | None, server: None, tmp_path: Path) -> None:
     """Each output is there once, written once, and byte for byte that of a local run."""
     fs = fill(photos(tmp_path / "photos", count))
     command = [sys.executable, "-m", "sr_cli", "upscale", "s3://bucket-in/", "-m", "bicubic", "-o", "s3://bucket-out/"]
@@ -169,29 +149,17 @@ def test_a_server_that_misbehaves_is_one_line(
 ) -> None:
     (photo,) = photos(tmp_path / "photos", 1).iterdir()
     bad = Misbehaving(answer)
-    for name, value in {
-        "AWS_ENDPOINT_URL": bad.url,
-        "AWS_ACCESS_KEY_ID": "somebody",
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_MAX_ATTEMPTS": "1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-    }.items():
-        monkeypatch.setenv(name, value)
     monkeypatch.setattr(remote, "BACKOFF_S", 0.001)
     monkeypatch.setattr(remote, "RETRIES", 1)
     monkeypatch.setattr(remote, "_seen_buckets", set())
-    s3fs.S3FileSystem.clear_instance_cache()
     source, target = ("s3://b/a.png", tmp_path / "x.png") if place == "input" else (photo, "s3://b/x.png")
     try:
-        (result,) = run([source], target, BICUBIC, lambda event: None)
+        with s3_server.clients_of(bad.url, monkeypatch):
+            (result,) = run([source], target, BICUBIC, lambda event: None)
         code, message = result.exit_code, str(result.error)
     except SrupError as error:
         code, message = error.exit_code, str(error)
     finally:
         bad.close()
-        s3fs.S3FileSystem.clear_instance_cache()
     assert bad.requests and code == (3 if place == "input" else 6), message
     assert says in message and "\n" not in message and SECRET not in message

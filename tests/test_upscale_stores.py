@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,6 @@ import fsspec
 import numpy as np
 import pytest
 import s3fs
-from moto.server import ThreadedMotoServer
 from PIL import Image
 
 from sr_cli.errors import InputError, OutputError, SrupError, UsageError
@@ -27,9 +25,10 @@ from sr_cli.upscale.batch import run
 from sr_cli.upscale.estimate import estimate
 from sr_cli.upscale.events import ImageResult
 from sr_cli.upscale.options import UpscaleOptions
+from tests import s3_server
+from tests.s3_server import SECRET
 
 BICUBIC = UpscaleOptions(model="bicubic", recursive=True)
-SECRET = "a-very-secret-access-key"
 
 
 @pytest.fixture(autouse=True)
@@ -177,30 +176,13 @@ def test_what_is_wrong_with_one_object_stops_nothing(memory: Any) -> None:
 
 @pytest.fixture
 def s3(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "somebody-with-access",
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_MAX_ATTEMPTS": "1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
-    s3fs.S3FileSystem.clear_instance_cache()
-    fs = s3fs.S3FileSystem()
-    for bucket in ("in", "out"):
-        fs.mkdir(f"bucket-{bucket}")
-    fs.put(f"{photos}/", "bucket-in/", recursive=True)
-    fs.invalidate_cache()
-    yield fs
-    server.stop()
-    s3fs.S3FileSystem.clear_instance_cache()
+    with s3_server.running(monkeypatch):
+        fs = s3fs.S3FileSystem()
+        for bucket in ("in", "out"):
+            fs.mkdir(f"bucket-{bucket}")
+        fs.put(f"{photos}/", "bucket-in/", recursive=True)
+        fs.invalidate_cache()
+        yield fs
 
 
 def objects(fs: Any) -> dict[str, bytes]:
