@@ -108,7 +108,7 @@ def main() -> NoReturn:
         provide_home()
     warnings.filterwarnings("ignore", module=r"PIL\b")  # what matters of them is an error of ours
     signal.signal(signal.SIGTERM, _raise_terminated)
-    # Torch reads this when it first allocates: large pages cost a twentieth less time (docs/speed.md).
+    # Torch reads this when it first allocates: large pages cost a twentieth less time (docs/speed-log.md).
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         code = run(sys.argv[1:])

@@ -30,7 +30,7 @@ class Cell(Timed):
     median_ms: float
     """Median time of a forward pass."""
     mean_ms: float
-    """Mean time, what the poster reports."""
+    """Mean time, what Eriksson and Löf report."""
     low_ms: float
     """10th percentile."""
     high_ms: float

@@ -46,19 +46,19 @@ def bench(
     else:
         _show(console, result)
         if against:
-            _show_poster(console, result)
+            _show_published(console, result)
     if plot is not None:
         _plot(plot, result)
         console.note(str(plot))
     return 0
 
 
-def _record(result: BenchResult, poster: bool) -> dict[str, Any]:
+def _record(result: BenchResult, published: bool) -> dict[str, Any]:
     record = asdict(result)
-    if poster:
-        from sr_cli.bench.poster import POSTER_MS
+    if published:
+        from sr_cli.bench.published import PUBLISHED_MS
 
-        record["poster_ms"] = POSTER_MS
+        record["poster_ms"] = PUBLISHED_MS
     return record
 
 
@@ -125,9 +125,9 @@ def _levels(cell: Cell | None) -> str:
     return "" if cell is None else f"{cell.levels:.3f}"
 
 
-def _show_poster(console: Console, result: BenchResult) -> None:
-    """Print the poster's times and ours in its own unit, the mean, both with their ratios to ESRGAN."""
-    from sr_cli.bench.poster import POSTER_MS
+def _show_published(console: Console, result: BenchResult) -> None:
+    """Print published times and ours in their unit, the mean, both with their ratios to ESRGAN."""
+    from sr_cli.bench.published import PUBLISHED_MS
 
     pairs = [("srgan", "srgan"), ("esrgan", "esrgan"), ("mesrgan", "mesrgan-poster"), ("", "mesrgan")]
     precision, backend = result.columns[0]
@@ -138,14 +138,14 @@ def _show_poster(console: Console, result: BenchResult) -> None:
         base = ours["esrgan"]
         for theirs, name in pairs:
             if theirs:
-                row.append(_mean(POSTER_MS[theirs].get(batch), POSTER_MS["esrgan"].get(batch)))
+                row.append(_mean(PUBLISHED_MS[theirs].get(batch), PUBLISHED_MS["esrgan"].get(batch)))
             cell = ours[name]
             row.append(_mean(cell.mean_ms if cell else None, base.mean_ms if base else None))
         rows.append(row)
     columns = ["batch"]
     for theirs, name in pairs:
-        columns += [f"{theirs}, poster", f"{name}, here"] if theirs else [f"{name}, here"]
-    console.table(columns, rows, f"Mean ms (ratio to ESRGAN): the poster's Table 1, and here in {precision} {backend}")
+        columns += [f"{theirs}, published", f"{name}, here"] if theirs else [f"{name}, here"]
+    console.table(columns, rows, f"Mean ms (ratio to ESRGAN): published, and here in {precision} {backend}")
 
 
 def _mean(value: float | None, base: float | None) -> str:

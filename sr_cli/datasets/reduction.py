@@ -32,7 +32,7 @@ _CUBIC_MIDWAY = np.array([-0.09375, 0.59375, 0.59375, -0.09375])
 
 
 def reduce_aliased(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Reduce by 4 with a cubic filter without antialiasing, as in the poster: float32 in 0..1, not rounded.
+    """Reduce by 4 with a cubic filter without antialiasing, as Eriksson and Löf do: float32 in 0..1, not rounded.
 
     A sample lies midway between the middle two of four pixels, so its weights are those of Keys' kernel
     with a = -0.75 at half a pixel: what torch's `interpolate` computes with align_corners=False.

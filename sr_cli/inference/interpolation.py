@@ -9,8 +9,9 @@ from sr_cli.inference import tiling
 from sr_cli.inference.enlarger import EngineResult, OnRows, OnTiles
 from sr_cli.inference.pixels import AnyPixels, full_intensity
 from sr_cli.inference.setup import Setup
+from sr_cli.weights import INTERPOLATIONS
 
-_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}
+_FILTERS = {name: Image.Resampling[name.upper()] for name in INTERPOLATIONS}
 _PILLOW_BYTES = 4
 """What Pillow takes for a pixel of an image."""
 

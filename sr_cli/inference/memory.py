@@ -69,7 +69,7 @@ def keep_freed_memory() -> bool:
 
     By default glibc gets large blocks from the kernel and gives them back when they are freed. A network
     allocates and frees some hundred activations of many megabytes per tile; the kernel then has to map and
-    zero every page again, which on a CPU takes longer than the arithmetic (docs/speed.md). Other systems'
+    zero every page again, which on a CPU takes longer than the arithmetic (docs/speed-log.md). Other systems'
     C libraries have no such switch: nothing changes there.
     """
     if not sys.platform.startswith("linux"):

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-# Mean and standard deviation of the training photos' RGB values in 0..1, as in the poster's code.
+# Mean and standard deviation of the training photos' RGB values in 0..1, as in Eriksson and Löf's code.
 RGB_MEAN = (0.4439, 0.4517, 0.4054)
 RGB_STD = (0.2738, 0.2607, 0.2856)
 

@@ -1,4 +1,4 @@
-"""ESRGAN's generator as in the poster: one residual-in-residual group of dense blocks.
+"""ESRGAN's generator as Eriksson and Löf have it: one residual-in-residual group of dense blocks.
 
 Wang et al. 2018 (ESRGAN), fig. 4, for the dense block; 9x9 head, upsampler and long skip as in SRGAN.
 The RRDB network that ESRGAN's authors published is in `rrdbnet.py`.

@@ -73,7 +73,7 @@ class Bottleneck(nn.Module):
         self.project = nn.Conv2d(hidden, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        # In place: these layers are bound by memory traffic, not by arithmetic (docs/speed.md).
+        # In place: these layers are bound by memory traffic, not by arithmetic (docs/speed-log.md).
         hidden = F.leaky_relu(self.expand(x), base.LEAKY_SLOPE, inplace=True)
         hidden = F.leaky_relu(self.depthwise(hidden), base.LEAKY_SLOPE, inplace=True)
         return self.project(hidden)

@@ -57,9 +57,9 @@ class ComparisonConfig(Settings, frozen=True, kw_only=True, forbid_unknown_field
     target."""
     feature_relative: bool = True
     """Divides each map's distance by the mean magnitude of the photo's map, so that the feature
-    network's scale does not matter; the poster and ESRGAN take the distance as it is."""
+    network's scale does not matter; ESRGAN takes the distance as it is."""
     feature_loss: Literal["l1", "l2"] = "l1"
-    """Distance between features: `l1` (ESRGAN) or `l2` (the poster)."""
+    """Distance between features: `l1` (ESRGAN) or `l2` (the recipe `poster`)."""
     feature_net: Literal["vgg19", "squeezenet1_1", "none"] = "vgg19"
     """`vgg19` (conv5_4 before activation), `squeezenet1_1`, or `none` for no feature loss."""
 

@@ -53,7 +53,7 @@ def enlarge(
     pixels, alpha = images.bleed(photo.pixels, photo.alpha), photo.alpha
     passes = passes_for(upscaler.scale, photo.width, photo.height, size)
     for index in range(passes):
-        once = _Pass(upscaler, counts, progress)
+        once = _ModelRun(upscaler, counts, progress)
         # First, so that whoever writes the colours row by row has it already.
         alpha = None if alpha is None else once.alpha(alpha)
         last = index == passes - 1 and size == (pixels.shape[1] * upscaler.scale, pixels.shape[0] * upscaler.scale)
@@ -65,7 +65,7 @@ def enlarge(
 
 
 @dataclass(frozen=True)
-class _Pass:
+class _ModelRun:
     """One run of the model over a photo."""
 
     upscaler: inference.Upscaler

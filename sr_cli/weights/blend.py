@@ -51,10 +51,10 @@ def load_blend(
     if fidelity is None:
         return load(model, offline=offline, progress=progress) if isinstance(model, str | Path) else model
     check(fidelity)
-    faithful, crisp = _ends(model)
-    soft, sharp = (load(end.spec, offline=offline, progress=progress) for end in (faithful, crisp))
+    base, gan = _ends(model)
+    soft, sharp = (load(end.spec, offline=offline, progress=progress) for end in (base, gan))
     if soft.generator.config != sharp.generator.config:
-        raise WeightsError(f"--fidelity: {crisp.spec} and {faithful.spec} are different networks")
+        raise WeightsError(f"--fidelity: {gan.spec} and {base.spec} are different networks")
     overlaps = (sharp.overlap, soft.overlap)
     recipe = f"{sharp.sha256} {soft.sha256} {fidelity!r}"
     return replace(
@@ -62,7 +62,7 @@ def load_blend(
         generator=blend(sharp.generator, soft.generator, fidelity),
         overlap=None if None in overlaps else max(overlap for overlap in overlaps if overlap is not None),
         sha256=storage.sha256_of_bytes(recipe.encode()),
-        blend=Blend(crisp.spec, faithful.spec, fidelity),
+        blend=Blend(gan.spec, base.spec, fidelity),
     )
 
 
@@ -106,26 +106,26 @@ def _ends(model: str | Path | LoadedModel) -> tuple[_Relative, _Relative]:
     if "gan" not in stages:
         have = ", ".join(stages) or "none yet"
         raise UsageError(f"--fidelity needs a GAN stage, and {name} has none (stages: {have}); leave the option out")
-    crisp = stages["gan"]
+    gan = stages["gan"]
     if chosen != "gan":
-        faithful = stages[chosen]
-        if not _related(faithful, crisp, manifest):
+        base = stages[chosen]
+        if not _related(base, gan, manifest):
             raise UsageError(
-                f"--fidelity: nothing says that {crisp.spec} and {faithful.spec} come from the same weights; "
-                f"use -m {crisp.spec} to blend it with what it was fine-tuned from"
+                f"--fidelity: nothing says that {gan.spec} and {base.spec} come from the same weights; "
+                f"use -m {gan.spec} to blend it with what it was fine-tuned from"
             )
-        return faithful, crisp
-    if crisp.parent_sha256 is None:
-        raise UsageError(f"--fidelity: it is not known what {crisp.spec} was fine-tuned from; leave the option out")
-    parent = next((stage for stage in stages.values() if stage.sha256 == crisp.parent_sha256), None)
-    if parent is None and (found := manifest.by_sha256(crisp.parent_sha256)):
+        return base, gan
+    if gan.parent_sha256 is None:
+        raise UsageError(f"--fidelity: it is not known what {gan.spec} was fine-tuned from; leave the option out")
+    parent = next((stage for stage in stages.values() if stage.sha256 == gan.parent_sha256), None)
+    if parent is None and (found := manifest.by_sha256(gan.parent_sha256)):
         parent = _of_entry(found[0])[found[1].name]
     if parent is None or parent.stage == "gan":
         raise WeightsError(
-            f"--fidelity: the weights that {crisp.spec} was fine-tuned from ({crisp.parent_sha256[:12]}...) "
+            f"--fidelity: the weights that {gan.spec} was fine-tuned from ({gan.parent_sha256[:12]}...) "
             "are not a pixel or photo stage in the manifest; add them with `srup models add`"
         )
-    return parent, crisp
+    return parent, gan
 
 
 def _family(model: str | Path | LoadedModel, manifest: Manifest) -> tuple[str, dict[str, _Relative], str]:

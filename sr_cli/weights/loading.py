@@ -25,15 +25,15 @@ _AVERAGED = "ema."
 class Blend:
     """Which two stages were blended, and how."""
 
-    crisp: str
+    gan: str
     """The GAN stage, `NAME:STAGE`: fidelity 0."""
-    faithful: str
+    base: str
     """The other stage: fidelity 1."""
     fidelity: float
     """Its share."""
 
     def __str__(self) -> str:
-        return f"fidelity {self.fidelity:g}: between {self.crisp} (0, crisp) and {self.faithful} (1, faithful)"
+        return f"fidelity {self.fidelity:g}: between {self.gan} (0, crisp) and {self.base} (1, faithful)"
 
 
 @dataclass(frozen=True)

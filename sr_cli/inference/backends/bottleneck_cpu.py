@@ -3,7 +3,7 @@
 A bottleneck goes through the picture in bands, whose hidden channels are still in the cache when the next step reads
 them. Its 1x1 convolutions are matrix products between slices of the buffer, or oneDNN's convolutions, which copy their
 input but have the activation in them, as `layer_type` finds for the processor and the precision. Speed and what was
-tried: docs/speed.md.
+tried: docs/speed-log.md.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sr_cli.inference.backends.bottleneck import BottleneckWeights, BufferedBott
 from sr_cli.models.base import LEAKY_SLOPE
 
 _BAND_BYTES = 8 * 2**20
-"""Of the hidden channels under way. Smaller bands would fit more caches; each costs 0.1 ms of calls (docs/speed.md)."""
+"""Of the hidden channels under way. Smaller ones fit more caches; each costs 0.1 ms of calls (docs/speed-log.md)."""
 _FEWEST_ROWS = 8
 _SAFE_DEPTH = 32
 """oneDNN 3.12's product of bf16 matrices on AMX reads each row's length rounded up to this, and multiplies what follows
@@ -32,7 +32,7 @@ def layer_type(dtype: torch.dtype) -> type[BufferedBottleneck]:
     """Choose how 1x1 convolutions are computed: as products in fp32 where MKL is fast, which is on Intel's processors.
 
     torch leaves products to MKL and convolutions to oneDNN, and MKL has no AVX-512 for other makers' processors,
-    oneDNN has (docs/speed.md). A rule and no measurement: the same machine must give the same picture every time.
+    oneDNN has (docs/speed-log.md). A rule and no measurement: the same machine must give the same picture every time.
     """
     fast = dtype == torch.float32 and torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
     return Products if fast and "GenuineIntel" in _processor_maker() else Convolutions

@@ -17,7 +17,7 @@ from torch import Tensor
 from sr_cli.inference.backends.bottleneck import BottleneckWeights, BufferedBottleneck
 from sr_cli.models.base import LEAKY_SLOPE
 
-# Block sizes by what the compiler makes of them (docs/speed.md): no spilled registers, and no arithmetic done twice,
+# Block sizes by what the compiler does with them (docs/speed-log.md): no spilled registers, no arithmetic done twice,
 # as it is where more warps share a block than its pixels fill. Not yet tuned by time.
 _EXPAND = {"block_pixels": 128, "block_channels": 32, "num_warps": 4, "num_stages": 3}
 _PROJECT = {"block_pixels": 64, "block_hidden": 32, "num_warps": 4, "num_stages": 2}

@@ -66,7 +66,7 @@ class OpenVinoNetwork(Network):
     """A module from (N, 3, H, W) to (N, 3, scale*H, scale*W) on OpenVINO; `complete` makes the result of both.
 
     A single batch is computed by all threads together. Where many follow, the network is compiled for their shape
-    and they are spread over the threads, which then need not wait for each other (docs/speed.md).
+    and they are spread over the threads, which then need not wait for each other (docs/speed-log.md).
     """
 
     def __init__(

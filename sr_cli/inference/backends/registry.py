@@ -18,7 +18,7 @@ MAX_LANES = 4
 """Batches that OpenVINO computes at once, at most: each has its own activations, which have to fit into memory."""
 
 REPAYS_AFTER = 2**20
-"""Input pixels after which converting a network for OpenVINO has paid for itself (docs/speed.md)."""
+"""Input pixels after which converting a network for OpenVINO has paid for itself (docs/speed-log.md)."""
 
 _TRITON = Requirement("triton", "use a build of torch that brings Triton")
 
