@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ FAMILIES = {
     "msrresnet": MsrresnetConfig(2, 8),
 }
 
+ROOT = Path(__file__).resolve().parents[1]
 CASES = ("many", "scalar", "zero", "huge")
+Load = Callable[[Path], str | None]
 
 
 def state(family: str) -> dict[str, torch.Tensor]:
@@ -59,30 +62,67 @@ def of_shapes(shapes: dict[str, tuple[int, ...]]) -> bytes:
     return file_of(header, bytes(end))
 
 
-@pytest.fixture
-def bounded() -> Any:
-    """Let a test allocate 1 GiB above what the process has: threads of earlier tests may still ask for some of it."""
-    import spandrel  # noqa: F401  # its import is not what is measured
+_BOUNDED = """
+import json, os, resource, sys
+import spandrel  # its import is not what is measured
+from sr_cli import weights
+from sr_cli.errors import WeightsError
 
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGE_SIZE") + (1 << 30), before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_AS, before)
+with open("/proc/self/statm") as file:
+    used = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20), resource.RLIM_INFINITY))
+for line in sys.stdin:
+    try:
+        weights.load(json.loads(line))
+        answer = None
+    except WeightsError as error:
+        answer = str(error)
+    print(json.dumps(answer), flush=True)
+"""
+"""Loads the files whose names it is given with 256 MiB more than it has, and answers with the errors."""
+
+
+@pytest.fixture(scope="module")
+def bounded() -> Iterator[Callable[[Path], str | None]]:
+    """Load a file in a process that may allocate 256 MiB; give the error, or None.
+
+    One process serves all tests of this file. A limit in the tests' own process would starve the threads that native
+    libraries have there.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", _BOUNDED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+
+        def load(path: Path) -> str | None:
+            print(json.dumps(str(path)), file=process.stdin, flush=True)
+            answer = process.stdout.readline()
+            assert answer, f"the process that loads files ended with {process.wait()}"
+            return json.loads(answer)
+
+        yield load
+        process.stdin.close()
+
+
+def one_line(message: str | None) -> str:
+    """Return the refusal of a file, which must be one."""
+    assert message is not None, "the file was loaded"
+    assert "\n" not in message
+    assert len(message) < 1500
+    return message
 
 
 def refuse(path: Path) -> str:
+    """Load a file in this process; return why it is refused."""
     with pytest.raises(WeightsError) as error:
         weights.load(path)
-    assert "\n" not in str(error.value)
-    assert len(str(error.value)) < 1500
-    return str(error.value)
+    return one_line(str(error.value))
 
 
-@pytest.mark.usefixtures("bounded")
 @pytest.mark.parametrize("case", CASES)
-def test_files_that_took_gigabytes_or_failed_inside(shared: Path, case: str) -> None:
-    refuse(shared / "cases" / f"{case}.safetensors")
+def test_files_that_took_gigabytes_or_failed_inside(shared: Path, bounded: Load, case: str) -> None:
+    one_line(bounded(shared / "cases" / f"{case}.safetensors"))
 
 
 HOSTILE: dict[str, dict[str, tuple[int, ...]]] = {
@@ -119,20 +159,18 @@ HOSTILE: dict[str, dict[str, tuple[int, ...]]] = {
 }
 
 
-@pytest.mark.usefixtures("bounded")
 @pytest.mark.parametrize("name", HOSTILE)
-def test_shapes_are_compared_before_anything_is_allocated(tmp_path: Path, name: str) -> None:
+def test_shapes_are_compared_before_anything_is_allocated(tmp_path: Path, bounded: Load, name: str) -> None:
     (tmp_path / "x.safetensors").write_bytes(of_shapes(HOSTILE[name]))
-    message = refuse(tmp_path / "x.safetensors")
+    message = one_line(bounded(tmp_path / "x.safetensors"))
     assert "\x1b" not in message
 
 
-@pytest.mark.usefixtures("bounded")
-def test_spandrel_is_not_made_to_allocate_either(tmp_path: Path) -> None:
+def test_spandrel_is_not_made_to_allocate_either(tmp_path: Path, bounded: Load) -> None:
     # 0.8 MB of bias that ask for a convolution of 200,000 x 200,000 x 9 values (160 GB in fp16).
     shapes = {"body.0.weight": (200_000, 1, 1, 1), "body.1.weight": (1,), "body.2.weight": (48, 1, 1, 1)}
     (tmp_path / "x.safetensors").write_bytes(of_shapes(shapes))
-    assert "not an architecture that srup knows" in refuse(tmp_path / "x.safetensors")
+    assert "not an architecture that srup knows" in one_line(bounded(tmp_path / "x.safetensors"))
 
 
 def test_a_model_for_something_else_is_refused_by_its_header(tmp_path: Path) -> None:
@@ -240,20 +278,16 @@ def _mutated(data: bytes, rng: random.Random) -> bytes:
     return file_of(header, values)
 
 
-@pytest.mark.usefixtures("bounded")
 @pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.slow)])
-def test_mutated_headers_are_read_or_refused(tmp_path: Path, count: int) -> None:
+def test_mutated_headers_are_read_or_refused(tmp_path: Path, bounded: Load, count: int) -> None:
     sources = [save(state(family), metadata={"srup": "{}"}) for family in FAMILIES]
-    refused, lines = 0, list[str]()
+    path = tmp_path / "x.safetensors"
+    refused = 0
     for number in range(count):
-        path = tmp_path / "x.safetensors"
         path.write_bytes(_mutated(sources[number % len(sources)], random.Random(number)))
-        try:
-            weights.load(path)
-        except WeightsError as error:
-            refused += 1
-            lines.append(str(error))
-    assert not any("\n" in line for line in lines)
+        message = bounded(path)
+        assert message is None or "\n" not in message
+        refused += message is not None
     assert refused > 0.8 * count
 
 
