@@ -2,7 +2,7 @@
 PYTHON ?= python
 BIN := $(dir $(shell command -v $(PYTHON)))
 
-.PHONY: help test unit slow check format bundle images
+.PHONY: help test unit slow long check format bundle images
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -11,10 +11,13 @@ test:  ## the tests that every change must pass, as far as this machine has what
 	$(PYTHON) -m pytest
 
 unit:  ## the tests that need nothing but Python
-	$(PYTHON) -m pytest -m "unit and not slow"
+	$(PYTHON) -m pytest -m "unit and not slow and not long"
 
-slow:  ## the long forms: kills, fuzzing, whole photographs
+slow:  ## tests that the default run leaves out and CI runs
 	$(PYTHON) -m pytest -m slow
+
+long:  ## the forms of minutes to hours: a thousand kills, ten thousand damaged files, buckets of 200 photos
+	$(PYTHON) -m pytest -m long
 
 check:  ## lint, format, strict types, import order, private names
 	$(PYTHON) -m ruff check .

@@ -22,7 +22,7 @@ class Terminated(BaseException):
 
 
 class Interrupted(SrupError):
-    """A batch was stopped by Ctrl-C or SIGTERM; the message says how far it came."""
+    """A job was stopped by Ctrl-C or SIGTERM; the message says how far it came and how to resume it."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)

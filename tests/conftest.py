@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+# Before torch is imported: several test processes share the cores, and idle threads of one would slow the others.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from tests.fake_hub import FakeHub
 from tests.needs import FIXTURES, NEEDS, SHARED, there
+from tests.processes import ROOT, SRUP
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -23,11 +27,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse to start where something that `--require` asks for is missing, and let SIGINT reach child processes."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as under `nohup pytest &`; children inherit that
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    required = set(filter(None, config.getoption("--require").split(",")))
+    if unknown := required - {need.kind for need in NEEDS.values()}:
+        raise pytest.UsageError(f"--require: no kind of needs is called {', '.join(sorted(unknown))}")
+    lacking = sorted(name for name, need in NEEDS.items() if need.kind in required and not there(name))
+    if lacking:
+        raise pytest.UsageError("; ".join(f"{name} is missing: {NEEDS[name].remedy}" for name in lacking))
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return how many processes share the tests: one a core up to four, as each takes a gigabyte; none for one file."""
+    if len(config.args) == 1 and not Path(config.args[0]).is_dir():
+        return 0
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 4)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark each test by what it needs, and leave out those whose needs are not there."""
-    required = set(filter(None, config.getoption("--require").split(",")))
-    kept, left_out, lacking = [], [], set()
+    kept, left_out = [], []
     for item in items:
         needs = {name for mark in item.iter_markers("needs") for name in mark.args}
         needs |= {FIXTURES[name] for name in getattr(item, "fixturenames", ()) if name in FIXTURES}
@@ -35,11 +57,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(kind)
         if not needs:
             item.add_marker("cli" if item.path.name.startswith("test_cli") else "unit")
-        missing = {name for name in needs if not there(name)}
-        lacking |= {name for name in missing if NEEDS[name].kind in required}
-        (left_out if missing else kept).append(item)
-    if lacking:
-        raise pytest.UsageError("; ".join(f"{name} is missing: {NEEDS[name].remedy}" for name in sorted(lacking)))
+        (kept if all(map(there, needs)) else left_out).append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = kept
@@ -55,6 +73,7 @@ def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # new processes find the package and the tests
 
 
 @pytest.fixture(scope="session")
@@ -69,12 +88,12 @@ def srup(tmp_path: Path):
 
     def run(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "sr_cli", *map(str, arguments)],
+            [*SRUP, *map(str, arguments)],
             cwd=cwd or tmp_path,
             capture_output=True,
             text=True,
             timeout=300,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1]), **environment},
+            env={**os.environ, **environment},
         )
 
     return run

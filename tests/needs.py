@@ -79,7 +79,6 @@ NEEDS = {
     "/dev/full": Need("system", Path("/dev/full").exists, "Linux"),
     "mounts": Need("system", _mounts, "Linux, as root or with user namespaces"),
     "avif": Need("system", lambda: _pillow_has("avif"), "a Pillow with AVIF"),
-    "two threads": Need("system", lambda: _threads() > 1, "two cores, and OMP_NUM_THREADS not 1"),
     "c++": Need("system", lambda: bool(shutil.which("g++") or shutil.which("clang++")), "apt-get install g++"),
 }
 FIXTURES = {
@@ -95,12 +94,6 @@ def _pillow_has(feature: str) -> bool:
     from PIL import features
 
     return bool(features.check(feature))
-
-
-def _threads() -> int:
-    import torch
-
-    return torch.get_num_threads()
 
 
 @cache

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from test_fidelity import fine_tuned, home, register
 from test_inference import upscaler
-from test_models import SMALL, _with_weights
 
 import sr_cli
 from sr_cli import Upscaler
+from tests.networks import SMALL, with_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "api.md").read_text("utf-8"), re.DOTALL)
@@ -136,7 +136,7 @@ def test_other_things_are_refused() -> None:
 def test_examples_of_the_documentation(
     example: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pixel = _with_weights(SMALL["mesrgan"])
+    pixel = with_weights(SMALL["mesrgan"])
     register(home, "mesrgan", {"pixel": (pixel, None), "gan": (fine_tuned(pixel), "pixel")}, "pixel")
     Image.open(ROOT / "assets" / "kitten.jpg").save(tmp_path / "photo.png")
     monkeypatch.chdir(tmp_path)

@@ -135,7 +135,16 @@ def test_a_stream_is_never_computed_by_a_reference_implementation(
         assert kinds == {"jit_avx512_1x1_f32", "jit_avx512_dw_f32", "jit_avx512_f32"}
 
 
-@pytest.mark.needs("two threads")
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Let torch, and what follows it, use two threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
 def test_several_batches_are_on_their_way_at_once_but_only_one_more_than_lanes() -> None:
     network = backends.prepare(small_mesrgan().fold(), torch.float32, "openvino")
     asked = 0
@@ -147,7 +156,7 @@ def test_several_batches_are_on_their_way_at_once_but_only_one_more_than_lanes()
             yield batch
 
     ahead = [asked - done for done, _ in enumerate(network.stream(batches(), 40))]
-    assert max(ahead) == backends.get("openvino").lanes(torch.get_num_threads()) + 2  # with the one just given
+    assert max(ahead) == backends.get("openvino").lanes(2) + 2  # with the one just given
     assert list(network.stream(iter(_batches(2)), 2))[1].shape == (1, 3, 48, 64)
 
 

@@ -20,9 +20,9 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from test_models import SMALL, _with_weights
 
 from sr_cli.__main__ import run
+from tests.networks import SMALL, with_weights
 
 Srup = Callable[..., "CompletedProcess[str]"]
 
@@ -133,7 +133,7 @@ def test_refusals(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    save_file(dict(_with_weights(SMALL["mesrgan"]).state_dict()), tmp_path / "small.safetensors")
+    save_file(dict(with_weights(SMALL["mesrgan"]).state_dict()), tmp_path / "small.safetensors")
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     assert run(["upscale", str(photo), *arguments]) == code
     assert words in _one_line(capsys)
@@ -163,7 +163,7 @@ def test_one_failure_among_several_is_1(photo: Path, tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "text", "other tensors"])
 def test_damaged_weights_are_4(damage: str, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "weights.safetensors"
-    save_file(dict(_with_weights(SMALL["mesrgan"]).state_dict()), path)
+    save_file(dict(with_weights(SMALL["mesrgan"]).state_dict()), path)
     data = path.read_bytes()
     if damage == "truncated":
         path.write_bytes(data[: len(data) // 2])
@@ -179,7 +179,7 @@ def test_damaged_weights_are_4(damage: str, photo: Path, tmp_path: Path, capsys:
 
 
 def test_json_lines_tell_the_whole_story(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save_file(dict(_with_weights(SMALL["srgan"]).state_dict()), tmp_path / "w.safetensors")
+    save_file(dict(with_weights(SMALL["srgan"]).state_dict()), tmp_path / "w.safetensors")
     code = run(["upscale", str(photo), "-m", str(tmp_path / "w.safetensors"), "--tile", "8", "--json-lines"])
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert code == 0
@@ -335,7 +335,7 @@ def test_json_lines_follow_the_documented_schema(
     photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    save_file(dict(_with_weights(SMALL["srgan"]).state_dict()), tmp_path / "w.safetensors")
+    save_file(dict(with_weights(SMALL["srgan"]).state_dict()), tmp_path / "w.safetensors")
     (tmp_path / "bad.png").write_text("no")
     shutil.copy(photo, tmp_path / "clear.png")
     command = ["upscale", "photo.png", "bad.png", "clear.png", "-m", "w.safetensors", "--tile", "8", "-o", "out"]

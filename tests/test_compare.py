@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 from safetensors.torch import save_file
 from test_fidelity import fine_tuned, home, register
-from test_models import SMALL, _with_weights
 
 from sr_cli import images
 from sr_cli.compare import job, methods, page, sheet, spots, tiles
 from sr_cli.compare import job as compare
 from sr_cli.compare.display import for_display
 from sr_cli.errors import InputError, OutputError, UsageError, WeightsError
+from tests.networks import SMALL, with_weights
 
 __all__ = ["home"]
 
@@ -49,9 +49,9 @@ def photo(tmp_path: Path) -> Path:
 @pytest.fixture
 def models(home: Path) -> Path:
     """`first` with pixel and GAN stages, `second` with a pixel stage, in the user's manifest."""
-    pixel = _with_weights(SMALL["mesrgan"])
+    pixel = with_weights(SMALL["mesrgan"])
     register(home, "first", {"pixel": (pixel, None), "gan": (fine_tuned(pixel), "pixel")}, "pixel")
-    register(home, "second", {"pixel": (_with_weights(SMALL["esrgan"]), None)}, "pixel")
+    register(home, "second", {"pixel": (with_weights(SMALL["esrgan"]), None)}, "pixel")
     return home
 
 
@@ -180,7 +180,7 @@ def test_names_are_escaped() -> None:
 @pytest.mark.usefixtures("models")
 def test_what_the_page_carries(photo: Path, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
-    save_file(_with_weights(SMALL["srgan"]).state_dict(), path)
+    save_file(with_weights(SMALL["srgan"]).state_dict(), path)
     result = run(photo, "first", "second:pixel", "lanczos", str(path), png=tmp_path / "sheet.png")
     assert result.page == tmp_path / "photo_compare.html"
     assert result.page_bytes == result.page.stat().st_size
@@ -241,7 +241,7 @@ def test_each_command_makes_the_picture_that_is_shown(tmp_path: Path, srup_here:
     photo = tmp_path / "a photo.png"
     Image.fromarray(smooth(40, 60)).save(photo)
     weights = tmp_path / "my weights.safetensors"
-    save_file(_with_weights(SMALL["srgan"]).state_dict(), weights)
+    save_file(with_weights(SMALL["srgan"]).state_dict(), weights)
     result = run(photo, "first:gan", str(weights), ensemble=True)
     record = record_of(result.page)
     assert [layer["command"] for layer in record["layers"]][:2] == [None, f"srup upscale '{photo}' -m bicubic"]
@@ -373,7 +373,7 @@ def test_files_of_one_name_are_told_apart_by_their_folders(photo: Path, tmp_path
     paths = [tmp_path / folder / "pixel.best.safetensors" for folder in ("run-1", "run-2")]
     for path in paths:
         path.parent.mkdir()
-        save_file(_with_weights(SMALL["mesrgan"]).state_dict(), path)
+        save_file(with_weights(SMALL["mesrgan"]).state_dict(), path)
     labels = [layer.label for layer in run(photo, *map(str, paths)).layers]
     assert labels[2:] == ["run-1/pixel.best", "run-2/pixel.best"]
     with pytest.raises(UsageError, match="twice"):

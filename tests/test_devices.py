@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_fidelity import fine_tuned, home, register
-from test_models import SMALL, _with_weights
 
 from sr_cli import inference, weights
 from sr_cli.errors import UsageError
 from sr_cli.inference import InferenceOptions, Processor, choose_precision, choose_setup, devices, processor
+from tests.networks import SMALL, with_weights
 
 __all__ = ["home"]
 
@@ -74,7 +74,7 @@ def test_a_system_that_does_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.fixture
 def measured(home: Path) -> None:
     """A model whose pixel stage keeps its values in bf16, and whose GAN stage does not."""
-    pixel = _with_weights(SMALL["mesrgan"])
+    pixel = with_weights(SMALL["mesrgan"])
     register(home, "mine", {"pixel": (pixel, None), "gan": (fine_tuned(pixel), "pixel")}, "pixel")
     manifest = home / "manifest.json"
     document = json.loads(manifest.read_text())

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from test_fidelity import home, register
-from test_models import SMALL, _with_weights
 
 from sr_cli import doctor, inference
 from sr_cli.errors import UsageError
 from sr_cli.inference import setup
 from sr_cli.weights import Manifest, manifest
+from tests.networks import SMALL, with_weights
 
 __all__ = ["home"]
 
@@ -30,7 +30,7 @@ def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def mine(home: Path) -> Path:
-    register(home, "mine", {"pixel": (_with_weights(SMALL["mesrgan"]), None)}, "pixel")
+    register(home, "mine", {"pixel": (with_weights(SMALL["mesrgan"]), None)}, "pixel")
     return home
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from test_inference import upscaler
-from test_models import SMALL
+
+from tests.networks import SMALL
 
 PICTURE = np.random.default_rng(1).random((9, 14, 3), np.float32)
 TRANSFORMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {

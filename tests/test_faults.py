@@ -22,12 +22,12 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from test_models import SMALL, _with_weights
 from test_upscale_batch import upscale
 
 from sr_cli import images, inference
 from sr_cli.errors import OutOfMemory
 from sr_cli.storage import is_temporary, remove_leftovers
+from tests.networks import SMALL, with_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = 10
@@ -171,7 +171,7 @@ def test_kills(batch: Batch) -> None:
     assert _kill_again_and_again(batch, 12, seed=0) > 8
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_thousand_kills(batch: Batch) -> None:
     kills = int(os.environ.get("SRUP_KILLS", "1000"))
     hit = _kill_again_and_again(batch, kills, seed=1)
@@ -207,7 +207,7 @@ main()
 @pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_kills_with_a_network(kills: int, batch: Batch, tmp_path: Path) -> None:
     weights = tmp_path / "small.safetensors"
-    save_file(dict(_with_weights(SMALL["mesrgan"]).state_dict()), weights)
+    save_file(dict(with_weights(SMALL["mesrgan"]).state_dict()), weights)
     arguments = [part if part != "bicubic" else str(weights) for part in batch.arguments]
     command = [sys.executable, "-m", "sr_cli", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -372,7 +372,7 @@ def test_out_of_memory_in_the_engine(batch: Batch, monkeypatch: pytest.MonkeyPat
 def test_out_of_memory_in_the_network(tmp_path: Path, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first tiles of each picture do not fit: smaller ones do, and nobody notices."""
     weights = tmp_path / "small.safetensors"
-    model = _with_weights(SMALL["mesrgan"])
+    model = with_weights(SMALL["mesrgan"])
     save_file(dict(model.state_dict()), weights)
     wish = {"model": str(weights), "overlap": "full", "tile": 64}
     expected = {

@@ -14,7 +14,6 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from test_models import SMALL, _with_weights
 
 from sr_cli import datasets, models, weights
 from sr_cli.errors import UsageError, WeightsError
@@ -23,6 +22,7 @@ from sr_cli.metrics.colour import crop_border, luma
 from sr_cli.metrics.psnr import psnr
 from sr_cli.weights import manifest
 from sr_cli.weights.blend import blend
+from tests.networks import SMALL, with_weights
 
 
 def fine_tuned(generator: models.Generator, amount: float = 0.05, seed: int = 7) -> models.Generator:
@@ -78,7 +78,7 @@ def register(home: Path, name: str, stages: dict[str, tuple[models.Generator, st
 @pytest.fixture
 def pair(home: Path) -> tuple[models.Generator, models.Generator]:
     """A model `mine` with a pixel stage and a GAN stage fine-tuned from it; gives (gan, pixel)."""
-    pixel = _with_weights(SMALL["mesrgan"])
+    pixel = with_weights(SMALL["mesrgan"])
     gan = fine_tuned(pixel)
     register(home, "mine", {"pixel": (pixel, None), "gan": (gan, "pixel")}, default="pixel")
     return gan, pixel
@@ -119,7 +119,7 @@ def test_a_path_that_the_manifest_knows(home: Path, pair: object) -> None:
 
 def test_the_bare_name_keeps_its_stage(home: Path) -> None:
     """Photo and GAN stages that were both made from the pixel stage: fidelity 1 is what the bare name stands for."""
-    pixel = _with_weights(SMALL["mesrgan"])
+    pixel = with_weights(SMALL["mesrgan"])
     photo, gan = fine_tuned(pixel, seed=1), fine_tuned(pixel, seed=2)
     register(home, "mine", {"pixel": (pixel, None), "photo": (photo, "pixel"), "gan": (gan, "pixel")}, "photo")
     assert np.array_equal(enlarge("mine", fidelity=1.0), enlarge("mine"))
@@ -130,14 +130,14 @@ def test_the_bare_name_keeps_its_stage(home: Path) -> None:
 
 
 def test_stages_of_unknown_descent_are_not_blended(home: Path) -> None:
-    pixel = _with_weights(SMALL["mesrgan"])
+    pixel = with_weights(SMALL["mesrgan"])
     register(home, "mine", {"pixel": (pixel, None), "gan": (fine_tuned(pixel), "1" * 64)}, "pixel")
     with pytest.raises(UsageError, match="nothing says that mine:gan and mine:pixel come from the same weights"):
         enlarge("mine", fidelity=0.5)
 
 
 def test_a_run_by_its_folder(home: Path, tmp_path: Path) -> None:
-    pixel = _with_weights(SMALL["mesrgan"])
+    pixel = with_weights(SMALL["mesrgan"])
     save_file(pixel.state_dict(), tmp_path / "pixel.best.safetensors")
     parent = hashlib.sha256((tmp_path / "pixel.best.safetensors").read_bytes()).hexdigest()
     info = {"srup": json.dumps({"stage": "gan", "parent_sha256": parent})}
@@ -147,7 +147,7 @@ def test_a_run_by_its_folder(home: Path, tmp_path: Path) -> None:
 
 
 def test_a_gan_stage_made_from_the_photo_stage_is_blended_with_that(home: Path) -> None:
-    pixel = _with_weights(SMALL["mesrgan"])
+    pixel = with_weights(SMALL["mesrgan"])
     photo = fine_tuned(pixel, seed=1)
     gan = fine_tuned(photo, seed=2)
     register(home, "mine", {"pixel": (pixel, None), "photo": (photo, "pixel"), "gan": (gan, "photo")}, "photo")
@@ -157,7 +157,7 @@ def test_a_gan_stage_made_from_the_photo_stage_is_blended_with_that(home: Path) 
 @pytest.mark.parametrize("name", SMALL)
 def test_without_batchnorm_folding_and_blending_commute(name: str) -> None:
     """Where the two orders could differ, only the folded one is right; where they can't, they agree."""
-    pixel = _with_weights(SMALL[name])
+    pixel = with_weights(SMALL[name])
     gan = fine_tuned(pixel)
     mixed = models.create(SMALL[name]).eval()
     theirs = pixel.state_dict()
@@ -172,7 +172,7 @@ def test_without_batchnorm_folding_and_blending_commute(name: str) -> None:
 
 def test_blending_after_folding_ignores_a_scale_that_batchnorm_divides_out() -> None:
     """Ten times the weights before a BatchNorm are the same network, so they must give the same blend."""
-    pixel = _with_weights(SMALL["srgan"])
+    pixel = with_weights(SMALL["srgan"])
     gan = fine_tuned(pixel)
     state = {name: value.clone() for name, value in gan.state_dict().items()}
     for name in [n for n in state if n.endswith("running_mean")]:
@@ -205,7 +205,7 @@ def test_fidelity_of_what_has_no_weights(model: str) -> None:
 
 
 def test_no_gan_stage(home: Path) -> None:
-    register(home, "mine", {"pixel": (_with_weights(SMALL["mesrgan"]), None)}, "pixel")
+    register(home, "mine", {"pixel": (with_weights(SMALL["mesrgan"]), None)}, "pixel")
     for model in ("mine", "mesrgan-poster", "srgan"):
         with pytest.raises(UsageError, match=rf"{model} has none \(stages: (pixel|none yet)\)"):
             enlarge(model, fidelity=0.5)
@@ -213,15 +213,15 @@ def test_no_gan_stage(home: Path) -> None:
 
 @pytest.mark.parametrize("parent", [None, "0" * 64])
 def test_a_parent_that_is_not_known(home: Path, parent: str | None) -> None:
-    register(home, "mine", {"gan": (_with_weights(SMALL["mesrgan"]), parent)}, "gan")
+    register(home, "mine", {"gan": (with_weights(SMALL["mesrgan"]), parent)}, "gan")
     message = r"not known what mine:gan was fine-tuned from|000000000000"
     with pytest.raises((UsageError, WeightsError), match=message):
         enlarge("mine", fidelity=0.5)
 
 
 def test_a_parent_of_another_shape(home: Path) -> None:
-    small = _with_weights(SMALL["mesrgan"])
-    register(home, "base", {"pixel": (_with_weights(replace(SMALL["mesrgan"], blocks=1)), None)}, "pixel")
+    small = with_weights(SMALL["mesrgan"])
+    register(home, "base", {"pixel": (with_weights(replace(SMALL["mesrgan"], blocks=1)), None)}, "pixel")
     checksum = hashlib.sha256((home / "weights" / "base-pixel.safetensors").read_bytes()).hexdigest()
     register(home, "mine", {"gan": (small, checksum)}, "gan")
     with pytest.raises(WeightsError, match="different networks"):
@@ -230,7 +230,7 @@ def test_a_parent_of_another_shape(home: Path) -> None:
 
 def test_a_file_that_no_manifest_knows(home: Path, tmp_path: Path) -> None:
     path = tmp_path / "stray.safetensors"
-    save_file(_with_weights(SMALL["mesrgan"]).state_dict(), path)
+    save_file(with_weights(SMALL["mesrgan"]).state_dict(), path)
     with pytest.raises(UsageError, match="no manifest knows"):
         weights.load_blend(path, 0.5)
 

@@ -284,7 +284,7 @@ def test_damaged_files(name: str, seed: int) -> None:
     check(name, seed)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @settings(max_examples=LONG, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(names, seeds)
 def test_many_damaged_files(name: str, seed: int) -> None:
@@ -336,7 +336,7 @@ def test_damaged_files_through_the_command_line(tmp_path: Path) -> None:
     assert outcome["failed"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_many_damaged_files_through_the_command_line(tmp_path: Path) -> None:
     for first in range(0, LONG, 250):
         outcome = upscale(tmp_path / str(first), 250, 1_000_000 + first)

@@ -14,7 +14,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_models import SMALL, _with_weights
 
 from sr_cli import inference
 from sr_cli.errors import OutOfMemory, UsageError, WeightsError
@@ -22,10 +21,11 @@ from sr_cli.inference import backends
 from sr_cli.inference.backends import FunctionNetwork, Network
 from sr_cli.models import Generator
 from sr_cli.weights import LoadedModel
+from tests.networks import SMALL, with_weights
 
 
 def loaded(name: str = "mesrgan", overlap: int | None = None) -> LoadedModel:
-    return LoadedModel(name, None, _with_weights(SMALL[name]), overlap, "0" * 64, Path("none"), None)
+    return LoadedModel(name, None, with_weights(SMALL[name]), overlap, "0" * 64, Path("none"), None)
 
 
 def upscaler(name: str = "mesrgan", **options: object) -> inference.Upscaler:

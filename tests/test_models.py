@@ -9,31 +9,9 @@ from PIL import Image
 
 from sr_cli import models
 from sr_cli.models import base, layers, mesrgan
-from sr_cli.models.esrgan import EsrganConfig, dense_block
+from sr_cli.models.esrgan import dense_block
 from sr_cli.models.mesrgan import MesrganConfig
-from sr_cli.models.srgan import SrganConfig
-
-SMALL = {
-    "srgan": SrganConfig(blocks=2, features=16),
-    "esrgan": EsrganConfig(blocks=2, features=16, growth=8),
-    "mesrgan": MesrganConfig(blocks=2, features=16, growth=8),
-    "mesrgan-single": MesrganConfig(blocks=2, features=16, growth=8, upsampler="single"),
-    "mesrgan-poster": MesrganConfig(blocks=2, features=16, growth=8, expansion=2, upsampler="full"),
-}
-
-
-def _with_weights(config: models.GeneratorConfig) -> models.Generator:
-    model = models.create(config)
-    model.reset_parameters(torch.Generator().manual_seed(1))
-    generator = torch.Generator().manual_seed(2)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            # As after training: statistics and weights that are not the neutral ones.
-            module.running_mean.normal_(0, 0.3, generator=generator)
-            module.running_var.uniform_(0.5, 2.0, generator=generator)
-            module.weight.data.uniform_(0.5, 1.5, generator=generator)
-            module.bias.data.normal_(0, 0.2, generator=generator)
-    return model.eval()
+from tests.networks import SMALL, with_weights
 
 
 @pytest.mark.parametrize(
@@ -74,7 +52,7 @@ def test_training_starts_at_the_linear_enlargement(name: str, training: bool) ->
 
 @pytest.mark.parametrize("name", SMALL)
 def test_folded_agrees_with_unfolded(name: str) -> None:
-    model = _with_weights(SMALL[name])
+    model = with_weights(SMALL[name])
     rgb = torch.rand(2, 3, 13, 17, generator=torch.Generator().manual_seed(3))
     with torch.inference_mode():
         assert (model.fold()(rgb) - model(rgb)).abs().max() < 1e-4
@@ -83,7 +61,7 @@ def test_folded_agrees_with_unfolded(name: str) -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_output_is_four_times_the_input(name: str) -> None:
-    model = _with_weights(SMALL[name])
+    model = with_weights(SMALL[name])
     with torch.inference_mode():
         assert model(torch.zeros(1, 3, 1, 5)).shape == (1, 3, 4, 20)
 
@@ -91,7 +69,7 @@ def test_output_is_four_times_the_input(name: str) -> None:
 @pytest.mark.parametrize("name", SMALL)
 def test_receptive_radius_is_not_too_small(name: str) -> None:
     """An input pixel just outside the radius changes nothing."""
-    model = _with_weights(SMALL[name]).double()
+    model = with_weights(SMALL[name]).double()
     radius = model.receptive_radius
     side = 2 * radius + 3
     rgb = torch.rand(1, 3, side, side, dtype=torch.float64, requires_grad=True)
@@ -102,7 +80,7 @@ def test_receptive_radius_is_not_too_small(name: str) -> None:
 
 
 def test_the_first_light_upsampler_has_the_form_of_two_stages() -> None:
-    single = _with_weights(SMALL["mesrgan-single"])
+    single = with_weights(SMALL["mesrgan-single"])
     torch.nn.init.normal_(single.tail.bias, generator=torch.Generator().manual_seed(4))
     light = models.create(SMALL["mesrgan"]).eval()
     light.load_state_dict(mesrgan.with_light_upsampler(single.state_dict()))
@@ -148,7 +126,7 @@ def test_nonsense_configuration_is_refused(values: dict[str, object]) -> None:
 
 
 def test_fresh_weights_are_reproducible() -> None:
-    first, second = (_with_weights(SMALL["mesrgan"]).state_dict() for _ in range(2))
+    first, second = (with_weights(SMALL["mesrgan"]).state_dict() for _ in range(2))
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 

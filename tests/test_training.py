@@ -11,9 +11,10 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,10 @@ from sr_cli.training.events import Notice, StageProgress, TrainEvent, TrainResul
 from sr_cli.training.job import TrainOptions, run_training
 from sr_cli.training.run import Run
 from sr_cli.training.state import TrainState
+from tests.networks import TINY, use_tiny_presets
+from tests.processes import Forked, call_at_file_event
 from tests.test_training_parts import picture, squeezenet_weights
 
-ROOT = Path(__file__).resolve().parents[1]
 SMALL = "validate_every = 4\nsample_every = 8\n[gan]\ndiscriminator_features = 4\nfeature_net = 'squeezenet1_1'\n"
 
 
@@ -43,6 +45,13 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tested here is training: its networks are as small as they can be."""
+    for name, config in TINY.items():
+        monkeypatch.setitem(models.PRESETS, name, config)
 
 
 @pytest.fixture
@@ -77,29 +86,43 @@ def train(material: Path, out: str, report: Any = None, **changes: Any) -> Train
 def command(material: Path, out: str, *more: object) -> list[str]:
     """The same as a command line."""
     return [
-        *(sys.executable, "-m", "sr_cli", "train", "--stage", "pixel", "--out", str(material / out)),
+        *("train", "--stage", "pixel", "--out", str(material / out)),
         *("--data", str(material / "photos"), "--config", str(material / "small.toml"), "--batch", "2"),
         *("--patch", "32", "--workers", "1", "--device", "cpu", "--precision", "fp32", "--threads", "1"),
         *map(str, more),
     ]
 
 
-def start(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        arguments,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def started(material: Path, out: str, *more: object) -> Forked:
+    """Run that command line in a process of its own, which tells its events."""
+    return Forked(*command(material, out, *more), "--json-lines", prepare=use_tiny_presets)
 
 
-def wait_until(process: subprocess.Popen[str], happened: Any) -> None:
-    """Return when `happened()` is true; fail when the process ends before."""
-    while not happened():
-        if process.poll() is not None:
-            pytest.fail(f"ended with {process.returncode}: {process.communicate()[1]}")
-        time.sleep(0.02)
+def until_saved(process: Forked, step: int) -> None:
+    """Wait until a run has saved this step."""
+    process.event(lambda event: event["event"] == "progress" and "val_psnr_y" in event and event["step"] >= step)
+
+
+def die_after_saving(saves: int, file_events: int) -> None:
+    """Let this process, a run of tiny networks, kill itself so many file events after so many checkpoints."""
+    use_tiny_presets()
+    main, saved, passed = os.getpid(), 0, 0
+
+    def moment(event: str, arguments: tuple[object, ...]) -> bool:
+        nonlocal saved, passed
+        if os.getpid() != main:  # a process that draws patches
+            return False
+        passed += saved >= saves
+        saved += event == "os.rename" and str(arguments[1]).endswith("pixel.last.safetensors")
+        return passed > file_events
+
+    call_at_file_event(lambda: os.kill(main, signal.SIGKILL), moment)
+
+
+def killed(material: Path, out: str, *more: object, saves: int, file_events: int) -> None:
+    """Run that command line until it kills itself so many file events after so many checkpoints."""
+    with Forked(*command(material, out, *more), prepare=partial(die_after_saving, saves, file_events)) as process:
+        assert process.wait() == -signal.SIGKILL, process.stderr()
 
 
 def last_step(folder: Path, stage: str = "pixel") -> int:
@@ -233,18 +256,12 @@ def test_a_run_with_a_teacher_resumes_bit_for_bit(material: Path, teacher: str, 
 
 
 def test_a_killed_teacher_goes_on_where_it_was(material: Path, teacher: str) -> None:
-    process = start(command(material, "run", "--steps", 1, "--teacher", teacher, "--json-lines"))
-    cache = material / "cache"
-    assert process.stdout is not None
-    lines = (json.loads(line) for line in process.stdout)
-    assert next(event for event in lines if event["event"] == "teaching" and event["done"] >= 1)
-    process.kill()
-    process.communicate()
-    before = {path: path.stat().st_mtime_ns for path in cache.rglob("*taught*.npy")}
-    done = start(command(material, "run", "--steps", 1, "--teacher", teacher, "--resume"))
-    errors = done.communicate()[1]
-    assert done.returncode == 0, errors
-    after = {path: path.stat().st_mtime_ns for path in cache.rglob("*taught*.npy")}
+    with started(material, "run", "--steps", 1, "--teacher", teacher) as process:
+        process.event(lambda event: event["event"] == "teaching" and event["done"] >= 1)
+    before = {path: path.stat().st_mtime_ns for path in (material / "cache").rglob("*taught*.npy")}
+    assert before
+    assert train(material, "run", steps=1, teacher=teacher, resume=True, cache=None).complete
+    after = {path: path.stat().st_mtime_ns for path in (material / "cache").rglob("*taught*.npy")}
     assert len(after) == 3 and before.items() <= after.items()
 
 
@@ -256,13 +273,16 @@ def test_a_teacher_must_enlarge_by_four_and_have_weights(material: Path) -> None
     assert not (material / "run").exists()
 
 
-def test_the_photo_stage_starts_from_pixel_weights_and_degrades(material: Path) -> None:
+def test_the_photo_stage_starts_from_pixel_weights_and_degrades(
+    material: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     train(material, "run", steps=1)
     train(material, "run", stage="photo", steps=1, lr=1e-9)
     info = checkpoint.load_state(material / "run" / "photo.best.safetensors")[1]
     assert info["stage"] == "photo" and info["config"]["degrade"] == "photo"
     assert info["parent_sha256"] == weights.load(material / "run" / "pixel.best.safetensors").sha256
-    # Without a run's own, the bundled pixel weights.
+    # Without a run's own, the bundled pixel weights, which are of the real size.
+    monkeypatch.setitem(models.PRESETS, "mesrgan", models.mesrgan.MesrganConfig())
     train(material, "other", stage="photo", steps=1, lr=1e-9)
     info = checkpoint.load_state(material / "other" / "photo.best.safetensors")[1]
     assert info["parent_sha256"] == weights.load("mesrgan:pixel").sha256
@@ -310,14 +330,9 @@ def test_a_resumed_run_gives_the_weights_of_an_uninterrupted_one(material: Path,
 
 def test_twenty_steps_are_ten_and_a_kill_and_ten(material: Path) -> None:
     train(material, "whole", steps=20, workers=1)
-    process = start(command(material, "parts", "--steps", 20))
-    wait_until(process, lambda: last_step(material / "parts") >= 8)
-    process.kill()
-    process.communicate()
-    assert 8 <= last_step(material / "parts") <= 20
-    done = start([*command(material, "parts", "--steps", 20), "--resume"])
-    assert done.wait(timeout=120) == 0, done.communicate()[1]
-    done.communicate()
+    killed(material, "parts", "--steps", 20, saves=2, file_events=10)
+    assert 8 <= last_step(material / "parts") < 20
+    train(material, "parts", steps=20, workers=1, resume=True)
     for kind in ("last", "best"):
         assert_equal_files(*(material / out / f"pixel.{kind}.safetensors" for out in ("whole", "parts")))
 
@@ -352,14 +367,10 @@ def test_an_existing_run_is_neither_overwritten_nor_invented(material: Path) -> 
 
 
 def test_a_run_that_is_being_written_is_left_alone(material: Path) -> None:
-    process = start(command(material, "run", "--steps", 100000))
-    try:
-        wait_until(process, lambda: last_step(material / "run") >= 4)
+    with started(material, "run", "--steps", 100000) as process:
+        until_saved(process, 4)
         with pytest.raises(OutputError, match="another `srup train`"):
             train(material, "run", resume=True)
-    finally:
-        process.kill()
-        process.communicate()
     assert train(material, "run", steps=last_step(material / "run") + 1, resume=True).complete
 
 
@@ -386,21 +397,18 @@ def test_checkpoints_of_the_first_version_are_read(material: Path) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_save_and_say_how_to_go_on(material: Path, number: int, code: int) -> None:
-    process = start(command(material, "run", "--steps", 100000))
-    wait_until(process, lambda: last_step(material / "run") >= 4)
-    process.send_signal(number)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == code, said
-    assert f"--resume --out {material / 'run'}" in said
+    with started(material, "run", "--steps", 100000) as process:
+        until_saved(process, 4)
+        process.send_signal(number)
+        assert process.wait() == code, process.stderr()
+        assert process.stderr().endswith(f"saved; continue with --resume --out {material / 'run'}\n")
     saved = last_step(material / "run")
     assert saved == Run(material / "run").records()[-1]["step"]
-    again = start([*command(material, "run", "--steps", saved + 1), "--resume"])
-    assert again.wait(timeout=60) == 0
-    again.communicate()
+    assert train(material, "run", steps=saved + 1, resume=True).complete
 
 
 def test_max_minutes_saves_and_is_no_failure(material: Path) -> None:
-    result = train(material, "run", steps=100000, max_minutes=0.02)
+    result = train(material, "run", steps=100000, max_minutes=0)
     assert result.interrupted == "--max-minutes"
     assert last_step(material / "run") == result.stages[0].step > 0
 
@@ -411,7 +419,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(material: Path, monkeypatch: 
     real = os.fsync
 
     def full(handle: int) -> None:
-        if os.fstat(handle).st_size > 100_000:
+        if os.fstat(handle).st_size > 10_000:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(handle)
 
@@ -422,32 +430,20 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(material: Path, monkeypatch: 
     assert not list((material / "run").glob(".*.part"))
 
 
-def kill_in_a_row(material: Path, times: int) -> None:
-    """Kills runs at random moments: what was saved stays readable and never goes back."""
+@pytest.mark.parametrize("times", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_kills_never_lose_a_checkpoint(material: Path, times: int) -> None:
+    """Killed in the middle of saving and logging: what was saved stays readable and never goes back."""
     rng = random.Random(0)
     saved = 0
     for attempt in range(times):
-        resume = ["--resume"] if (material / "run" / "config.toml").exists() else []
-        process = start([*command(material, "run", "--steps", 100000), *resume])
-        wait_until(process, lambda goal=saved + 4: last_step(material / "run") >= goal)
-        time.sleep(rng.uniform(0, 0.5))
-        process.kill()
-        process.communicate()
+        resume = ["--resume"] if attempt else []
+        killed(material, "run", "--steps", 100000, *resume, saves=1, file_events=rng.randint(0, 40))
         now = last_step(material / "run")
         assert now >= saved + 4, attempt
         saved = now
         weights.load(material / "run" / "pixel.best.safetensors")
         Run(material / "run").records()
     assert not [p for p in (material / "run").iterdir() if p.name.endswith(".tmp")]
-
-
-def test_kills_never_lose_a_checkpoint(material: Path) -> None:
-    kill_in_a_row(material, 2)
-
-
-@pytest.mark.slow
-def test_twenty_kills_never_lose_a_checkpoint(material: Path) -> None:
-    kill_in_a_row(material, 20)
 
 
 # --- divergence and unusable input
@@ -482,7 +478,7 @@ def test_a_run_that_is_stopped_before_its_first_validation_names_no_weights(mate
 
 
 def test_weights_of_the_first_light_upsampler_are_a_start(material: Path) -> None:
-    single = models.create(models.mesrgan.MesrganConfig(upsampler="single"))
+    single = models.create(replace(TINY["mesrgan"], upsampler="single"))
     single.reset_parameters(torch.Generator().manual_seed(5))
     save_file(single.state_dict(), material / "single.safetensors")
     train(material, "run", steps=1, init=material / "single.safetensors", lr=1e-9)
@@ -537,8 +533,8 @@ def test_nonsense_is_a_usage_error_that_names_it(material: Path, changes: dict[s
     assert not (material / "run").exists()
 
 
-def test_the_gan_stage_as_typed_explains_what_it_would_download(srup: Any) -> None:
-    done = srup("train", "--stage", "gan")
+def test_the_gan_stage_as_typed_explains_what_it_would_download(srup_here: Any) -> None:
+    done = srup_here("train", "--stage", "gan")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     for part in ("DIV2K", "3.5 GB", "vgg19", "--yes", "--data DIR", "--feature-weights FILE"):
@@ -577,20 +573,26 @@ def test_half_precision_resumes_exactly(material: Path, precision: str) -> None:
     assert_equal_files(*(material / out / "pixel.last.safetensors" for out in ("whole", "parts")))
 
 
+TINY_SRUP = """
+from tests.networks import use_tiny_presets
+use_tiny_presets()
+from sr_cli.__main__ import main
+main()
+"""
+
+
 def torchrun(material: Path, out: str, *more: object) -> subprocess.CompletedProcess[str]:
+    """Run the command line as two processes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    (material / "tiny_srup.py").write_text(TINY_SRUP)
     head = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
-    return subprocess.run(
-        [*head, *command(material, out, *more)[1:]],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    arguments = [*head, str(material / "tiny_srup.py"), *command(material, out, *more)]
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(material: Path) -> None:
     # A cosine would depend on the planned steps, which differ here.
     (material / "small.toml").write_text(SMALL + "[pixel.generator]\nschedule = 'constant'\n")

@@ -54,8 +54,8 @@ def fill(folder: Path) -> Any:
     ("count", "devices"),
     [
         (24, None),
-        pytest.param(200, None, marks=pytest.mark.slow),
-        pytest.param(200, "cpu:2", marks=pytest.mark.slow),
+        pytest.param(200, None, marks=pytest.mark.long),
+        pytest.param(200, "cpu:2", marks=pytest.mark.long),
     ],
 )
 def test_from_bucket_to_bucket_with_three_kills(count: int, devices: str | None, server: None, tmp_path: Path) -> None:

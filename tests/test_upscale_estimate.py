@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from PIL import Image
 from safetensors.torch import save_file
-from test_models import SMALL, _with_weights
 from test_upscale_batch import picture, tree, upscale
 
 from sr_cli import images
@@ -20,6 +19,7 @@ from sr_cli.inference import memory
 from sr_cli.upscale.estimate import Estimate, estimate
 from sr_cli.upscale.events import exit_code
 from sr_cli.upscale.options import UpscaleOptions
+from tests.networks import SMALL, with_weights
 
 
 def foresee(*inputs: Any, to: Any = None, **wish: Any) -> Estimate:
@@ -29,7 +29,7 @@ def foresee(*inputs: Any, to: Any = None, **wish: Any) -> Estimate:
 @pytest.fixture
 def weights(tmp_path: Path) -> str:
     path = tmp_path / "small.safetensors"
-    save_file(dict(_with_weights(SMALL["mesrgan"]).state_dict()), path)
+    save_file(dict(with_weights(SMALL["mesrgan"]).state_dict()), path)
     return str(path)
 
 

@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 from test_fidelity import home, register
-from test_models import SMALL, _with_weights
 
 from sr_cli import __version__, images, inference
 from sr_cli.errors import OutOfMemory
@@ -23,6 +22,7 @@ from sr_cli.upscale.batch import run
 from sr_cli.upscale.events import ImageResult, UpscaleEvent
 from sr_cli.upscale.options import UpscaleOptions
 from sr_cli.upscale.pipeline import Abandoned, RowGate
+from tests.networks import SMALL, with_weights
 
 __all__ = ["home"]
 
@@ -32,7 +32,7 @@ OPTIONS = UpscaleOptions(model="mine", device="cpu", tile=16, overlap=4)
 @pytest.fixture
 def photos(tmp_path: Path, home: Path) -> list[Path]:
     """Ten photos of several sizes; the larger ones have tiles enough for OpenVINO's form for streams."""
-    register(home, "mine", {"pixel": (_with_weights(SMALL["mesrgan"]), None)}, "pixel")
+    register(home, "mine", {"pixel": (with_weights(SMALL["mesrgan"]), None)}, "pixel")
     paths = []
     for index in range(10):
         side = (12, 40, 72)[index % 3]

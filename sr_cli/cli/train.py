@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sr_cli.cli.console import Bar, Console, JsonLines, Quiet
+from sr_cli.errors import Interrupted
 from sr_cli.options import Option
 from sr_cli.training.options import TrainOptions
 
@@ -48,7 +49,15 @@ def train(
     console = Console(json_lines=printing.json_lines and first, quiet=printing.quiet or not first)
     with console.progress("starting") as bar:
         result = run_training(replace(options, confirm=_confirm(yes, bar)), _report(console, bar))
-    return _finish(console, result)
+    _summarise(console, result)
+    if result.interrupted is None:
+        return 0
+    hint = f"stopped by {result.interrupted}, saved; continue with --resume --out {result.run}"
+    code = EXIT_CODES.get(result.interrupted, 0)
+    if code and first:
+        raise Interrupted(hint, code)  # said under --quiet and --json-lines as well, as for a batch
+    console.note(hint)
+    return code
 
 
 def _confirm(yes: bool, bar: Bar) -> Callable[[str], bool] | None:
@@ -65,7 +74,7 @@ def _confirm(yes: bool, bar: Bar) -> Callable[[str], bool] | None:
     return ask
 
 
-def _finish(console: Console, result: TrainResult) -> int:
+def _summarise(console: Console, result: TrainResult) -> None:
     from sr_cli.training.events import to_dict
 
     if console.machine:
@@ -75,9 +84,6 @@ def _finish(console: Console, result: TrainResult) -> int:
         console.note(f"{done.stage}: {done.step}/{done.steps} steps, {quality}")
     if result.skipped_images:
         console.note(f"{result.skipped_images} images could not be used")
-    if result.interrupted:
-        console.note(f"stopped by {result.interrupted}, saved; continue with --resume --out {result.run}")
-    return EXIT_CODES.get(result.interrupted or "", 0)
 
 
 def _report(console: Console, bar: Bar) -> OnEvent:
