@@ -46,6 +46,8 @@ class Option:
 
 _NUMBERS = {int: "a whole number", float: "a number such as 2 or 0.5"}
 _METAVARS = {int: "N", float: "X", Path: "PATH", str: "TEXT"}
+SHORT_CHOICES = 15
+"""Longest list of choices, joined by bars, that `--help` shows in place of the value."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,19 @@ class OptionField:
         """What stands for its value in the help."""
         if self.option.metavar or self.is_flag:
             return self.option.metavar
-        return "WORD" if self.words and not self.types else _METAVARS[self.types[0]]
+        if not self.words or self.types:
+            return _METAVARS[self.types[0]]
+        return "|".join(self.words) if self._shows_choices else "WORD"
+
+    @property
+    def _shows_choices(self) -> bool:
+        """Whether the choices are few enough to stand in the place of the value."""
+        return self.count == 1 and not self.types and 0 < len("|".join(self.words)) <= SHORT_CHOICES
 
     @property
     def help(self) -> str:
         """Its help with the choices, without the default."""
-        if not self.words or self.types:
+        if not self.words or self.types or (self._shows_choices and not self.option.metavar):
             return self.option.help
         return f"{self.option.help.removesuffix('.')}: {either(self.words)}."
 
@@ -220,25 +229,25 @@ def models_option(help: str, group: str, default: str = "") -> Option:
 DEFAULT_MODEL = "mesrgan"
 """What a command uses where no model is named."""
 
-Device = Annotated[str, Option("Where to compute: auto, cpu, cuda, cuda:N or mps.", group="Speed", metavar="DEVICE")]
+Device = Annotated[
+    str, Option("Device to compute on: auto, cpu, cuda, cuda:N or mps.", group="Speed", metavar="DEVICE")
+]
 PrecisionName = Literal["auto", "fp32", "fp16", "bf16"]
 Precision = Annotated[PrecisionName, Option("Number format.", group="Speed")]
 BackendName = Literal["auto", "eager", "compiled", "graph", "fused", "openvino", "onnxruntime"]
 """The run-times of `backends.NAMES`."""
-Backend = Annotated[BackendName, Option("Run-time that computes the network.", group="Speed", metavar="NAME")]
+Backend = Annotated[BackendName, Option("Software that runs the network.", group="Speed", metavar="NAME")]
 Tile = Annotated[
     int | Literal["auto"],
     Option(
-        "Compute in squares of N x N input pixels, which takes less memory; 0: the whole photo at once.",
+        "Cut the photo into tiles of N x N pixels to save memory; 0: no tiles.",
         group="Speed",
         minimum=0,
     ),
 ]
 Overlap = Annotated[
     int | Literal["auto", "full"],
-    Option(
-        "Input pixels around each tile that the network sees as well, so that no seam shows.", group="Speed", minimum=0
-    ),
+    Option("Pixels that neighbouring tiles share, so that no seam shows.", group="Speed", minimum=0),
 ]
 Fidelity = Annotated[
     float | None,
@@ -252,6 +261,6 @@ Fidelity = Annotated[
     ),
 ]
 Ensemble = Annotated[
-    bool, Option("Average eight flips and rotations: eight times slower, slightly better.", group="Look")
+    bool, Option("Average over eight flips and rotations: eight times slower, slightly better.", group="Look")
 ]
 Offline = Annotated[bool, Option("Never use the network.", group="For scripts")]

@@ -59,14 +59,17 @@ def test_list_and_info(run, tmp_path: Path) -> None:
     text = run("models", "list")
     assert text.returncode == 0
     for line in (
-        r"mesrgan \(default\) .* faithful: keeps to what is there; .* \(also mesrgan:photo\) .* x4 .* bundled",
-        r"mesrgan:pixel .* clean sources only",
-        r"mesrgan:gan .* crisp: invents plausible texture",
-        r"mesrgan-poster .* no weights yet",
-        r"bicubic .* plain enlargement",
-        r"lanczos .* plain enlargement",
+        r"^mesrgan \(default\) +faithful +removes noise and JPEG artefacts; also mesrgan:photo +bundled",
+        r"^mesrgan:pixel +faithful +clean sources only +bundled",
+        r"^mesrgan:gan +crisp +.*; --style crisp +bundled",
+        r"^mesrgan-poster +no weights yet",
+        r"^bicubic +soft +any scale +built in",
+        r"^lanczos +soft +a little sharper; any scale",
+        r"^faithful: keeps to what is there$",
+        r"^crisp: invents plausible texture$",
     ):
-        assert re.search(line, text.stdout), (line, text.stdout)
+        assert re.search(line, text.stdout, re.MULTILINE), (line, text.stdout)
+    assert text.stdout.splitlines()[2].startswith("mesrgan (default)")
     info = document(run("models", "info", "mesrgan-poster", "--json"))
     assert info["config"]["expansion"] == 2
     assert info["multiplications"] > 5_000_000

@@ -136,7 +136,7 @@ def test_help_has_names_choices_defaults_and_no_types_of_flags() -> None:
 
     command(program, "function", examples={"srup x [a]": "does x"})(function)
     text = CliRunner().invoke(program, ["--help"], env={"COLUMNS": "100"}).output
-    for shown in ("--amount", "-n", "fine or coarse", "[default: auto]", "[default: 1, 2]", "X,Y,W,H", "srup x [a]"):
+    for shown in ("--amount", "-n", "fine|coarse", "[default: auto]", "[default: 1, 2]", "X,Y,W,H", "srup x [a]"):
         assert shown in text, text
     assert "<" not in text and "internal" not in text and "--help" not in text
 

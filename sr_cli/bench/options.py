@@ -43,12 +43,12 @@ class BenchOptions:
         ),
     ] = None
     seconds: Annotated[
-        float, Option("Time for one cell on a CPU; at least three runs are made.", group="Measure", metavar="SECONDS")
+        float, Option("Time for each cell on a CPU; at least three runs are made.", group="Measure", metavar="SECONDS")
     ] = 10.0
     photo: Annotated[
         int | None,
         Option(
-            "Side of a photo that goes through tiles, colours and copies as well; 0: none.",
+            "Also time a whole photo with this side in pixels, tiles and colours included; 0: none.",
             group="Measure",
             default="256 on a CPU, else 2048",
             minimum=0,

@@ -1,4 +1,4 @@
-"""The command line: one thin file per command, put together here. Nothing here imports torch."""
+"""The command line: one file for each command, registered here. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sr_cli.errors import UsageError
 
 
 class Srup(Group):
-    """The program: says what was probably meant where a photo stands in a command's place."""
+    """The program. Suggests `srup upscale PHOTO` where a photo is given instead of a command."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the command that the first word names. Raises UsageError where it names a photo."""
+        """Return the command that the first word names. Raises UsageError if it names a photo."""
         word = args[0]
         if word not in self.commands and not word.startswith("-") and _looks_like_a_photo(word):
             raise UsageError(f"{word!r} is not a command; to enlarge it: srup upscale {shlex.join(args)}")
@@ -38,9 +38,8 @@ app = typer.Typer(
     name="srup",
     cls=Srup,
     help="Enlarge photos with neural networks; train, evaluate and benchmark the networks.",
-    epilog="Start with: srup upscale photo.jpg. Each command has its own --help. An error is one line; --traceback "
-    "shows where it happened. SRUP_HOME is the folder for downloads, journals and models of yours, instead of the "
-    "system's.",
+    epilog="Start with: srup upscale photo.jpg. Each command has its own --help. Add --traceback to see where an error "
+    "happened. Set SRUP_HOME to keep downloads, journals and your models in one folder of your choice.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -62,10 +61,12 @@ def _common(
     pass
 
 
-command(app, "upscale", examples=upscale.EXAMPLES)(upscale.upscale)
-command(app, "train")(train.train)
-command(app, "eval")(eval_command.evaluate)
-command(app, "bench")(bench.bench)
-command(app, "compare")(compare.compare)
-command(app, "doctor")(doctor.doctor)
-app.add_typer(models.app, name="models")
+PHOTOS, RESEARCH = "For photos", "For research"
+
+command(app, "upscale", group=PHOTOS, examples=upscale.EXAMPLES)(upscale.upscale)
+command(app, "compare", group=PHOTOS)(compare.compare)
+command(app, "doctor", group=PHOTOS)(doctor.doctor)
+command(app, "train", group=RESEARCH)(train.train)
+command(app, "eval", group=RESEARCH)(eval_command.evaluate)
+command(app, "bench", group=RESEARCH)(bench.bench)
+app.add_typer(models.app, name="models", rich_help_panel=PHOTOS)

@@ -23,7 +23,7 @@ Function = TypeVar("Function", bound=Callable[..., int | None])
 
 
 class Command(TyperCommand):
-    """A command whose help shows types of options that take a value alone, and does not list `--help`."""
+    """A command whose help shows no type for flags and does not list `--help`."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return the words of the usage line after the command's name."""
@@ -55,9 +55,12 @@ def _without_types(params: Any) -> Any:
 
 
 def command(
-    app: typer.Typer, name: str, *, examples: Mapping[str, str] | None = None
+    app: typer.Typer, name: str, *, group: str | None = None, examples: Mapping[str, str] | None = None
 ) -> Callable[[Function], Function]:
-    """Register a function as a command of `app`. Its docstring is the help; `examples` follow: command, meaning."""
+    """Register a function as a command of `app`, listed under the heading `group`.
+
+    Its docstring is the help, followed by `examples`: commands and what they do.
+    """
 
     def register(function: Function) -> Function:
         arguments, groups = _parameters(function)
@@ -67,7 +70,8 @@ def command(
 
         callback.__signature__ = inspect.Signature(list(arguments.values()))  # type: ignore[attr-defined]
         callback.__annotations__ = {name: argument.annotation for name, argument in arguments.items()}
-        app.command(name=name, cls=Command, help=_help(function), epilog=_examples(examples or {}))(callback)
+        epilog = _examples(examples or {})
+        app.command(name, cls=Command, help=_help(function), epilog=epilog, rich_help_panel=group)(callback)
         return function
 
     return register

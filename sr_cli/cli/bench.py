@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 def bench(
     options: BenchOptions,
     against: Annotated[
-        Literal["poster"] | None, Option("Show published times as well.", group="Output", default="none")
+        Literal["poster"] | None, Option("Also show published times.", group="Output", default="none")
     ] = None,
     plot: Annotated[
-        Path | None, Option("Draw the times, as .svg or .png.", group="Output", metavar="FILE", default="none")
+        Path | None,
+        Option("Draw a chart of the times, as .svg or .png.", group="Output", metavar="FILE", default="none"),
     ] = None,
     *,
     printing: Printing,
 ) -> int:
-    """Time the forward pass of each model, interleaved, in each precision and backend."""
+    """Measure the speed of models on this machine, in each precision and backend."""
     from sr_cli.bench.job import run
     from sr_cli.pages.drawing import check_suffix
 

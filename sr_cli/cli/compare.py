@@ -30,14 +30,15 @@ def compare(
         ),
     ] = None,
     png: Annotated[
-        Path | None, Option("Also write the places shown as one PNG.", group="Output", metavar="FILE", default="none")
+        Path | None,
+        Option("Also write the places that differ most as one PNG.", group="Output", metavar="FILE", default="none"),
     ] = None,
     options: CompareOptions,
     printing: Printing,
 ) -> None:
-    """Compare models on a photo: one HTML page with a slider, synchronised zoom and the places that differ most.
+    """Compare models on a photo, in one HTML page with a slider and synchronised zoom.
 
-    The page is complete in itself and needs neither a network nor a server.
+    The page needs no network and no server: open it in a browser, or send it to somebody.
     """
     from sr_cli.compare.job import CompareEvent, run
 

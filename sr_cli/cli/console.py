@@ -1,4 +1,4 @@
-"""The one place where output leaves the program: people's text on a terminal, JSON for scripts.
+"""All output of the program: text for people, JSON for scripts.
 
 Data goes to standard output; progress, notes and warnings go to standard error.
 """
@@ -36,7 +36,7 @@ def say(text: str, stream: TextIO) -> None:
             for line in text.split("\n")
         )
     if stream is sys.stderr:
-        with suppress(OSError):  # messages that nobody can read end no work
+        with suppress(OSError):  # a message that cannot be written must not end the work
             print(text, file=stream, flush=True)
     else:
         with _writing():
@@ -45,7 +45,7 @@ def say(text: str, stream: TextIO) -> None:
 
 @contextmanager
 def _writing() -> Iterator[None]:
-    """Turn what the system says against standard output into an OutputError; a reader that has gone is none."""
+    """Turn an OSError on standard output into an OutputError. A BrokenPipeError passes: the reader has gone."""
     try:
         yield
     except BrokenPipeError:
@@ -58,10 +58,10 @@ class Bar(Protocol):
     """A bar that a command moves; silent where standard error is not a terminal."""
 
     def update(self, done: float, total: float, description: str | None = None, count: str = "") -> None:
-        """Show that `done` of `total` is done, as `count` (`3/8`) or else in percent."""
+        """Show that `done` of `total` is done, as `count` (`3/8`) or, without one, in percent."""
 
     def hidden(self) -> AbstractContextManager[None]:
-        """Take the bar off the terminal, to ask a question there."""
+        """Hide the bar, so that a question can be asked on the terminal."""
 
 
 class _Silent:
@@ -113,7 +113,7 @@ Verbose = Annotated[bool, Option("Show more notes.", names=("-v", "--verbose"), 
 
 @dataclass(frozen=True)
 class Printing:
-    """How a command prints; each takes those of its options that it has a use for."""
+    """How a command prints."""
 
     json: Json = False
     quiet: Quiet = False
@@ -121,7 +121,7 @@ class Printing:
 
 @dataclass(frozen=True)
 class EventPrinting:
-    """How a command prints that can also print events as they happen."""
+    """How a command prints that can also print events while it runs."""
 
     json: Json = False
     json_lines: JsonLines = False
@@ -160,17 +160,17 @@ class Console:
         say(printable(text), sys.stdout)
 
     def note(self, text: str) -> None:
-        """Print a line on standard error, left out when quiet."""
+        """Print a line on standard error, unless quiet."""
         if not self.quiet:
             say(printable(text), sys.stderr)
 
     def detail(self, text: str) -> None:
-        """Print a line on standard error for the curious: only when verbose."""
+        """Print a line on standard error, if verbose."""
         if self.verbose:
             say(printable(text), sys.stderr)
 
     def error(self, text: str) -> None:
-        """Report what went wrong with one of several inputs; the error boundary reports what ends the program."""
+        """Report the failure of one of several inputs; `__main__` reports the error that ends the program."""
         say(f"srup: error: {printable(text)}", sys.stderr)
 
     def warn(self, text: str) -> None:
@@ -184,11 +184,12 @@ class Console:
         title: str | None = None,
         left: Collection[int] = (0,),
     ) -> None:
-        """Print a table on standard output; the columns `left` are text, the others are right-aligned."""
+        """Print a table on standard output. Columns listed in `left` are left-aligned, the others right-aligned."""
+        from rich.box import SIMPLE_HEAD
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=title, title_justify="left")
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for index, column in enumerate(columns):
             table.add_column(column, justify="left" if index in left else "right", overflow="fold")
         for row in rows:
@@ -213,12 +214,12 @@ def _print(text: str) -> None:
 
 
 def binary_input() -> BinaryIO | None:
-    """Return standard input, or None where it was closed by whoever started the program."""
+    """Return standard input, or None where the caller has closed it."""
     return None if getattr(sys.stdin, "name", "") == os.devnull else sys.stdin.buffer
 
 
 def binary_output() -> BinaryIO | None:
-    """Return standard output, or None where it was closed by whoever started the program."""
+    """Return standard output, or None where the caller has closed it."""
     return None if getattr(sys.stdout, "name", "") == os.devnull else sys.stdout.buffer
 
 

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def doctor(json: Json = False) -> int:
-    """Show versions, devices, backends, caches and weights, and test a small upscale.
+    """Check this installation: versions, devices, backends, folders, weights and a small test.
 
-    Downloads nothing. Ends with 0 if all is well, 4 if weights are damaged, 1 for anything else.
+    Downloads nothing. The exit code is 0 if all is well, 4 if weights are damaged, 1 otherwise.
     """
     from sr_cli.doctor import examine
 
@@ -41,10 +41,11 @@ def _tell(console: Console, diagnosis: Diagnosis) -> None:
     from sr_cli.storage import format_bytes
 
     choice = diagnosis.choice
-    _section(console, "Versions", [f"{name} {number}" for name, number in diagnosis.versions.items()])
+    versions = [f"{name} {number}" for name, number in diagnosis.versions.items()]
+    _section(console, "Versions", [", ".join(versions[:3]), ", ".join(versions[3:])])
     if diagnosis.missing:
         missing = [f"{name} (pip install '{extra}')" for name, extra in diagnosis.missing.items()]
-        _section(console, "Optional, not installed", missing)
+        _section(console, "Optional, not installed", [", ".join(missing)])
     devices = []
     for device in diagnosis.devices:
         total = "" if device.total_bytes is None else f" of {format_bytes(device.total_bytes)}"
@@ -52,10 +53,11 @@ def _tell(console: Console, diagnosis: Diagnosis) -> None:
         devices.append(f"{device.name}: {device.description}, {format_bytes(device.free_bytes)}{total} free{used}")
     _section(console, "Devices", devices)
     if choice is not None:
+        threads = "thread" if choice.threads == 1 else "threads"
         _section(
             console,
-            "Used unless told otherwise",
-            [f"{choice.label}, {choice.threads} CPU threads", *choice.reasons],
+            "Used by default",
+            [f"{choice.label}, {choice.threads} CPU {threads}", *choice.reasons],
         )
     _section(
         console,

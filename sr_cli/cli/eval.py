@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 def evaluate(
     options: EvalOptions,
     report: Annotated[
-        Path | None, Option("Write one self-contained HTML page.", group="Output", metavar="FILE", default="none")
+        Path | None, Option("Write a report, one HTML page.", group="Output", metavar="FILE", default="none")
     ] = None,
     csv: Annotated[
-        Path | None, Option("Write one row for each model and image.", group="Output", metavar="FILE", default="none")
+        Path | None,
+        Option("Write a table with a row for each model and image.", group="Output", metavar="FILE", default="none"),
     ] = None,
     *,
     printing: EventPrinting,
 ) -> int:
-    """Measure models on data sets: PSNR, SSIM, RMSE, NIQE, the perceptual index, feature distance, LPIPS and DISTS."""
+    """Measure the quality of models on data sets: PSNR, SSIM, NIQE, PI, LPIPS and others."""
     from sr_cli.evaluate.job import run
     from sr_cli.evaluate.report import write_report
     from sr_cli.evaluate.results import exit_code

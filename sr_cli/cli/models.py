@@ -1,4 +1,4 @@
-"""`srup models`: what weights there are, and getting, checking, adding and giving away more."""
+"""`srup models`: list, download, verify, add, remove, convert, export and publish weights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ All = Annotated[bool, Option("All models.", names=("--all",))]
 
 @command(app, "list")
 def list_(json: Json = False) -> None:
-    """List what -m takes, and what each makes of a photo."""
+    """List the models that -m accepts and the look of their results."""
     from sr_cli import weights
     from sr_cli.upscale.options import UpscaleOptions
 
@@ -41,26 +41,64 @@ def list_(json: Json = False) -> None:
         records = [{**_record(entry), "default": entry.name == default} for entry in entries]
         console.document({"models": records, "interpolations": plain})
         return
-    rows = [row for entry in entries for row in _rows(entry, default)]
-    rows += [(name, look, "any", "built in") for name, look in weights.INTERPOLATION_LOOKS.items()]
-    console.table(["model", "look", "scale", "weights"], rows, left=(0, 1, 3))
-    console.note("Use one with -m MODEL; `srup models info MODEL` shows its network, training, scores and licence.")
+    rows = [row for entry in sorted(entries, key=lambda entry: entry.name != default) for row in _rows(entry, default)]
+    rows += [
+        _Row(name, _Look.parse(look), "any scale", "built in") for name, look in weights.INTERPOLATION_LOOKS.items()
+    ]
+    cells = [(row.name, row.look.word, "; ".join(filter(None, (row.look.limits, row.more))), row.place) for row in rows]
+    console.table(["model", "look", "notes", "weights"], cells, left=(0, 1, 2, 3))
+    meanings = {row.look.word: row.look.meaning for row in rows if row.look.meaning}
+    console.data("")
+    for word, meaning in meanings.items():
+        console.data(f"{word}: {meaning}")
+    console.note("Use a model with -m MODEL. `srup models info MODEL` shows its network, training, scores and licence.")
 
 
-def _rows(entry: ModelEntry, default: str) -> list[tuple[str, str, str, str]]:
+@dataclass(frozen=True)
+class _Look:
+    """What results look like: `crisp: invents plausible texture; clean sources only`, in its three parts."""
+
+    word: str
+    meaning: str
+    limits: str
+
+    @classmethod
+    def parse(cls, text: str) -> _Look:
+        """Split a look at its first colon and semicolon; without a colon all of it is `limits`."""
+        word, colon, rest = text.partition(": ")
+        if not colon:
+            return cls("", "", text)
+        meaning, _, limits = rest.partition("; ")
+        return cls(word, meaning, limits)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A line of `srup models list`."""
+
+    name: str
+    look: _Look
+    more: str
+    """What else there is to say."""
+    place: str
+    """Where the weights are."""
+
+
+def _rows(entry: ModelEntry, default: str) -> list[_Row]:
     """Return a row for each stage of a model, its default stage first and under the bare name."""
-    scale = f"x{entry.scale}"
     name = f"{entry.name} (default)" if entry.name == default else entry.name
+    scale = [] if entry.scale == 4 else [f"x{entry.scale}"]
     if not entry.stages:
-        return [(name, "no weights yet: for srup bench and srup train", scale, "none")]
+        return [_Row(name, _Look.parse("no weights yet; for srup bench and train"), "".join(scale), "none")]
     stages = sorted(entry.stages.values(), key=lambda stage: stage.name != entry.default_stage)
     rows = []
     for stage in stages:
         is_default = stage.name == entry.default_stage
-        same = f" (also {entry.name}:{stage.name})" if is_default and len(stages) > 1 else ""
-        rows.append(
-            (name if is_default else f"{entry.name}:{stage.name}", stage.words + same, scale, _place(entry, stage))
-        )
+        styles = [f"--style {style}" for style, named in entry.style.items() if named == stage.name]
+        also = [f"also {entry.name}:{stage.name}"] if len(stages) > 1 else []
+        more = [*scale, *(also if is_default else styles)]
+        label = name if is_default else f"{entry.name}:{stage.name}"
+        rows.append(_Row(label, _Look.parse(stage.words), "; ".join(more), _place(entry, stage)))
     return rows
 
 
@@ -72,7 +110,7 @@ def info(
     offline: Offline = False,
     json: Json = False,
 ) -> None:
-    """Show what is known of a model, or of a file: network, licence, training, scores."""
+    """Show the network, licence, training and scores of a model or a file."""
     from sr_cli import weights
 
     console = Console(json=json)
@@ -129,7 +167,7 @@ def download(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Download models ahead of use. What is on this machine already is verified."""
+    """Download models before they are needed; verify those that are here already."""
     from sr_cli import weights
     from sr_cli.weights import loading
 
@@ -156,7 +194,7 @@ def verify(
     all_: All = False,
     json: Json = False,
 ) -> int:
-    """Check weights on this machine against their checksums and networks; downloads nothing."""
+    """Check the weights on this machine against their checksums and networks. Downloads nothing."""
     from sr_cli.weights import registry
 
     console = Console(json=json)
@@ -181,15 +219,15 @@ def verify(
 class NewModel:
     """How weights are registered under a name of the user's."""
 
-    name: Annotated[str, Option("The name that -m will take.", metavar="NAME")]
+    name: Annotated[str, Option("Name to use with -m.", metavar="NAME")]
     stage: Annotated[
         Literal["pixel", "photo", "gan"] | None,
-        Option("Its stage.", default="pixel; of a run folder, each that it has"),
+        Option("Its stage.", default="pixel; for a run, all its stages"),
     ] = None
     licence: Annotated[
         str | None, Option("The weights' licence as an SPDX identifier.", metavar="SPDX", default="unknown")
     ] = None
-    summary: Annotated[str | None, Option("One line on what it is.", default="none")] = None
+    summary: Annotated[str | None, Option("Description, one line.", default="none")] = None
     overwrite: Overwrite = False
 
 
@@ -201,7 +239,7 @@ def add(
     options: NewModel,
     printing: Printing,
 ) -> None:
-    """Give weights a name of your own: from the Hub (pinned), a training run, or a file (copied)."""
+    """Register weights under a name: from the Hub (pinned to a commit), a training run or a file."""
     from sr_cli.weights import registry
 
     console = Console(**vars(printing))
@@ -216,7 +254,7 @@ def add(
 
 @command(app, "remove")
 def remove(name: Name, json: Json = False) -> None:
-    """Forget a model of your own and delete its files; of a built-in one, only what was downloaded."""
+    """Remove one of your models and its files; of a built-in model, the downloaded files."""
     from sr_cli.weights import registry
 
     console = Console(json=json)
@@ -235,7 +273,7 @@ def convert(
     max_size: Annotated[int, Option("Largest file to open, in MB.", minimum=1)] = 2048,
     json: Json = False,
 ) -> None:
-    """Turn a PyTorch checkpoint into safetensors, without running anything that is in it."""
+    """Convert a PyTorch checkpoint to safetensors, without running code from it."""
     from sr_cli.weights.convert import convert as job
 
     console = Console(json=json)
@@ -256,13 +294,13 @@ def export(
     ],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")],
     format: Annotated[
-        Literal["safetensors", "basicsr", "onnx"] | None, Option("Format of the file", default="by its suffix")
+        Literal["safetensors", "basicsr", "onnx"] | None, Option("Format of the file", default="by the suffix of OUT")
     ] = None,
     overwrite: Overwrite = False,
     offline: Offline = False,
     json: Json = False,
 ) -> None:
-    """Write a model's weights for other programs: chaiNNer and ComfyUI (.pth), ONNX (.onnx), or safetensors."""
+    """Export a model for other programs: .pth for chaiNNer and ComfyUI, .onnx, or .safetensors."""
     from sr_cli import weights
     from sr_cli.weights.export import export as job
 
@@ -275,13 +313,13 @@ def export(
     else:
         console.data(f"{target}: {written}, {target.stat().st_size / 1e6:.0f} MB")
         if written == "basicsr" and loaded.generator.config.family == "mesrgan":
-            console.note("the same pictures as SRVGGNetCompact, with 80 times the arithmetic: meant for a GPU")
+            console.note("the same results as SRVGGNetCompact, with 80 times the arithmetic: meant for a GPU")
 
 
 @command(app, "publish")
 def publish(
     name: Name,
-    repo: Annotated[str, Option("Repository on the Hub; made if it does not exist.", metavar="USER/REPO")],
+    repo: Annotated[str, Option("Repository on the Hub; created if it does not exist.", metavar="USER/REPO")],
     private: Annotated[bool, Option("Make a new repository private.")] = False,
     message: Annotated[str | None, Option("Message of the commit.", default="names the weights")] = None,
     json: Json = False,

@@ -41,7 +41,7 @@ def train(
     *,
     printing: TrainPrinting,
 ) -> int:
-    """Train a generator: pixel stage, GAN stage, or both."""
+    """Train a network: pixel stage, photo stage, GAN stage."""
     from sr_cli.training.job import run_training
 
     # Of torchrun's processes, the first one speaks.
@@ -61,7 +61,7 @@ def train(
 
 
 def _confirm(yes: bool, bar: Bar) -> Callable[[str], bool] | None:
-    """Return how to ask before downloads: not at all with --yes, and where nobody can answer."""
+    """Return how to ask before downloads; None where there is no terminal to answer on."""
     if yes:
         return lambda _: True
     if not (sys.stdin.isatty() and sys.stderr.isatty()):

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = {
     "srup upscale photo.jpg": "writes photo_mesrgan_x4.jpg next to it",
-    "srup upscale photo.jpg --style crisp": "with invented texture",
-    "srup upscale holiday/ -r -o large/": "a folder with all that is in it",
+    "srup upscale photo.jpg --style crisp": "sharper: invents plausible texture",
+    "srup upscale holiday/ -r -o large/": "all photos in a folder",
 }
 
 
@@ -35,13 +35,13 @@ class UpscalePrinting(EventPrinting):
 
 def upscale(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="PHOTO...", help="Photos, folders, patterns; - is standard input.")
+        list[str], typer.Argument(metavar="PHOTO...", help="Photos, folders or patterns; - is standard input.")
     ],
     *,
     output: Annotated[
         str | None,
         Option(
-            "The result, or the folder for results; folders are made when needed. - is standard output.",
+            "File or folder for the results; missing folders are created. - is standard output.",
             names=("-o", "--output"),
             group="Output",
             metavar="PATH",
@@ -52,20 +52,21 @@ def upscale(
     style: Annotated[
         Literal["natural", "crisp"] | None,
         Option(
-            "Look of the result; natural keeps to what is there, crisp invents plausible texture.",
+            "natural keeps to what is there; crisp invents plausible texture.",
             group="Look",
             default="natural",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, Option("Only say what would be written, and the time, memory and disk it takes.", group="Output")
+        bool,
+        Option("Write nothing; show what would be written and the time, memory and disk space needed.", group="Output"),
     ] = False,
     printing: UpscalePrinting,
 ) -> int:
-    """Enlarge photos, by 4 unless told otherwise.
+    """Enlarge photos, four times unless you ask for another size.
 
-    Without -o each result is written next to its photo, as {stem}_{model}_x4. If a batch is interrupted, the same
-    command resumes it.
+    Without -o each result is written next to its photo, as {stem}_{model}_x4. To resume an interrupted batch, run the
+    same command again.
     """
     from sr_cli.upscale.batch import run
     from sr_cli.upscale.estimate import estimate
@@ -127,7 +128,7 @@ class _View:
 
 
 def _end(console: Console, summary: Summary) -> None:
-    """Print the last of the output for scripts, also of a job that was interrupted."""
+    """Print the last line or the document for scripts, also for an interrupted job."""
     if console.json_lines:
         counts = {s: sum(result.status == s for result in summary.results) for s in ("done", "skipped", "failed")}
         console.event({"event": "summary", "ending": summary.ending, "count": summary.count, **counts})

@@ -27,8 +27,8 @@ class CompareOptions:
     fidelities: Annotated[
         tuple[float, ...],
         Option(
-            "Show each network at this blend of its stages too: 0 is its GAN stage (crisp), 1 the stage that it was "
-            "trained from (faithful). Repeat it, or join several by commas.",
+            "Also show this blend of each model's stages: 0 is its GAN stage (crisp), 1 the stage that it was trained "
+            "from (faithful). Repeatable, or several joined by commas.",
             names=("--fidelity",),
             group="Look",
             metavar="0..1",
@@ -41,7 +41,7 @@ class CompareOptions:
     crop: Annotated[
         tuple[int, int, int, int] | None,
         Option(
-            "Compare this part of the photo: left, top, width, height in its pixels.",
+            "Compare this part of the photo only: left, top, width and height in pixels.",
             group="Look",
             metavar="X,Y,W,H",
             default="all of it",

@@ -42,7 +42,7 @@ class EvalOptions:
     data: Annotated[
         tuple[Path, ...],
         Option(
-            "Folder of HR images, or with HR/ and LR/ in it, or with pairs *_HR and *_LR; repeatable.",
+            "Folder of originals, or of HR/ and LR/, or of pairs *_HR and *_LR; repeatable.",
             group="Data",
             metavar="FOLDER",
         ),
@@ -50,7 +50,7 @@ class EvalOptions:
     input_jpeg: Annotated[
         tuple[int, ...],
         Option(
-            "Save each input as JPEG of this quality first; several, joined by commas, take turns.",
+            "Compress each input as JPEG of this quality first; several (60,75,90) take turns.",
             group="Data",
             metavar="Q",
             default="none",
@@ -60,7 +60,7 @@ class EvalOptions:
     ] = ()
     degrade: Annotated[
         Literal["none", "photo"],
-        Option("Damage to the inputs; photo draws blur, noise and JPEG at random.", group="Data"),
+        Option("Damage to the inputs: photo adds random blur, noise and JPEG.", group="Data"),
     ] = "none"
     seed: Annotated[int, Option("Seed of --degrade.", group="Data", minimum=0)] = 0
     models: Annotated[
@@ -85,7 +85,7 @@ class EvalOptions:
     ] = None
     against: Annotated[
         PublishedName | None,
-        Option("Show published results as well, measured by their convention.", group="Measure", default="none"),
+        Option("Also show published results, measured by their convention.", group="Measure", default="none"),
     ] = None
     fidelity: Fidelity = None
     ensemble: Ensemble = False
@@ -112,7 +112,10 @@ class EvalOptions:
     save_images: Annotated[
         Path | None,
         Option(
-            "Folder for the enlarged images, DATASET/MODEL/NAME.png.", group="Output", metavar="FOLDER", default="none"
+            "Save the enlarged images here, as DATASET/MODEL/NAME.png.",
+            group="Output",
+            metavar="FOLDER",
+            default="none",
         ),
     ] = None
     device: Device = "auto"

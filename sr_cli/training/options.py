@@ -23,7 +23,7 @@ class TrainOptions:
     ] = None
     stage: Annotated[
         Literal["pixel", "photo", "gan", "both"] | None,
-        Option("Stage; both is pixel, then gan", group="Run", default="both"),
+        Option("Stage (both: pixel, then gan)", group="Run", default="both"),
     ] = None
     out: Annotated[
         Path | None,
@@ -40,12 +40,12 @@ class TrainOptions:
     ] = None
     teacher: Annotated[
         str | None,
-        Option("Weights of a network to learn from, as for -m.", group="Run", metavar="MODEL", default="none"),
+        Option("Network whose results are the target: what -m accepts.", group="Run", metavar="MODEL", default="none"),
     ] = None
     teacher_weight: Annotated[
         float | None,
         Option(
-            "Share of the teacher's picture in the target; the rest is the original.",
+            "Weight of the teacher's result in the target, 0 to 1; the original has the rest.",
             group="Run",
             default="1.0",
             minimum=0,
@@ -57,12 +57,12 @@ class TrainOptions:
         int | None, Option("Total steps of each stage.", group="Run", default="10000, gan 5000", minimum=1)
     ] = None
     max_minutes: Annotated[
-        float | None, Option("Save and stop after this time.", group="Run", default="no limit", minimum=0)
+        float | None, Option("Save and stop after this many minutes.", group="Run", default="no limit", minimum=0)
     ] = None
     data: Annotated[
         tuple[Path, ...],
         Option(
-            "Folder of training images; repeatable.", group="Data", metavar="FOLDER", default="the set of --dataset"
+            "Folder of training photos; repeatable.", group="Data", metavar="FOLDER", default="the set of --dataset"
         ),
     ] = ()
     dataset: Annotated[
@@ -70,15 +70,13 @@ class TrainOptions:
     ] = None
     val: Annotated[
         Path | None,
-        Option(
-            "Folder of validation images.", group="Data", metavar="FOLDER", default="some training images, held out"
-        ),
+        Option("Folder of validation photos.", group="Data", metavar="FOLDER", default="a few training photos"),
     ] = None
     degrade: Annotated[
         Literal["none", "photo"] | None,
-        Option("Damage to the small images; photo adds blur, noise and JPEG", group="Data", default="none"),
+        Option("Damage to the inputs: photo adds blur, noise and JPEG.", group="Data", default="none"),
     ] = None
-    recipe: Annotated[Literal["ours", "poster"], Option("Settings to start from", group="Settings")] = "ours"
+    recipe: Annotated[Literal["ours", "poster"], Option("Settings to start from.", group="Settings")] = "ours"
     config: Annotated[
         Path | None,
         Option("TOML file of settings, applied over the recipe.", group="Settings", metavar="FILE", default="none"),
@@ -92,7 +90,7 @@ class TrainOptions:
     lr: Annotated[
         float | None,
         Option(
-            "Peak learning rate of the generator; the discriminator's keeps its ratio to it.",
+            "Peak learning rate of the generator; the discriminator's changes in proportion.",
             group="Settings",
             default="0.001, gan 0.0001",
         ),
@@ -112,7 +110,7 @@ class TrainOptions:
         int | None, Option("Threads to compute with on a CPU.", group="Speed", default="all cores", minimum=1)
     ] = None
     workers: Annotated[
-        int | None, Option("Processes that prepare patches.", group="Speed", default="by cores", minimum=0)
+        int | None, Option("Processes that prepare patches.", group="Speed", default="by number of cores", minimum=0)
     ] = None
     offline: Offline = False
     cache: Path | None = None

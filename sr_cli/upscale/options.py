@@ -38,7 +38,7 @@ class UpscaleOptions:
     format: Annotated[
         str | None,
         Option(
-            "Format where -o names no file with a suffix: png, jpg, webp, tiff or gif.",
+            "Format of the results, if -o does not name a file: png, jpg, webp, tiff or gif.",
             group="Output",
             metavar="FORMAT",
             default="the photo's own, else png",
@@ -51,27 +51,27 @@ class UpscaleOptions:
     name: Annotated[
         str | None,
         Option(
-            "Names of the results, from {stem} {name} {parent} {model} {size} {scale} {ext}.",
+            "Names of the results, made of {stem} {name} {parent} {model} {size} {scale} {ext}.",
             group="Output",
             metavar="TEMPLATE",
             default="{stem}_{model}_{size}{ext}",
         ),
     ] = None
     recursive: Annotated[
-        bool, Option("Also enlarge photos in folders inside folders.", names=("-r", "--recursive"), group="Output")
+        bool, Option("Include the folders inside folders.", names=("-r", "--recursive"), group="Output")
     ] = False
     overwrite: Annotated[bool, Option("Replace results that exist.", group="Output")] = False
     skip_existing: Annotated[bool, Option("Keep results that exist and count them as done.", group="Output")] = False
     shard: Annotated[
         str | None,
         Option(
-            "Do only part I of N of a batch, such as 1/8; N jobs together do all.",
+            "Do only part I of N of the batch, such as 1/8; N such jobs do all of it.",
             group="Output",
             metavar="I/N",
             default="all of it",
         ),
     ] = None
-    strip: Annotated[bool, Option("Drop all metadata but the colour profile.", group="Output")] = False
+    strip: Annotated[bool, Option("Drop all metadata except the colour profile.", group="Output")] = False
     scale: Annotated[
         float | None,
         Option(
@@ -133,7 +133,7 @@ class UpscaleOptions:
         int, Option("Refuse photos with more pixels.", group="Limits", default="250 million", minimum=1)
     ] = 250_000_000
     max_output_pixels: Annotated[
-        int, Option("Refuse results with more pixels.", group="Limits", default="4000 million", minimum=1)
+        int, Option("Refuse results with more pixels.", group="Limits", default="4 billion", minimum=1)
     ] = 4_000_000_000
     max_frames: Annotated[int, Option("Refuse animations with more frames.", group="Limits", minimum=1)] = 2_000
     max_metadata_bytes: Annotated[

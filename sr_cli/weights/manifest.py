@@ -32,7 +32,7 @@ DEFAULT_ORDER = ("photo", "pixel", "gan")
 """The bare name of a model that was trained or added here stands for the first of these that it has."""
 LOOKS = {
     "pixel": "faithful: keeps to what is there; clean sources only",
-    "photo": "faithful: keeps to what is there; evens out JPEG and noise",
+    "photo": "faithful: keeps to what is there; removes noise and JPEG artefacts",
     "gan": "crisp: invents plausible texture; clean sources only",
 }
 """What a stage's results look like, in a photographer's words, where its entry says nothing else."""

@@ -10,10 +10,10 @@ from sr_cli.errors import UsageError
 from sr_cli.weights.manifest import STAGES, read_manifest
 
 INTERPOLATION_LOOKS = {
-    "bicubic": "soft: plain enlargement, nothing is sharpened or invented",
-    "lanczos": "soft: plain enlargement, a little sharper than bicubic",
+    "bicubic": "soft: plain interpolation",
+    "lanczos": "soft: plain interpolation; a little sharper",
 }
-"""Model names that stand for plain interpolation, by Pillow, and what it looks like; they have no weights."""
+"""Names of the interpolations, which are Pillow's and have no weights, and the look of their results."""
 INTERPOLATIONS = tuple(INTERPOLATION_LOOKS)
 
 _FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".onnx")
