@@ -46,8 +46,16 @@ class WorkerDevice:
 
     device: str
     """`cpu` or `cuda:N`."""
-    threads: int | None = None
-    """Threads of the CPU; None: as torch chooses."""
+    share: int = 1
+    """Processes that share the cores."""
+
+    def threads(self) -> int | None:
+        """Return the threads of the CPU that are its part; None: as torch chooses. Imports torch if there is a part."""
+        if self.share == 1:
+            return None
+        import torch
+
+        return max(1, torch.get_num_threads() // self.share)
 
 
 def choose_devices(text: str) -> tuple[WorkerDevice, ...]:
@@ -55,11 +63,11 @@ def choose_devices(text: str) -> tuple[WorkerDevice, ...]:
 
     Raises UsageError for other words and for a device that is not there.
     """
-    import torch
-
     if match := re.fullmatch(r"cpu:([1-9]\d{0,2})", text):
         count = int(match[1])
-        return (WorkerDevice("cpu", max(1, torch.get_num_threads() // count)),) * count
+        return (WorkerDevice("cpu", count),) * count
+    import torch
+
     if text == "all":
         if not torch.cuda.is_available():
             raise UsageError("--devices all: no CUDA devices here; cpu:2 shares the processor between two processes")

@@ -32,16 +32,20 @@ def run(
     model cannot be had: both before any photograph is touched.
     """
     shard = options.part
-    journals = Journals(shard)
+    journals = Journals.of(options)
     batch = planning.plan([str(name) for name in inputs], None if output is None else str(output), options, journals)
     if shard is not None:
         batch = planning.of_shard(batch, shard)
-    if options.devices is None:
-        return _run_here(batch, options, report, Worker(options, journals, batch.several, Streams(stdin, stdout)))
-    from sr_cli.upscale import devices
+    if options.engine == "ray":
+        from sr_cli.upscale import ray_actors
 
-    chosen = inference.choose_devices(options.devices)
-    return _reported(batch, report, lambda tally: devices.run(batch.tasks, chosen, options, journals, tally))
+        return _reported(batch, report, lambda tally: ray_actors.run(batch.tasks, options, tally))
+    if options.devices is not None:
+        from sr_cli.upscale import devices
+
+        chosen = inference.choose_devices(options.devices)
+        return _reported(batch, report, lambda tally: devices.run(batch.tasks, chosen, options, journals, tally))
+    return _run_here(batch, options, report, Worker(options, journals, batch.several, Streams(stdin, stdout)))
 
 
 def run_batch(
@@ -52,7 +56,7 @@ def run_batch(
     `upscaler` is one that is loaded already; it must be what `make_upscaler` makes of the options. Raises as `run`
     does.
     """
-    worker = Worker(options, Journals(options.part), batch.several, upscaler=upscaler)
+    worker = Worker(options, Journals.of(options), batch.several, upscaler=upscaler)
     return _run_here(batch, options, report, worker)
 
 

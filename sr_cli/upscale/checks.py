@@ -113,6 +113,13 @@ class History:
             return "it was done before"
         return None
 
+    def done_meanwhile(self, task: Task, content: str | None) -> str | None:
+        """Return why there is nothing to do by journals that others have written since they were read first."""
+        if not self._several or task.target is None:
+            return None
+        self._journals.refresh(task.target)
+        return self.reason_to_skip(task, content)
+
     def content(self, task: Task) -> str | None:
         """The input's checksum where there is one and a journal for it, else None. Raises InputError."""
         if task.source is None or task.target is None:

@@ -137,7 +137,7 @@ def estimate(
     Reads the headers of the inputs and writes nothing. Raises as `run` does before it touches a photo.
     """
     shard = options.part
-    journals = Journals(shard)
+    journals = Journals.of(options)
     batch = planning.plan([str(name) for name in inputs], None if output is None else str(output), options, journals)
     upscaler = make_upscaler(options, None if batch.several else _pixels_to_come(batch.tasks[0], options))
     history = History(batch.several, options, journals, lambda: upscaler)

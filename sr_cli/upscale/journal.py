@@ -1,10 +1,10 @@
 """What was done before: one journal per output folder, so that an interrupted batch resumes where it stopped.
 
 A journal is in the user's state folder (`journal/`, named after the output folder's path), never among the
-photos; that of a shard, whose fellows may be on other machines, and that of a store are in `.srup/` in the output
-folder, a file for each run. It has one line of JSON per output, written when the file is complete and just before it
-gets its name: whatever moment a process is killed at, an output that is there is either described or not ours. A line
-that is invalid (cut off, overwritten) is passed over: at worst a file is done again.
+photos; that of a shard or of an actor of Ray, whose fellows may be on other machines, and that of a store are in
+`.srup/` in the output folder, a file for each run. It has one line of JSON per output, written when the file is
+complete and just before it gets its name: whatever moment a process is killed at, an output that is there is either
+described or not ours. A line that is invalid (cut off, overwritten) is passed over: at worst a file is done again.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from sr_cli import __version__
 from sr_cli.errors import InputError, OutputError, SrupError
 from sr_cli.storage import JsonLines, Place, RemotePath, parse_line, sha256_of_bytes, state_folder
 from sr_cli.upscale.options import UpscaleOptions
-from sr_cli.upscale.shards import Shard
 
 SHARED_FOLDER = ".srup"
-"""Holds the journals of shards, in an output folder."""
+"""Holds the journals of parts of a batch, in an output folder."""
 
 _LINES = 200
 
@@ -61,14 +60,25 @@ def key_of(content: str, weights: str, setup: str, options: UpscaleOptions) -> s
 
 
 class Journals:
-    """The journals of all the folders that a batch writes to. Threads may share it."""
+    """The journals of all the folders that a batch writes to. Threads may share it.
 
-    def __init__(self, shard: Shard | None = None) -> None:
+    `part` names the part of a batch (`1-of-8`) that is done without the others knowing: what it writes is in the output
+    folders, in files of its own.
+    """
+
+    def __init__(self, part: str | None = None) -> None:
         self._folder = state_folder() / "journal"
-        self._shared_name = None if shard is None else f"{shard.index}-of-{shard.count}-{os.urandom(6).hex()}.jsonl"
+        self._shared_name = None if part is None else f"{part}-{os.urandom(6).hex()}.jsonl"
         self._journals: dict[str, _Journal] = {}
         self._stores: dict[str, _StoreJournal] = {}
         self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, options: UpscaleOptions) -> Journals:
+        """Return those that a job with these options reads and writes."""
+        if options.part is not None:
+            return cls(options.part.file_name)
+        return cls("ray" if options.engine == "ray" else None)
 
     def made(self, path: Place, error: type[SrupError] = InputError) -> bool:
         """Whether a picture is an output of this or an earlier batch, unchanged since. Raises `error` for a store."""
@@ -90,6 +100,14 @@ class Journals:
                 self._in_store(target, OutputError).append(_Entry(target.name, key, size, 0))
             else:
                 self._of(target).append(_Entry(target.name, key, size, mtime_ns))
+
+    def refresh(self, target: Place) -> None:
+        """Read anew what others have written for the folder of `target`. Raises OutputError for a store."""
+        with self._lock:
+            if isinstance(target, RemotePath):
+                self._in_store(target, OutputError).read(OutputError)
+            else:
+                self._of(target).look_for_others()
 
     def _check(self, path: Place, key: str | None, error: type[SrupError]) -> bool:
         if isinstance(path, RemotePath):
@@ -129,14 +147,19 @@ class _Journal:
     def __init__(self, own: Path, shared: Path, shared_name: str | None) -> None:
         """Read `own` and what is in the folder `shared`; write to `shared_name` there, else to `own`."""
         self._written = JsonLines(own if shared_name is None else shared / shared_name)
-        others = {path: JsonLines(path) for path in (own, *sorted(shared.glob("*.jsonl")))}
-        others.pop(self._written.path, None)
-        self._read = [*others.values(), self._written]
+        self._shared = shared
+        self._read = {own: JsonLines(own), self._written.path: self._written}
         self._entries: dict[str, _Entry] = {}
+        self.look_for_others()
+
+    def look_for_others(self) -> None:
+        """Take in files of jobs that have begun meanwhile."""
+        for path in sorted(self._shared.glob("*.jsonl")):
+            self._read.setdefault(path, JsonLines(path))
 
     def read(self) -> dict[str, _Entry]:
         """Return the last entry of each output."""
-        for lines in self._read:
+        for lines in self._read.values():
             for record in lines.new():
                 if entry := _parsed(record):
                     self._entries[entry.name] = entry
@@ -161,7 +184,11 @@ class _StoreJournal:
         self._parts = 0
         self.entries: dict[str, _Entry] = {}
         """The last entry of each output."""
-        for content in folder.read_folder(".jsonl", error):
+        self.read(error)
+
+    def read(self, error: type[SrupError]) -> None:
+        """Take in what is in the folder. Raises `error`."""
+        for content in self._folder.read_folder(".jsonl", error):
             for line in content.splitlines():
                 if (record := parse_line(line)) is not None and (entry := _parsed(record)):
                     self.entries[entry.name] = entry

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from sr_cli.errors import UsageError
 from sr_cli.options import (
@@ -121,6 +121,19 @@ class UpscaleOptions:
             default="one device",
         ),
     ] = None
+    engine: Annotated[
+        Literal["local", "ray"],
+        Option("Work here, or on all machines of a Ray cluster (needs srup[ray]).", group="Speed"),
+    ] = "local"
+    address: Annotated[
+        str | None,
+        Option(
+            "The Ray cluster, such as auto or HOST:6379.",
+            group="Speed",
+            metavar="ADDRESS",
+            default="RAY_ADDRESS, else one started here",
+        ),
+    ] = None
     precision: Precision = "auto"
     backend: Backend = "auto"
     tile: Tile = "auto"
@@ -153,6 +166,10 @@ class UpscaleOptions:
             raise UsageError("--scale and --width or --height contradict each other; give one of them")
         if self.devices is not None and self.device != "auto":
             raise UsageError("--device and --devices contradict each other; give one of them")
+        if self.address is not None and self.engine != "ray":
+            raise UsageError("--address is that of a Ray cluster; give --engine ray as well")
+        if self.engine == "ray" and self.device != "auto":
+            raise UsageError("--device is for one machine; with --engine ray, --devices cpu:N or all chooses")
         if self.shard is not None:
             Shard.parse(self.shard)
         if self.format is not None:

@@ -38,6 +38,11 @@ class Shard:
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
 
+    @property
+    def file_name(self) -> str:
+        """`2-of-8`, for names of files."""
+        return f"{self.index}-of-{self.count}"
+
     def has(self, name: str) -> bool:
         """Return whether the input of this relative name is one of this shard's."""
         return shard_of(name, self.count) == self.index

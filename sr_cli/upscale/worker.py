@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from sr_cli import __version__, images, inference, storage
 from sr_cli.errors import INTERNAL_ERROR, InputError, OutOfMemory, OutputError, SrupError
@@ -17,10 +17,11 @@ from sr_cli.inference import memory
 from sr_cli.storage import Prefetch, RemotePath
 from sr_cli.upscale.checks import History, check_source, check_target, checked_size, exists, output_format
 from sr_cli.upscale.enlarge import Begin, Counts, enlarge
-from sr_cli.upscale.events import Computation, ImageResult, Kind
+from sr_cli.upscale.events import Computation, ImageResult
 from sr_cli.upscale.inputs import Task
 from sr_cli.upscale.journal import Journals
 from sr_cli.upscale.naming import check_inside
+from sr_cli.upscale.news import Listener
 from sr_cli.upscale.options import UpscaleOptions
 from sr_cli.upscale.pipeline import Abandoned, RowGate, WriterPool
 
@@ -49,6 +50,15 @@ def make_upscaler(options: UpscaleOptions, pixels: int | None = None) -> inferen
     )
 
 
+def describe(upscaler: inference.Upscaler, listener: Listener) -> None:
+    """Tell how the model works, and why so."""
+    if upscaler.blend is not None:
+        listener.message("note", str(upscaler.blend))
+    listener.message("detail", f"{upscaler.name} on {upscaler.setup.label}")
+    for reason in upscaler.setup.reasons:
+        listener.message("detail", reason)
+
+
 @dataclass(frozen=True)
 class _Job:
     """A task that has been looked at: a photograph to enlarge, or an outcome already."""
@@ -72,15 +82,6 @@ class Streams:
 
     stdin: BinaryIO | None = None
     stdout: BinaryIO | None = None
-
-
-class Listener(Protocol):
-    """Hears what becomes of tasks (a `Tally`, or what brings the news to one). Called from several threads."""
-
-    def started(self, index: int) -> None: ...
-    def progress(self, index: int, done: int, total: int) -> None: ...
-    def finished(self, index: int, result: ImageResult) -> None: ...
-    def message(self, kind: Kind, text: str) -> None: ...
 
 
 class Worker:
@@ -130,12 +131,7 @@ class Worker:
         with self._loading:
             if self._upscaler is None:
                 self._upscaler = make_upscaler(self.options, self._pixels)
-                if self._upscaler.blend is not None:
-                    self.listener.message("note", str(self._upscaler.blend))
-                setup = self._upscaler.setup
-                self.listener.message("detail", f"{self._upscaler.name} on {setup.label}")
-                for reason in setup.reasons:
-                    self.listener.message("detail", reason)
+                describe(self._upscaler, self.listener)
             return self._upscaler
 
     # Reading, ahead of the network.
@@ -159,7 +155,13 @@ class Worker:
         content = None if self.options.skip_existing and _exists(task) else self.history.content(task)
         if reason := self.history.reason_to_skip(task, content):
             return _skip(index, task, reason)
-        check_target(task, self.options)
+        try:
+            check_target(task, self.options)
+        except OutputError:
+            # By a worker that died before it could say so, perhaps.
+            if reason := self.history.done_meanwhile(task, content):
+                return _skip(index, task, reason)
+            raise
         # One that the user named: what is found in a folder was left out.
         if isinstance(task.source, Path) and images.is_output(task.source):
             self.listener.message("note", f"{task.source} is an output of srup already; it is enlarged again")
