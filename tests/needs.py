@@ -63,6 +63,7 @@ NEEDS = {
     "exiftool": Need("interop", lambda: bool(foreign.EXIFTOOL), "apt-get install libimage-exiftool-perl"),
     "vips": Need("interop", lambda: bool(foreign.VIPS), "apt-get install libvips-tools"),
     "imagecodecs": Need("interop", lambda: find_spec("imagecodecs") is not None, "pip install imagecodecs"),
+    "ray": Need("interop", lambda: find_spec("ray") is not None, "pip install 'srup[ray]'"),
     "opencv": Need("interop", lambda: find_spec("cv2") is not None, "pip install opencv-python-headless"),
     "ffmpeg": Need("interop", lambda: bool(foreign.FFMPEG), "apt-get install ffmpeg"),
     "ink profile": Need("interop", _profile(b"CMYK"), "apt-get install libgs-common"),

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import queue
+import re
 import signal
 import sys
 import threading
@@ -133,12 +134,18 @@ def _listen(members: Sequence[_Member]) -> Iterator[tuple[_Member, Said]]:
     for news in ready:
         try:
             said: list[Said] = ray.get(next(news))
-        except (RayActorError, StopIteration):
-            said = [Died("died", for_memory=True)]
+        except (RayActorError, StopIteration) as error:
+            said = [Died(_how(error), for_memory=True)]
         except RayError as error:
             raise SrupError(f"Ray: {_last_line(error)}") from error
         for item in said:
             yield by_news[news], item
+
+
+def _how(error: BaseException) -> str:
+    """Say how an actor died: by an error of its own (srup is not installed there, say), or killed."""
+    errors = re.findall(r"^\w+(?:Error|Exception): .+", str(error), re.MULTILINE)
+    return f"died ({errors[-1]})" if errors else "died"
 
 
 def _last_line(error: BaseException) -> str:
