@@ -21,10 +21,11 @@ from safetensors.torch import save_file
 from test_fidelity import fine_tuned, home, register
 
 from sr_cli import images
-from sr_cli.compare import job, methods, page, sheet, spots, tiles
+from sr_cli.compare import job, methods, page, sheet, tiles
 from sr_cli.compare import job as compare
 from sr_cli.compare.display import for_display
 from sr_cli.errors import InputError, OutputError, UsageError, WeightsError
+from sr_cli.metrics import differences
 from tests.networks import SMALL, with_weights
 
 __all__ = ["home"]
@@ -74,7 +75,7 @@ def test_the_most_different_place_comes_first() -> None:
     second = first.copy()
     second[64:192, 384:512] ^= 0x40
     second[320:448, 0:128] ^= 0x10
-    found = spots.find([first, first, second], 2)
+    found = differences.find([first, first, second], 2)
     assert [(spot.left, spot.top, spot.side) for spot in found] == [(384, 64, 128), (0, 320, 128)]
     assert found[0].difference > found[1].difference > 5
     assert found[0].of(second).shape == (128, 128, 3)
@@ -83,7 +84,7 @@ def test_the_most_different_place_comes_first() -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(0, 9))
 def test_spots_lie_inside_and_apart(height: int, width: int, count: int) -> None:
-    found = spots.find([noise(height, width), noise(height, width, 1)], count)
+    found = differences.find([noise(height, width), noise(height, width, 1)], count)
     assert len(found) <= count and (found or not count)
     taken = np.zeros((height, width), int)
     for spot in found:
@@ -96,7 +97,7 @@ def test_spots_lie_inside_and_apart(height: int, width: int, count: int) -> None
 def test_the_difference_map_is_a_mean_of_ranges() -> None:
     gray = [np.full((8, 8, 3), value, np.uint8) for value in (10, 40, 25)]
     gray[2][:, 4:] = 250
-    assert spots.difference_map(gray, 4).tolist() == [[30, 240], [30, 240]]
+    assert differences.difference_map(gray, 4).tolist() == [[30, 240], [30, 240]]
 
 
 # ---- Tiles ------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from sr_cli import models, weights
 from sr_cli.errors import WeightsError
 from sr_cli.training.job import start_from
-from sr_cli.weights import manifest, runs
+from sr_cli.weights import LoadedModel, manifest, provenance, registry
 from tools import bundle
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,6 +47,10 @@ def make_run(folder: Path, stage: str = "pixel", seed: int = 0, **info: Any) -> 
     return folder
 
 
+def loaded_run(folder: Path, stage: str = "pixel", seed: int = 0, **info: Any) -> LoadedModel:
+    return weights.load(f"{make_run(folder, stage, seed, **info)}:{stage}")
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     root = tmp_path / "checkout"
@@ -70,19 +74,19 @@ def options(**changes: Any) -> argparse.Namespace:
 def test_reads_a_run(tmp_path: Path) -> None:
     make_run(tmp_path / "run")
     make_run(tmp_path / "run", "gan", parent_sha256="a" * 64)
-    gan, pixel = runs.read_run(tmp_path / "run")
-    assert (pixel.stage, pixel.config, pixel.scale) == ("pixel", models.PRESETS["mesrgan"].to_dict(), 4)
-    assert pixel.training.steps == 500
-    assert pixel.training.hours == 1.5
-    assert pixel.training.data == "photos-a"
-    assert "l1, Adam 0.001 cosine" in (pixel.training.recipe or "")
-    assert gan.parent_sha256 == "a" * 64
-    assert "vgg19" in (gan.training.recipe or "")
+    entry = registry.add(str(tmp_path / "run"), "mine")
+    assert (entry.config, entry.scale) == (models.PRESETS["mesrgan"].to_dict(), 4)
+    pixel, gan = entry.stages["pixel"].training, entry.stages["gan"].training
+    assert pixel is not None and gan is not None
+    assert (pixel.steps, pixel.hours, pixel.data) == (500, 1.5, "photos-a")
+    assert "l1, Adam 0.001 cosine" in (pixel.recipe or "")
+    assert entry.stages["gan"].parent_sha256 == "a" * 64
+    assert "vgg19" in (gan.recipe or "")
 
 
 def test_a_pixel_run_on_damaged_pictures_is_the_photo_stage(tmp_path: Path) -> None:
     make_run(tmp_path / "run", config={**INFO["config"], "degrade": "photo"})  # type: ignore[dict-item]
-    assert [run.stage for run in runs.read_run(tmp_path / "run")] == ["photo"]
+    assert list(provenance.best_files(tmp_path / "run")) == ["photo"]
 
 
 def test_a_run_is_a_model_by_its_folder(tmp_path: Path) -> None:
@@ -114,16 +118,16 @@ def test_a_checkpoint_gives_its_averaged_weights(tmp_path: Path) -> None:
 
 def test_a_folder_without_results_is_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"not a training run .* no \*\.best\.safetensors"):
-        runs.read_run(tmp_path)
+        provenance.best_files(tmp_path)
 
 
 def test_bundling_makes_a_manifest_that_loads(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (run,) = runs.read_run(make_run(tmp_path / "run"))
+    run = loaded_run(tmp_path / "run")
     (tmp_path / "eval.json").write_text(
         json.dumps({"results": [{"model": "x", "dataset": "set5", "metrics": {"psnr_y": 30.12346, "pi": None}}]})
     )
     pixel = bundle.bundle(run, "mesrgan", options(overlap=20, scores=tmp_path / "eval.json", hardware="2 cores"), root)
-    (gan,) = runs.read_run(make_run(tmp_path / "run2", "gan", 1, parent_sha256=run.sha256))
+    gan = loaded_run(tmp_path / "run2", "gan", 1, parent_sha256=run.sha256)
     gan_stage = bundle.bundle(gan, "mesrgan", options(), root)
     # The parent is the bundled half-precision file, although the run started from its own fp32 one.
     assert gan_stage.parent_sha256 == pixel.sha256
@@ -143,8 +147,8 @@ def test_bundling_makes_a_manifest_that_loads(tmp_path: Path, root: Path, monkey
 
 
 def test_bundling_can_interpolate_with_the_parent(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (pixel,) = runs.read_run(make_run(tmp_path / "run"))
-    (gan,) = runs.read_run(make_run(tmp_path / "run2", "gan", 1, parent_sha256=pixel.sha256))
+    pixel = loaded_run(tmp_path / "run")
+    gan = loaded_run(tmp_path / "run2", "gan", 1, parent_sha256=pixel.sha256)
     bundle.bundle(gan, "mesrgan", options(blend=(pixel.path, 0.4), recipe="0.6 of it and 0.4 of its parent"), root)
     monkeypatch.setattr(manifest, "PACKAGE", root / "sr_cli")
     loaded = weights.load("mesrgan:gan")
@@ -156,7 +160,7 @@ def test_bundling_can_interpolate_with_the_parent(tmp_path: Path, root: Path, mo
 
 
 def test_bundling_says_whose_the_teacher_is(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (run,) = runs.read_run(make_run(tmp_path / "run", teacher="x4plus", teacher_sha256="c" * 64))
+    run = loaded_run(tmp_path / "run", teacher="x4plus", teacher_sha256="c" * 64)
     with pytest.raises(WeightsError, match="learned from x4plus: say whose it is"):
         bundle.bundle(run, "mesrgan", options(), root)
     told = options(teacher_owner="Real-ESRGAN x4plus, BSD-3-Clause", bf16_share=0.99, style=["natural"])
@@ -169,13 +173,13 @@ def test_bundling_says_whose_the_teacher_is(tmp_path: Path, root: Path, monkeypa
 
 def test_bundling_refuses_other_networks_and_what_half_precision_cannot_hold(tmp_path: Path, root: Path) -> None:
     before = (root / "weights_manifest.json").read_text()
-    (run,) = runs.read_run(make_run(tmp_path / "run"))
+    run = loaded_run(tmp_path / "run")
     with pytest.raises(WeightsError, match="but remacri is"):
         bundle.bundle(run, "remacri", options(), root)
     state = models.create(models.PRESETS["mesrgan"]).state_dict()
     state["head.bias"][0] = 1e6
     save_file(state, tmp_path / "run" / "pixel.best.safetensors")
-    (run,) = runs.read_run(tmp_path / "run")
+    run = weights.load(tmp_path / "run")
     with pytest.raises(WeightsError, match=r"head\.bias does not fit into half precision"):
         bundle.bundle(run, "mesrgan", options(), root)
     assert (root / "weights_manifest.json").read_text() == before

@@ -22,25 +22,24 @@ from sr_cli import state_dicts
 from sr_cli.errors import WeightsError
 from sr_cli.weights import manifest, provenance
 from sr_cli.weights.blend import interpolate
-from sr_cli.weights.loading import read_file
+from sr_cli.weights.loading import LoadedModel, load
 from sr_cli.weights.manifest import ModelEntry, Stage, Teacher
-from sr_cli.weights.runs import RunWeights, read_run
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def interpolated(run: RunWeights, parent: Path | None, share: float) -> dict[str, torch.Tensor]:
+def interpolated(run: LoadedModel, parent: Path | None, share: float) -> dict[str, torch.Tensor]:
     """Draw a run's state dict by `share` (0..1) towards that of its parent (Wang et al. 2018, ESRGAN, section 3.4).
 
     Raises WeightsError where they are not two states of one network without BatchNorm (see docs/fidelity.md).
     """
-    tensors = state_dicts.parse(run.data, str(run.path))
+    tensors = run.generator.state_dict()
     if parent is None:
         return tensors
-    loaded, data = read_file(parent)
-    if loaded.generator.config.to_dict() != dict(run.config) or any(name.endswith("running_mean") for name in tensors):
+    other = load(parent).generator
+    if other.config != run.generator.config or any(name.endswith("running_mean") for name in tensors):
         raise WeightsError(f"{run.path} and {parent} are not two states of one network without BatchNorm")
-    return interpolate(tensors, state_dicts.parse(data, str(parent)), share)
+    return interpolate(tensors, other.state_dict(), share)
 
 
 def half(state: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
@@ -88,13 +87,15 @@ def teacher(named: Teacher | None, owner: str | None) -> Teacher | None:
     return replace(named, owner=owner)
 
 
-def bundle(run: RunWeights, name: str, options: argparse.Namespace, root: Path = ROOT) -> Stage:
+def bundle(run: LoadedModel, name: str, options: argparse.Namespace, root: Path = ROOT) -> Stage:
     """Write the weights and the manifest entry; give the new stage."""
     manifest_path, folder = root / "weights_manifest.json", root / "sr_cli" / "bundled"
     models = dict(manifest.read_file(manifest_path, folder).models)
     entry = models[name]
-    if dict(entry.config) != dict(run.config):
-        raise WeightsError(f"{run.path} is {dict(run.config)}, but {name} is {dict(entry.config)}")
+    if entry.config != (config := run.generator.config.to_dict()):
+        raise WeightsError(f"{run.path} is {config}, but {name} is {entry.config}")
+    assert run.stage is not None  # it is a run's
+    training = provenance.training_of(run.metadata, run.stage)
     info: dict[str, Any] = {"model": name, "stage": run.stage, "source_sha256": run.sha256}
     data = save(half(interpolated(run, *options.blend), run.path), metadata={"srup": json.dumps(info)})
     file = f"{name}-{run.stage}.safetensors"
@@ -114,11 +115,11 @@ def bundle(run: RunWeights, name: str, options: argparse.Namespace, root: Path =
         parent_sha256=bundled_parent(options.parent or run.parent_sha256, models, folder),
         licence=options.licence,
         licence_source=None,
-        training=replace(run.training, **given),
+        training=replace(training, **given) if training else None,
         scores=scores(options.scores, f"{name}:{run.stage}"),
         bf16_share=options.bf16_share,
         look=replaced.look if replaced else None,
-        teacher=teacher(run.teacher, options.teacher_owner),
+        teacher=teacher(provenance.teacher_of(run.metadata), options.teacher_owner),
     )
     entry = manifest.with_stage(entry, stage, default=options.default)
     models[name] = replace(entry, style=entry.style | dict.fromkeys(options.style, run.stage))
@@ -156,10 +157,7 @@ def main() -> None:
     parser.add_argument("--style", action="append", default=[], choices=("natural", "crisp"), help="it is this style")
     options = parser.parse_args()
     options.blend = (Path(options.blend[0]), float(options.blend[1])) if options.blend else (None, 0.0)
-    runs = {run.stage: run for run in read_run(options.run)}
-    if options.stage not in runs:
-        parser.error(f"{options.run} has the stages {', '.join(runs)}, not {options.stage}")
-    stage = bundle(runs[options.stage], options.name, options)
+    stage = bundle(load(f"{options.run.absolute()}:{options.stage}"), options.name, options)
     print(f"sr_cli/bundled/{stage.file}: {stage.size} bytes, sha256 {stage.sha256}")
 
 

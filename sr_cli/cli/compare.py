@@ -75,17 +75,6 @@ def _summary(result: Comparison, seconds: float) -> str:
 
 
 def _record(result: Comparison) -> dict[str, Any]:
-    return {
-        "photo": str(result.photo),
-        "page": str(result.page),
-        "page_bytes": result.page_bytes,
-        "sheet": None if result.sheet is None else str(result.sheet),
-        "width": result.width,
-        "height": result.height,
-        "scale": result.scale,
-        "format": result.format,
-        "quality": result.quality,
-        "coverage": result.coverage,
-        "layers": [vars(layer) for layer in result.layers],
-        "spots": [vars(spot) for spot in result.spots],
-    }
+    paths = {"photo": str(result.photo), "page": str(result.page), "sheet": result.sheet and str(result.sheet)}
+    parts = {"layers": [vars(layer) for layer in result.layers], "spots": [vars(spot) for spot in result.spots]}
+    return {**vars(result), **paths, **parts}

@@ -130,12 +130,13 @@ def _of_file(name: str) -> dict[str, Any]:
 
     loaded = weights.load(name)
     entry, stage = loaded.entry, loaded.stage
+    training = provenance.training_of(loaded.metadata, stage) if stage else None
     return {
         "path": str(loaded.path),
         "sha256": loaded.sha256,
         "known_as": f"{entry.name}:{stage}" if entry else None,
         "stage": stage,
-        "training": asdict(provenance.training_of(loaded.metadata, stage)) if stage and loaded.metadata else None,
+        "training": asdict(training) if training else None,
         "overlap": loaded.overlap,
         **registry.describe(loaded.generator),
     }

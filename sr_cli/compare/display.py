@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -17,20 +15,7 @@ def for_display(photo: images.Photo) -> NDArray[np.uint8]:
     if photo.is_gray:
         pixels = np.repeat(pixels, 3, axis=2)
     elif photo.icc_profile is not None:
-        pixels = _to_srgb(pixels, photo.icc_profile)
+        pixels = np.asarray(images.to_srgb(Image.fromarray(pixels), photo.icc_profile)[0])
     if photo.alpha is not None:
-        alpha = images.to_8_bits(photo.alpha).astype(np.float32)[:, :, None] / 255
-        pixels = np.rint(pixels * alpha + 255 * (1 - alpha)).astype(np.uint8)
-    return pixels
-
-
-def _to_srgb(pixels: NDArray[np.uint8], profile: bytes) -> NDArray[np.uint8]:
-    """Return colours of `profile` in sRGB; unchanged where the profile cannot be read."""
-    from PIL import ImageCms
-
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        converted = ImageCms.profileToProfile(Image.fromarray(pixels), source, ImageCms.createProfile("sRGB"))
-    except (ImageCms.PyCMSError, OSError):
-        return pixels
-    return pixels if converted is None else np.asarray(converted)
+        pixels = images.on_white(pixels, images.to_8_bits(photo.alpha))
+    return pixels.astype(np.uint8, copy=False)

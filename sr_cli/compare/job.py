@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sr_cli import images, storage
-from sr_cli.compare import methods, page, sheet, spots
+from sr_cli.compare import methods, page, sheet
 from sr_cli.compare.display import for_display
 from sr_cli.compare.methods import Layer, Method
 from sr_cli.compare.options import CompareOptions
-from sr_cli.compare.spots import Spot
 from sr_cli.errors import OutputError, UsageError
+from sr_cli.metrics import differences
+from sr_cli.metrics.differences import Spot
 
 _IN_MEMORY = 2**30
 """Bytes of enlargements that are kept in memory; more are kept in files."""
@@ -87,7 +88,7 @@ def run(
     height, width = original.shape[0] * scale, original.shape[1] * scale
     with _store(len(compared), height, width) as pictures:
         layers = [Layer("Original", "nearest", scale=scale), *_enlarge(compared, original, pictures, on_event)]
-        found = spots.find(pictures[1:] if len(pictures) > 2 else pictures, options.spots)
+        found = differences.find(pictures[1:] if len(pictures) > 2 else pictures, options.spots)
         content = page.Content(photo.name, original, options.crop, layers, pictures, found, scale)
 
         def on_tile(done: int, total: int) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sr_cli import __version__, pages
 from sr_cli.compare import tiles
 from sr_cli.compare.methods import Layer
-from sr_cli.compare.spots import Spot
+from sr_cli.metrics.differences import Spot
 
 _OVERHEAD = 2**17
 """Bytes of the page that are no pictures: the template and the figures."""

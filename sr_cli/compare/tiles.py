@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from sr_cli.compare import spots
 from sr_cli.errors import UsageError
+from sr_cli.metrics import differences
 
 TILE = 512
 """Pixels a side of a tile."""
@@ -210,11 +210,11 @@ def _within(tiles: list[Tile], encoded: list[bytes], pictures: Sequence[Picture]
         return kept
     compared = pictures[1:] if len(pictures) > 2 else pictures
     height, width = compared[0].shape[:2]
-    differences = spots.difference_map(compared, min(TILE // 8, height, width))
+    luma = differences.difference_map(compared, min(TILE // 8, height, width))
     columns = -(-width // TILE)
 
     def difference(index: int) -> float:
-        part = differences[8 * (index // columns) :, 8 * (index % columns) :][:8, :8]
+        part = luma[8 * (index // columns) :, 8 * (index % columns) :][:8, :8]
         return float(part.mean()) if part.size else 0.0  # a last tile of a few pixels has no block of its own
 
     places: dict[int, list[int]] = {}

@@ -1,8 +1,9 @@
 """Pictures in and out: what a photo carries besides its pixels survives, and no file is harmed."""
 
 from sr_cli.images.alpha import bleed
+from sr_cli.images.colour import to_srgb
 from sr_cli.images.decode import channels, read, read_all
-from sr_cli.images.encode import WriteOptions, to_8_bits, write, write_all
+from sr_cli.images.encode import WriteOptions, on_white, to_8_bits, write, write_all
 from sr_cli.images.formats import (
     OUTPUT_FORMATS,
     READABLE_SUFFIXES,
@@ -45,10 +46,12 @@ __all__ = [
     "losses",
     "losses_of_all",
     "metadata_chunks",
+    "on_white",
     "probe",
     "read",
     "read_all",
     "to_8_bits",
+    "to_srgb",
     "with_pixels",
     "without_metadata",
     "write",

@@ -35,9 +35,9 @@ def gray_or_rgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image,
     embedded profile if it is usable; ink without one by plain subtraction.
     """
     if image.mode == "CMYK":
-        return _converted(image, profile if profile and space(profile) == b"CMYK" else None)
+        return to_srgb(image, profile if profile and space(profile) == b"CMYK" else None)
     if image.mode == "LAB":
-        return _converted(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes())
+        return to_srgb(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes())
     if image.mode in ("P", "PA"):
         image = _without_palette(image)
     elif "transparency" in image.info and image.mode in ("1", "L", "RGB"):
@@ -57,8 +57,11 @@ def _without_palette(image: Image.Image) -> Image.Image:
     return wide
 
 
-def _converted(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, bytes | None]:
-    """Convert `image` to sRGB: relative colorimetric with black point compensation, as photo editors do by default."""
+def to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, bytes | None]:
+    """Convert `image` to sRGB, and give that profile: relative colorimetric with black point compensation.
+
+    So photo editors do by default. A profile that cannot be used is as good as none.
+    """
     try:
         if profile is not None:
             converted = ImageCms.profileToProfile(
@@ -72,13 +75,13 @@ def _converted(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, 
             if converted is not None:
                 return converted, srgb_profile()
     except (ImageCms.PyCMSError, OSError):
-        pass  # a profile that cannot be used is as good as none
+        pass
     return image.convert("RGB"), None
 
 
 def gray_to_rgb(image: Image.Image, profile: bytes) -> tuple[Image.Image, bytes | None]:
     """Convert L or LA with a grayscale profile to RGB or RGBA in sRGB, for formats without grayscale."""
-    rgb, converted = _converted(image.getchannel("L"), profile)
+    rgb, converted = to_srgb(image.getchannel("L"), profile)
     if image.mode == "LA":
         rgb.putalpha(image.getchannel("A"))
     return rgb, converted

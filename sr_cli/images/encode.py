@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -95,34 +95,6 @@ def write_all(
             file.flush()
             with contextlib.suppress(OSError):  # some network shares keep no times: the picture matters more
                 os.utime(file.fileno() if os.utime in os.supports_fd else file.name, ns=(modified, modified))
-
-
-class _Unnamed(io.RawIOBase):
-    """A file without its descriptor, so that Pillow writes through Python, where "disk full" keeps its name."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def write(self, data: Any) -> int:
-        return self._file.write(data)
-
-    def read(self, size: int = -1) -> bytes:
-        return self._file.read(size)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
 
 
 class _Encoder:
@@ -213,13 +185,13 @@ class _Encoder:
                 options["loop"] = plays
             elif plays != 1:  # GIF counts repetitions, and plays once if it says nothing
                 options["loop"] = plays - 1 if plays else 0
-        target = io.BytesIO() if self._output is formats.GIF else file
+        encoded = io.BytesIO()  # Pillow writes to a real file past Python, where "disk full" loses its name
         try:
-            image.save(cast(BinaryIO, _Unnamed(target)), self._output.name, **options)
+            image.save(encoded, self._output.name, **options)
         except ValueError as error:  # an encoder's own limit
             raise OutputError(f"cannot be written as {self._output.name}: {error}") from error
-        if isinstance(target, io.BytesIO) and self._output is formats.GIF:
-            file.write(gif.with_metadata(target.getvalue(), first, profile))
+        content = encoded.getbuffer()
+        file.write(gif.with_metadata(bytes(content), first, profile) if self._output is formats.GIF else content)
 
     def _image(self, photo: Photo) -> tuple[Image.Image, bytes | None]:
         """Build Pillow's image for the format, with the profile that fits it."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from sr_cli.errors import OutputError, UsageError
-from sr_cli.pages.templates import render
+from sr_cli.pages import render
 
 INK = "#333333"
 FAINT = "#666666"

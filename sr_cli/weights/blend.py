@@ -161,8 +161,7 @@ def _of_run(folder: Path) -> dict[str, _Relative]:
     stages = {}
     for stage, path in provenance.best_files(folder).items():
         loaded, _ = read_file(path)
-        parent = provenance.info_of(loaded.metadata).get("parent_sha256")
-        stages[stage] = _Relative(f"{folder.absolute()}:{stage}", stage, loaded.sha256, parent)
+        stages[stage] = _Relative(f"{folder.absolute()}:{stage}", stage, loaded.sha256, loaded.parent_sha256)
     return stages
 
 

@@ -64,6 +64,11 @@ class LoadedModel:
         """Factor by which it enlarges."""
         return self.generator.scale
 
+    @property
+    def parent_sha256(self) -> str | None:
+        """Checksum of the weights that its training started from, where the file says so."""
+        return provenance.info_of(self.metadata).get("parent_sha256")
+
 
 def load(spec: str | Path, *, offline: bool = False, progress: OnBytes | None = None) -> LoadedModel:
     """Load the generator that `spec` stands for: a name, `name:stage`, a `.safetensors` file or a run's folder.

@@ -60,14 +60,16 @@ def best_file(folder: Path, stage: str | None) -> tuple[str, Path]:
     return chosen, files[chosen]
 
 
-def training_of(metadata: Mapping[str, str], stage: str) -> TrainingSummary:
-    """Describe how weights of a run came about, as far as their file says."""
+def training_of(metadata: Mapping[str, str], stage: str) -> TrainingSummary | None:
+    """Describe how weights of a run came about, as far as their file says; None for a file that no run wrote."""
     info = info_of(metadata)
+    if "step" not in info:
+        return None
     seconds = info.get("seconds")
     return TrainingSummary(
         data=", ".join(Path(place).name for place in info.get("data", [])) or "unknown",
         recipe=_recipe(_settings(info), stage),
-        steps=info.get("step"),
+        steps=info["step"],
         hours=None if seconds is None else round(seconds / 3600, 2),
         seed=_settings(info).get("seed"),
         commit=info.get("commit"),

@@ -16,9 +16,8 @@ from sr_cli import hub, storage
 from sr_cli.errors import OutputError, UsageError, WeightsError
 from sr_cli.hub import OnBytes
 from sr_cli.weights import manifest, provenance
-from sr_cli.weights.loading import load, read_file
-from sr_cli.weights.manifest import HubFile, ModelEntry, Stage, TrainingSummary
-from sr_cli.weights.runs import read_run
+from sr_cli.weights.loading import LoadedModel, load, read_file
+from sr_cli.weights.manifest import HubFile, ModelEntry, Stage
 
 if TYPE_CHECKING:
     from sr_cli.models import Generator
@@ -84,10 +83,12 @@ def add(source: str, name: str, options: AddOptions = AddOptions(), *, progress:
         contents: dict[str, bytes] = {}
         for config, scale, new, data in sources:
             if entry is None:
-                entry = _new_entry(name, options.summary or f"added from {source}", config, scale)
-            if dict(entry.config) != dict(config):
-                known = dict(entry.config)
-                raise WeightsError(f"{source} is {dict(config)}, but {name} is {known}; choose another name")
+                summary, folder = options.summary or f"added from {source}", manifest.user_folder()
+                entry = ModelEntry(
+                    name=name, summary=summary, config=config, scale=scale, stages={}, folder=folder, origin="user"
+                )
+            if entry.config != config:
+                raise WeightsError(f"{source} is {config}, but {name} is {entry.config}; choose another name")
             if new.name in entry.stages and not options.overwrite:
                 raise UsageError(f"{name}:{new.name} exists; choose another name, or pass --overwrite")
             entry = manifest.with_stage(entry, new)
@@ -186,19 +187,7 @@ def _check_name(name: str) -> None:
         raise UsageError(f"{name} is a built-in model; choose another name")
 
 
-def _new_entry(name: str, summary: str, config: Mapping[str, Any], scale: int) -> ModelEntry:
-    return ModelEntry(
-        name=name,
-        summary=summary,
-        config=dict(config),
-        scale=scale,
-        stages={},
-        folder=manifest.user_folder(),
-        origin="user",
-    )
-
-
-_Source = tuple[Mapping[str, Any], int, Stage, bytes]
+_Source = tuple[dict[str, Any], int, Stage, bytes]
 
 
 def _sources(source: str, name: str, options: AddOptions, progress: OnBytes | None) -> Iterator[_Source]:
@@ -208,35 +197,26 @@ def _sources(source: str, name: str, options: AddOptions, progress: OnBytes | No
         yield _from_hub(source, stage, licence, progress)
         return
     path = Path(source)
+    files = {stage: path}
     if path.is_dir():
-        runs = {run.stage: run for run in read_run(path)}
-        if stage is not None and stage not in runs:
-            raise WeightsError(f"{path} has the stages {', '.join(runs)}, not {stage}")
-        for run in runs.values() if stage is None else [runs[stage]]:
-            new = _local_stage(name, run.stage, run.data, licence, run.parent_sha256, run.training)
-            new = replace(new, teacher=run.teacher)
-            yield run.config, run.scale, new, run.data
-        return
-    loaded, data = read_file(path)
-    parent = provenance.info_of(loaded.metadata).get("parent_sha256")
-    new = _local_stage(name, stage or provenance.stage_of(loaded.metadata) or "pixel", data, licence, parent, None)
-    yield loaded.generator.config.to_dict(), loaded.scale, new, data
+        files = dict([provenance.best_file(path, stage)] if stage else provenance.best_files(path).items())
+    for known, file in files.items():
+        loaded, data = read_file(file)
+        new = _local_stage(name, known or provenance.stage_of(loaded.metadata) or "pixel", loaded, len(data), licence)
+        yield loaded.generator.config.to_dict(), loaded.scale, new, data
 
 
-def _local_stage(
-    name: str, stage: str, data: bytes, licence: str | None, parent: str | None, training: TrainingSummary | None
-) -> Stage:
+def _local_stage(name: str, stage: str, loaded: LoadedModel, size: int, licence: str | None) -> Stage:
+    """Describe weights whose file is copied under a name, as far as they say themselves what they are."""
     return Stage(
         name=stage,
         file=f"{name}-{stage}.safetensors",
-        hub=None,
-        sha256=storage.sha256_of_bytes(data),
-        size=len(data),
-        overlap=None,
-        parent_sha256=parent,
+        sha256=loaded.sha256,
+        size=size,
+        parent_sha256=loaded.parent_sha256,
         licence=licence or "unknown",
-        licence_source=None,
-        training=training,
+        training=provenance.training_of(loaded.metadata, stage),
+        teacher=provenance.teacher_of(loaded.metadata),
         scores={},
     )
 
@@ -254,19 +234,16 @@ def _from_hub(source: str, stage: str | None, licence: str | None, progress: OnB
         hub.Source(match["repo"], remote.commit, match["file"]), sha256=remote.sha256, progress=progress
     )
     loaded = load(path)
-    known = _published(match["repo"], remote.commit, loaded.sha256)
-    new = Stage(
-        name=stage or (known.name if known else None) or loaded.stage or "pixel",
+    known = _published(match["repo"], remote.commit, loaded.sha256) or Stage(
+        name=loaded.stage or "pixel", sha256=loaded.sha256, size=path.stat().st_size, licence="unknown", scores={}
+    )
+    new = replace(
+        known,
+        name=stage or known.name,
         file=None,
         hub=HubFile(match["repo"], remote.commit, match["file"]),
-        sha256=loaded.sha256,
-        size=path.stat().st_size,
-        overlap=known.overlap if known else None,
-        parent_sha256=known.parent_sha256 if known else None,
-        licence=licence or (known.licence if known else "unknown"),
+        licence=licence or known.licence,
         licence_source=f"https://huggingface.co/{match['repo']}",
-        training=known.training if known else None,
-        scores=known.scores if known else {},
     )
     return loaded.generator.config.to_dict(), loaded.scale, new, b""
 
