@@ -27,6 +27,7 @@ REQUIRED = (
     "rich",
     "pillow",
     "numpy",
+    "scipy",
     "huggingface-hub",
     "safetensors",
     "platformdirs",

@@ -131,13 +131,8 @@ def _blind_measure(name: str, parameters: Any, model: Any) -> Measure:
 
 
 def _nrqm_model(given: Path | None, offline: bool, note: Callable[[str], None]) -> NrqmModel | _Missing:
-    if importlib.util.find_spec("scipy") is None:
-        return _Missing("needs scipy: pip install 'srup[metrics]'")
-    if (
-        given is None
-        and not (offline or hub.is_offline())
-        and hub.cached(hub.Source(REPO, REVISION, NRQM_FILE)) is None
-    ):
+    cached = hub.cached(hub.Source(REPO, REVISION, NRQM_FILE))
+    if given is None and cached is None and not (offline or hub.is_offline()):
         note(LICENCE_NOTE)
     return _read(given, NRQM_FILE, parse_model, f"--nrqm-model or {NRQM_VARIABLE}", offline)
 
