@@ -138,3 +138,38 @@ def test_bicubic_phases_are_pillows_bicubic() -> None:
     actual = torch.nn.functional.pixel_shuffle(phases, 4)[0, 0].numpy()
     # Pillow drops taps beyond the border and renormalises; inside the two agree.
     np.testing.assert_allclose(actual[8:-8, 8:-8], expected[8:-8, 8:-8], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_with_even_subpixels_a_constant_picture_has_no_pattern(name: str) -> None:
+    model = with_weights(SMALL[name]).requires_grad_(False)
+    border = 4 * model.receptive_radius
+    flat = torch.full((1, 3, border // 2 + 2, border // 2 + 2), 0.4)
+
+    def deviation() -> float:
+        return float(model(flat)[:, :, border:-border, border:-border].std((2, 3)).max())
+
+    for conv, _ in model.shuffled_convs():
+        conv.weight.normal_(0, 0.1, generator=torch.Generator().manual_seed(3))
+    before = deviation()
+    for conv, factor in model.shuffled_convs():
+        layers.even_subpixels(conv, factor)
+    assert before > 1e-3
+    assert deviation() < 1e-5
+
+
+def test_even_subpixels_are_the_nearest_and_stay() -> None:
+    conv = torch.nn.Conv2d(3, 8, 3)
+    with torch.no_grad():
+        conv.weight.normal_(generator=torch.Generator().manual_seed(0))
+    before = conv.weight.detach().clone()
+    layers.even_subpixels(conv, 2)
+    change = conv.weight.detach() - before
+    # The change is orthogonal to every direction in which even weights may move: those that keep the sums equal.
+    direction = torch.randn(2, 4, 3, 3, 3, generator=torch.Generator().manual_seed(1))
+    sums = direction.sum((3, 4), keepdim=True)
+    direction -= (sums - sums.mean(1, keepdim=True)) / 9
+    assert float((change * direction.flatten(0, 1)).sum()) == pytest.approx(0, abs=1e-4)
+    once = conv.weight.detach().clone()
+    layers.even_subpixels(conv, 2)
+    torch.testing.assert_close(conv.weight.detach(), once)

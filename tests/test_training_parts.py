@@ -22,6 +22,7 @@ from sr_cli import datasets, models
 from sr_cli.datasets import degradation
 from sr_cli.errors import InputError, UsageError, WeightsError
 from sr_cli.metrics import features
+from sr_cli.models import mesrgan
 from sr_cli.models.discriminator import Discriminator, UnetDiscriminator
 from sr_cli.training import checkpoint, config, data, plot, recipes, stages, teachers
 from sr_cli.training.losses import adversarial, pixel
@@ -194,6 +195,23 @@ def test_a_stage_without_discriminator_compares_features_too(compared: str, expe
     assert seen == [pytest.approx(expected)]
     assert scalars["loss"] == pytest.approx(2 * float(scalars["feature"]))
     assert not scalars["bad"]
+
+
+@pytest.mark.parametrize("even", [True, False])
+def test_every_step_keeps_the_upsampler_even(even: bool) -> None:
+    recipe = config.TrainConfig(even_upsampler=even, pixel=config.PixelConfig(steps=3, spectral_weight=1.0))
+    model = models.create(mesrgan.MesrganConfig(blocks=1, features=8, growth=4))
+    model.reset_parameters(torch.Generator().manual_seed(0))
+    stage = stages.PixelStage("pixel", recipe, model, torch.device("cpu"), None)
+    generator = torch.Generator().manual_seed(1)
+    for step in range(3):
+        stage.step(step, data.Patches(torch.rand(1, 3, 8, 8, generator=generator), torch.rand(1, 3, 32, 32), None))
+    for network in (stage.model, stage.ema.model):
+        kernels = [
+            conv.weight.detach().sum((2, 3)).unflatten(0, (-1, factor**2)) for conv, factor in network.shuffled_convs()
+        ]
+        spread = max(float((sums - sums.mean(1, keepdim=True)).abs().max()) for sums in kernels)
+        assert (spread < 1e-5) is even
 
 
 def test_the_discriminator_takes_for_real_what_the_configuration_says() -> None:

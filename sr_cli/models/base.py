@@ -79,6 +79,10 @@ class Generator(nn.Module):
         """Draw fresh weights for training; with a `generator` the draw is reproducible."""
         raise NotImplementedError
 
+    def shuffled_convs(self) -> list[tuple[nn.Conv2d, int]]:
+        """List the convolutions that a PixelShuffle follows, each with its factor."""
+        return []
+
     def fold(self) -> Self:
         """Copy for inference: BatchNorm and residual scaling folded into the weights.
 

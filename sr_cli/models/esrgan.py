@@ -60,6 +60,9 @@ class Esrgan(base.Generator):
         x = self.activation(self.conv(self.upsampler(x)))
         return self.normalise.undo(self.tail(x))
 
+    def shuffled_convs(self) -> list[tuple[nn.Conv2d, int]]:
+        return self.upsampler.shuffled_convs()
+
     @property
     def receptive_radius(self) -> int:
         """9x9 head, five 3x3 layers a block, trunk conv, 3x3 at x1, at x2 and twice at x4 (1 + 1 up)."""

@@ -56,6 +56,10 @@ class Upsampler(nn.Module):
             x = activation(F.pixel_shuffle(conv(x), 2))
         return x
 
+    def shuffled_convs(self) -> list[tuple[nn.Conv2d, int]]:
+        """List the convolutions, each with the factor of the PixelShuffle after it."""
+        return [(conv, 2) for conv in self.convs if isinstance(conv, nn.Conv2d)]
+
     def init_identity(self, slope: float) -> None:
         """Pass the picture on, see `init_identity`; `slope` is that of the activation before the first stage."""
         for conv, activation in zip(self.convs, self.activations, strict=True):
@@ -72,6 +76,22 @@ def equal_subpixels(conv: nn.Conv2d, shuffle: int = 2) -> None:
     """
     first = conv.weight[:: shuffle**2].clone()
     conv.weight.copy_(first.repeat_interleave(shuffle**2, 0))
+
+
+@torch.no_grad()
+def even_subpixels(conv: nn.Conv2d, shuffle: int) -> None:
+    """Make a convolution answer a constant equally at all pixels that the PixelShuffle after it puts side by side.
+
+    Each kernel's sum becomes the mean of the sums of its `shuffle**2` neighbours, and so does its bias: the nearest
+    weights with which features that do not vary give a picture without a pattern on the upsampler's grid (Sugawara
+    et al. 2018, "Super-resolution using convolutional neural networks without any checkerboard artifacts").
+    """
+    kernels = conv.weight.view(-1, shuffle**2, *conv.weight.shape[1:])
+    sums = kernels.sum((3, 4), keepdim=True)
+    kernels.sub_((sums - sums.mean(1, keepdim=True)) / (kernels.shape[3] * kernels.shape[4]))
+    if conv.bias is not None:
+        biases = conv.bias.view(-1, shuffle**2)
+        biases.copy_(biases.mean(1, keepdim=True).expand_as(biases))
 
 
 IDENTITY_CHANNELS = 6

@@ -134,6 +134,13 @@ class Mesrgan(base.Generator):
         # ESRGAN's residual-in-residual: the whole group is scaled once more.
         return x + self.trunk_conv(torch.add(x, self.trunk(x), alpha=0.2))
 
+    def shuffled_convs(self) -> list[tuple[nn.Conv2d, int]]:
+        if self.config.upsampler == "full":
+            return self.upsampler.shuffled_convs()
+        convs = self.tail if isinstance(self.tail, nn.ModuleList) else [self.tail]
+        factor = 2 if len(convs) == 2 else self.scale
+        return [(conv, factor) for conv in convs if isinstance(conv, nn.Conv2d)]
+
     @property
     def receptive_radius(self) -> int:
         """9x9 head, five 3x3 depthwise layers a block, trunk conv, and what the upsampler adds."""

@@ -70,6 +70,9 @@ class Srgan(base.Generator):
         x = x + self.trunk_norm(self.trunk_conv(self.trunk(x)))
         return self.normalise.undo(self.tail(self.upsampler(x)))
 
+    def shuffled_convs(self) -> list[tuple[nn.Conv2d, int]]:
+        return self.upsampler.shuffled_convs()
+
     @property
     def receptive_radius(self) -> int:
         """9x9 head, two 3x3 layers a block, trunk conv, 3x3 at x1 and x2, 9x9 at x4 (1.5 + 1 up)."""

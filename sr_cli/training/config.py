@@ -143,6 +143,9 @@ class TrainConfig(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Steps between validations and checkpoints."""
     sample_every: Count = 1000
     """Steps between pictures of the validation crops (and a GAN stage's snapshots), among those validated."""
+    even_upsampler: bool = True
+    """Whether a constant stays a constant through each PixelShuffle, from the first step on (`layers.even_subpixels`).
+    Without it a generator answers a discriminator with a screen of dots, the same in every low-resolution pixel."""
     compile: bool = False
     """Whether the generator goes through torch.compile: slow to start, faster on large GPUs."""
     max_bad_steps: Annotated[int, Meta(ge=0)] = 50

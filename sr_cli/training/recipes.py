@@ -7,6 +7,7 @@ from sr_cli.training.config import GanConfig, OptimiserConfig, PixelConfig, Trai
 POSTER = TrainConfig(
     precision="fp32",
     ema_decay=0.0,
+    even_upsampler=False,
     pixel=PixelConfig(
         steps=300_000,
         generator=OptimiserConfig(lr=2e-4, schedule="halve", halve_at=(100_000, 200_000), warmup=0, clip_norm=0.0),

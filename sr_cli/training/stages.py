@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from sr_cli import models
 from sr_cli.metrics.features import FeatureLoss
 from sr_cli.models.discriminator import DISCRIMINATORS, STRIDE
+from sr_cli.models.layers import even_subpixels
 from sr_cli.training import checkpoint, parallel
 from sr_cli.training.config import ComparisonConfig, OptimiserConfig, TrainConfig
 from sr_cli.training.data import Patches
@@ -166,6 +167,8 @@ class GeneratorStage:
         self.teacher_weight = config.teacher_weight
         self.dtype = autocast_dtype(config.precision, device)
         self.model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self.even_convs = self.model.shuffled_convs() if config.even_upsampler else []
+        self._even_upsampler()
         self.ema = Ema(self.model, config.ema_decay)
         self.optimisation = Optimisation(own.generator, own.steps, self.model.parameters(), self.dtype)
         compiled = torch.compile(self.model) if config.compile else self.model
@@ -197,8 +200,13 @@ class GeneratorStage:
         """Take the generator one step down the weighted sum of `losses`; gives them, `loss` and `bad`, detached."""
         loss = torch.stack([getattr(self.comparison, f"{name}_weight") * part for name, part in losses.items()]).sum()
         bad = self.optimisation.step(step, loss)
+        self._even_upsampler()
         self.ema.update(self.model, step, bad)
         return {"loss": loss.detach(), **{name: part.detach() for name, part in losses.items()}, "bad": bad}
+
+    def _even_upsampler(self) -> None:
+        for conv, factor in self.even_convs:
+            even_subpixels(conv, factor)
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
