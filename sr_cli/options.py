@@ -221,6 +221,11 @@ def validate(options: Any) -> None:
         field.check(getattr(options, field.name))
 
 
+def output_option(help: str, metavar: str = "FILE", default: str = "none", *names: str) -> Option:
+    """Return an option for a file or folder to write; `-o` has `names` of its own."""
+    return Option(help, names, "Output", metavar=metavar, default=default)
+
+
 def models_option(help: str, group: str, default: str = "") -> Option:
     """Return the option `-m`, which a command repeats for several models."""
     return Option(help, ("-m", "--model"), group, metavar="MODEL", default=default, completion="model")

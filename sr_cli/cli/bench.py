@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from sr_cli.bench.options import BenchOptions
 from sr_cli.cli.console import Console, Printing
-from sr_cli.options import Option
+from sr_cli.options import Option, output_option
 
 if TYPE_CHECKING:
     from sr_cli.bench.results import BenchEvent, BenchResult, Cell
@@ -19,10 +19,7 @@ def bench(
     against: Annotated[
         Literal["poster"] | None, Option("Also show published times.", group="Output", default="none")
     ] = None,
-    plot: Annotated[
-        Path | None,
-        Option("Draw a chart of the times, as .svg or .png.", group="Output", metavar="FILE", default="none"),
-    ] = None,
+    plot: Annotated[Path | None, output_option("Draw a chart of the times, as .svg or .png.")] = None,
     *,
     printing: Printing,
 ) -> int:

@@ -10,29 +10,19 @@ import typer
 
 from sr_cli.cli.console import Console, Printing
 from sr_cli.compare.options import CompareOptions
-from sr_cli.options import Option
+from sr_cli.options import output_option
 
 if TYPE_CHECKING:
     from sr_cli.compare.job import Comparison
+
+_PAGE = "{stem}_compare.html next to the photo"
 
 
 def compare(
     photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="The photo to enlarge.")],
     *,
-    output: Annotated[
-        Path | None,
-        Option(
-            "The page to write.",
-            names=("-o", "--output"),
-            group="Output",
-            metavar="FILE",
-            default="{stem}_compare.html next to the photo",
-        ),
-    ] = None,
-    png: Annotated[
-        Path | None,
-        Option("Also write the places that differ most as one PNG.", group="Output", metavar="FILE", default="none"),
-    ] = None,
+    output: Annotated[Path | None, output_option("The page to write.", "FILE", _PAGE, "-o", "--output")] = None,
+    png: Annotated[Path | None, output_option("Also write the places that differ most as one PNG.")] = None,
     options: CompareOptions,
     printing: Printing,
 ) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from sr_cli.cli.console import Console, EventPrinting
 from sr_cli.errors import UsageError
 from sr_cli.evaluate.options import EvalOptions
-from sr_cli.options import Option
+from sr_cli.options import output_option
 
 if TYPE_CHECKING:
     from sr_cli.cli.console import Bar
@@ -20,13 +20,8 @@ if TYPE_CHECKING:
 
 def evaluate(
     options: EvalOptions,
-    report: Annotated[
-        Path | None, Option("Write a report, one HTML page.", group="Output", metavar="FILE", default="none")
-    ] = None,
-    csv: Annotated[
-        Path | None,
-        Option("Write a table with a row for each model and image.", group="Output", metavar="FILE", default="none"),
-    ] = None,
+    report: Annotated[Path | None, output_option("Write a report, one HTML page.")] = None,
+    csv: Annotated[Path | None, output_option("Write a table with a row for each model and image.")] = None,
     *,
     printing: EventPrinting,
 ) -> int:

@@ -11,7 +11,7 @@ import typer
 
 from sr_cli.cli.console import Bar, Console, EventPrinting, Verbose, binary_input, binary_output
 from sr_cli.errors import INTERRUPTED, TERMINATED, Interrupted, Terminated, UsageError
-from sr_cli.options import Option
+from sr_cli.options import Option, output_option
 from sr_cli.upscale.options import UpscaleOptions
 
 if TYPE_CHECKING:
@@ -40,12 +40,9 @@ def upscale(
     *,
     output: Annotated[
         str | None,
-        Option(
+        output_option(
             "File or folder for the results; missing folders are created. - is standard output.",
-            names=("-o", "--output"),
-            group="Output",
-            metavar="PATH",
-            default="next to the photo",
+            *("PATH", "next to the photo", "-o", "--output"),
         ),
     ] = None,
     options: UpscaleOptions,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import BinaryIO, NamedTuple, TypeAlias
@@ -29,6 +29,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 Chunk: TypeAlias = tuple[bytes, bytes]
 """Type and content."""
 
+_METADATA = (b"iCCP", b"eXIf", b"pHYs", b"tRNS", b"tEXt", b"zTXt", b"iTXt")
 _COLOUR_CHUNKS = (b"cICP", b"mDCV", b"cLLI", b"sRGB", b"gAMA", b"cHRM")
 _GRAY, _RGB, _PALETTE, _GRAY_ALPHA, _RGB_ALPHA = 0, 2, 3, 4, 6
 _SAMPLES = {_GRAY: 1, _RGB: 3, _PALETTE: 1, _GRAY_ALPHA: 2, _RGB_ALPHA: 4}
@@ -226,9 +227,9 @@ def _add(contents: Contents, source: Source, kind: bytes, data: bytes) -> None:
         contents.palette = data
     elif kind in _COLOUR_CHUNKS:
         contents.colour_chunks.append((kind, data))
-    elif kind in _READERS:
+    elif kind in _METADATA:
         with contextlib.suppress(ValueError, struct.error, zlib.error):  # unreadable metadata spoil no picture
-            _READERS[kind](contents, source, data)
+            _add_metadata(contents, source, kind, data)
     elif kind in png_chunks.CARRIED or kind[3:4].islower():
         # A lower case letter there: safe to copy, whatever was done to the pixels (5.4).
         contents.other_chunks.append((kind, data))
@@ -237,37 +238,31 @@ def _add(contents: Contents, source: Source, kind: bytes, data: bytes) -> None:
         contents.notes.append(f"the PNG chunk {name} is left out: it belongs to the old pixels")
 
 
-def _add_profile(contents: Contents, source: Source, data: bytes) -> None:
-    contents.icc_profile = source.inflate(data[data.index(b"\0") + 2 :])
+def _add_metadata(contents: Contents, source: Source, kind: bytes, data: bytes) -> None:
+    """Read a chunk that says something of the photo. Raises ValueError, struct.error or zlib.error if it cannot be."""
+    keyword, _, rest = data.partition(b"\0")
+    match kind:
+        case b"iCCP":
+            contents.icc_profile = source.inflate(rest[1:])
+        case b"eXIf":
+            contents.exif = exif_block.clean(data)
+        case b"tRNS":
+            contents.transparency = data
+        case b"tEXt":
+            _add_text(contents, keyword, rest)
+        case b"zTXt":
+            _add_text(contents, keyword, source.inflate(rest[1:]))
+        case b"iTXt":
+            _add_unicode_text(contents, source, keyword, rest)
+        case b"pHYs":
+            across, down, unit = struct.unpack(">IIB", data)
+            if unit == 1 and across and down:
+                contents.dpi = across * _INCH, down * _INCH
+            elif across != down:  # only the proportions of a pixel
+                contents.other_chunks.append((kind, data))
 
 
-def _add_exif(contents: Contents, source: Source, data: bytes) -> None:
-    contents.exif = exif_block.clean(data)
-
-
-def _add_resolution(contents: Contents, source: Source, data: bytes) -> None:
-    across, down, unit = struct.unpack(">IIB", data)
-    if unit == 1 and across and down:
-        contents.dpi = across * _INCH, down * _INCH
-    elif across != down:  # only the proportions of a pixel
-        contents.other_chunks.append((b"pHYs", data))
-
-
-def _add_transparency(contents: Contents, source: Source, data: bytes) -> None:
-    contents.transparency = data
-
-
-def _add_text(contents: Contents, source: Source, data: bytes) -> None:
-    keyword, _, text = data.partition(b"\0")
-    _add_entry(contents, keyword, text)
-
-
-def _add_compressed_text(contents: Contents, source: Source, data: bytes) -> None:
-    keyword, _, text = data.partition(b"\0")
-    _add_entry(contents, keyword, source.inflate(text[1:]))
-
-
-def _add_entry(contents: Contents, keyword: bytes, text: bytes) -> None:
+def _add_text(contents: Contents, keyword: bytes, text: bytes) -> None:
     """Add text in Latin-1; some programs put XMP there, which is UTF-8."""
     if keyword == _XMP_KEYWORD.encode():
         contents.xmp = contents.xmp or text
@@ -275,8 +270,7 @@ def _add_entry(contents: Contents, keyword: bytes, text: bytes) -> None:
         contents.text.append((keyword.decode("latin-1"), text.decode("latin-1")))
 
 
-def _add_unicode_text(contents: Contents, source: Source, data: bytes) -> None:
-    keyword, _, rest = data.partition(b"\0")
+def _add_unicode_text(contents: Contents, source: Source, keyword: bytes, rest: bytes) -> None:
     compressed, rest = rest[:1] == b"\1", rest[2:]
     language, translated, text = rest.split(b"\0", 2)
     text = source.inflate(text) if compressed else text
@@ -286,17 +280,6 @@ def _add_unicode_text(contents: Contents, source: Source, data: bytes) -> None:
         contents.other_chunks.append((b"iTXt", keyword + bytes(3) + language + b"\0" + translated + b"\0" + text))
     else:
         contents.text.append((keyword.decode("latin-1"), text.decode("utf-8", "replace")))
-
-
-_READERS: dict[bytes, Callable[[Contents, Source, bytes], None]] = {
-    b"iCCP": _add_profile,
-    b"eXIf": _add_exif,
-    b"pHYs": _add_resolution,
-    b"tRNS": _add_transparency,
-    b"tEXt": _add_text,
-    b"zTXt": _add_compressed_text,
-    b"iTXt": _add_unicode_text,
-}
 
 
 def _unpack_raw_profiles(contents: Contents) -> None:
