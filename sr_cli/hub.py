@@ -173,24 +173,17 @@ def _repo_folder(source: Source) -> Path:
     return cache_folder() / "--".join([f"{source.repo_type}s", *source.repo.split("/")])
 
 
+@dataclass(frozen=True)
 class _Download:
     """One file on its way into `partial`, over as many attempts as it takes."""
 
-    def __init__(
-        self,
-        source: Source,
-        partial: Path,
-        sha256: str | None,
-        size: int | None,
-        progress: OnBytes | None,
-        error: type[SrupError],
-    ) -> None:
-        self.source = source
-        self.partial = partial
-        self.sha256 = sha256
-        self.size = size
-        self.progress = progress
-        self.error = error
+    source: Source
+    partial: Path
+    """Where its bytes go."""
+    sha256: str | None
+    size: int | None
+    progress: OnBytes | None
+    error: type[SrupError]
 
     def run(self) -> None:
         """Fill `partial` with the whole, verified file, or raise `error`."""

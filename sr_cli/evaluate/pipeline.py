@@ -58,18 +58,14 @@ class _Output:
     """How long it took."""
 
 
+@dataclass(frozen=True)
 class Pipeline:
     """One data set's way: images are read ahead by a thread, upscaled in this one, and scored by others."""
 
-    def __init__(
-        self, options: EvalOptions, methods: Sequence[Method], found: LearnedMetrics, dataset: datasets.Dataset
-    ) -> None:
-        self.options = options
-        self.protocol = options.convention
-        self.methods = methods
-        self.found = found
-        self.dataset = dataset
-        self.positions = {pair.name: i for i, pair in enumerate(dataset.pairs)}
+    options: EvalOptions
+    methods: Sequence[Method]
+    found: LearnedMetrics
+    dataset: datasets.Dataset
 
     def run(self, pairs: Sequence[datasets.Pair]) -> Iterator[tuple[datasets.Pair, Record]]:
         """Yield each pair with its results, in order."""
@@ -101,8 +97,8 @@ class Pipeline:
             hr, lr = datasets.load(pair)
         except SrupError as error:
             return error
-        position = self.positions[pair.name]
-        return _Input(hr, self.options.low_resolution.make(hr, lr, self.protocol, position, pair.name))
+        position = self.dataset.pairs.index(pair)
+        return _Input(hr, self.options.low_resolution.make(hr, lr, self.options.convention, position, pair.name))
 
     def _upscale(self, image: _Input | SrupError) -> dict[str, _Output | SrupError]:
         """Enlarge an image with each method; an error is in its output's place."""
@@ -128,7 +124,7 @@ class Pipeline:
                 scores[model] = ImageScores(name, {}, error=str(output), exit_code=output.exit_code)
                 continue
             assert isinstance(image, _Input)  # else there was no output
-            values, reasons = score(output.pixels, image.hr, self.protocol, self.options.metrics, self.found)
+            values, reasons = score(output.pixels, image.hr, self.options.convention, self.options.metrics, self.found)
             height, width = output.pixels.shape[:2]
             scores[model] = ImageScores(name, values, reasons, seconds=output.seconds, megapixels=height * width / 1e6)
             pixels[model] = to_bytes(output.pixels)
