@@ -100,6 +100,13 @@ class _Block:
             code = f"{self.order}{len(values)}{code}"
             struct.pack_into(code, self.data, self._place(entry, struct.calcsize(code)), *values)
 
+    def rational(self, entry: _Entry | None) -> tuple[int, int, int] | None:
+        """Return where a single RATIONAL is stored, its numerator and denominator; None for any other type."""
+        if entry is None or (entry.type, entry.count) != (_RATIONAL, 1):
+            return None
+        at = self.unpack("I", entry.at + 8)
+        return at, self.unpack("I", at), self.unpack("I", at + 4)
+
     def _place(self, entry: _Entry, size: int) -> int:
         return entry.at + 8 if size <= 4 else self.unpack("I", entry.at + 8)
 
@@ -164,13 +171,8 @@ def dpi(data: bytes) -> tuple[float, float] | None:
     with contextlib.suppress(struct.error):
         entries = block.found(block.unpack("I", 4))
         unit = block.value(entries[_RESOLUTION_UNIT]) if _RESOLUTION_UNIT in entries else 2
-        found = []
-        for tag in (X_RESOLUTION, Y_RESOLUTION):
-            if tag in entries and (entries[tag].type, entries[tag].count) == (_RATIONAL, 1):
-                at = block.unpack("I", entries[tag].at + 8)
-                above, below = block.unpack("I", at), block.unpack("I", at + 4)
-                if 0 < above < 1_000_000 * below:
-                    found.append(above / below)
+        stored = [block.rational(entries.get(tag)) for tag in (X_RESOLUTION, Y_RESOLUTION)]
+        found = [value[1] / value[2] for value in stored if value and 0 < value[1] < 1_000_000 * value[2]]
         if len(found) == 2:
             per_inch = 2.54 if unit == 3 else 1  # inches where the unit is not known (4.6.4.1, ResolutionUnit)
             return found[0] * per_inch, found[1] * per_inch
@@ -233,11 +235,8 @@ def _scale_focal_plane(block: _Block, entries: dict[int, _Entry], move: Move) ->
     if move.swaps:
         _swap(block, across, down)
     for entry, scale in zip((across, down), move.scale, strict=True):
-        if entry is None or (entry.type, entry.count) != (_RATIONAL, 1):
-            continue
-        at = block.unpack("I", entry.at + 8)
-        above, below = block.unpack("I", at), block.unpack("I", at + 4)
-        if below:
+        if (stored := block.rational(entry)) and stored[2]:
+            at, above, below = stored
             value = Fraction(above, below) * Fraction(scale).limit_denominator(10**6)
             while max(value.numerator, value.denominator) > _TOP:
                 value = value.limit_denominator(value.denominator // 2) if value.denominator > 1 else Fraction(_TOP)

@@ -562,9 +562,7 @@ class PngWriter:
         return struct.pack(">I", self._sequence - 1)
 
     def _chunk(self, kind: bytes, content: bytes) -> None:
-        self._file.write(struct.pack(">I4s", len(content), kind))
-        self._file.write(content)
-        self._file.write(struct.pack(">I", zlib.crc32(content, zlib.crc32(kind))))
+        self._file.write(chunk(kind, content))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 
 from sr_cli.images.exif import moved_subject
@@ -63,9 +63,19 @@ class Tree:
             self.changed |= child.text != text
             child.text = text
 
-    def set_pixels(self, node: ET.Element, short: str, value: float) -> None:
-        """Change a property that is a whole number of pixels."""
-        self.set(node, short, round(value))
+    def change(
+        self, node: ET.Element, shorts: Sequence[str], function: Callable[..., Iterable[float]], pixels: bool = False
+    ) -> bool:
+        """Replace several properties by what a function makes of them, if all are numbers; whether they are.
+
+        pixels: they are whole numbers.
+        """
+        values = self.numbers(node, *shorts)
+        if values is None:
+            return False
+        for short, value in zip(shorts, function(*values), strict=True):
+            self.set(node, short, round(value) if pixels else value)
+        return True
 
     def remove(self, node: ET.Element, full: str) -> bool:
         """Take a property out; whether it was there."""
@@ -95,8 +105,8 @@ def apply(root: ET.Element, move: Move) -> tuple[bool, tuple[str, ...]]:
 def _sizes(tree: Tree, node: ET.Element, move: Move) -> None:
     tree.set(node, "tiff:Orientation", 1)
     for width, height in (("tiff:ImageWidth", "tiff:ImageLength"), ("exif:PixelXDimension", "exif:PixelYDimension")):
-        tree.set_pixels(node, width, move.after[0])
-        tree.set_pixels(node, height, move.after[1])
+        tree.set(node, width, move.after[0])
+        tree.set(node, height, move.after[1])
     _swap(tree, node, "tiff:XResolution", "tiff:YResolution", move)
 
 
@@ -138,21 +148,14 @@ def _panorama(tree: Tree, node: ET.Element, move: Move) -> None:
     area = [f"GPano:CroppedArea{part}" for part in ("LeftPixels", "TopPixels", "ImageWidthPixels", "ImageHeightPixels")]
     inner = [f"GPano:LargestValidInteriorRect{part}" for part in ("Left", "Top", "Width", "Height")]
     for shorts, within in ((area, full), (inner, list(move.before))):
-        values = tree.numbers(node, *shorts)
-        if values and within and min(within) > 0:
-            moved = move.box((values[0], values[1], values[2], values[3]), (within[0], within[1]))
-            for short, value in zip(shorts, moved, strict=True):
-                tree.set_pixels(node, short, value)
-        else:
+        size = (within[0], within[1]) if within and min(within) > 0 else None
+        if not (size and tree.change(node, shorts, lambda *area, size=size: move.box(area, size), pixels=True)):
             _scale_pair(tree, node, shorts[2], shorts[3], move)
     _scale_pair(tree, node, "GPano:FullPanoWidthPixels", "GPano:FullPanoHeightPixels", move)
 
 
 def _scale_pair(tree: Tree, node: ET.Element, width: str, height: str, move: Move) -> None:
-    values = tree.numbers(node, width, height)
-    if values:
-        for short, value in zip((width, height), move.scaled_size((values[0], values[1])), strict=True):
-            tree.set_pixels(node, short, value)
+    tree.change(node, (width, height), lambda *size: move.scaled_size(size), pixels=True)
 
 
 _APPLIED = (name("mwg-rs:AppliedToDimensions"), name("acdsee-rs:AppliedToDimensions"))
@@ -223,40 +226,22 @@ def _boundary(tree: Tree, node: ET.Element, move: Move) -> None:
         return
     pixel = unit == "pixel"
     x, y, width, height, radius = (f"Iptc4xmpExt:rb{part}" for part in ("X", "Y", "W", "H", "Rx"))
-    box = tree.numbers(node, x, y, width, height)
-    if box:
-        area = (box[0], box[1], box[2], box[3])
-        moved = move.box(area) if pixel else move.box_share(*area)
-        for short, value in zip((x, y, width, height), moved, strict=True):
-            tree.set(node, short, value)
-    points = [] if box else [part for part in node.iter() if tree.numbers(part, x, y)]
-    for part in points:
-        found = tree.numbers(part, x, y)
-        if found:
-            for short, value in zip((x, y), (move.point if pixel else move.share)(found[0], found[1]), strict=True):
-                tree.set(part, short, value)
+    if not tree.change(node, (x, y, width, height), lambda *area: move.box(area) if pixel else move.box_share(*area)):
+        for part in node.iter():
+            tree.change(part, (x, y), move.point if pixel else move.share)
     if (length := tree.number(node, radius)) is not None:  # a share of the width
         tree.set(node, radius, length * (move.scale[0] if pixel else move.before[0] / move.upright[0]))
 
 
 def _focus(tree: Tree, node: ET.Element, move: Move) -> None:
-    point = tree.numbers(node, "GFocus:FocalPointX", "GFocus:FocalPointY")
-    if point:
-        for short, value in zip(
-            ("GFocus:FocalPointX", "GFocus:FocalPointY"), move.share(point[0], point[1]), strict=True
-        ):
-            tree.set(node, short, value)
+    tree.change(node, ("GFocus:FocalPointX", "GFocus:FocalPointY"), move.share)
 
 
 def _drone(tree: Tree, node: ET.Element, move: Move) -> None:
     """Scale DJI's lens calibration, in pixels."""
     if (length := tree.number(node, "drone-dji:CalibratedFocalLength")) is not None:
         tree.set(node, "drone-dji:CalibratedFocalLength", length * move.scale[0])
-    shorts = ("drone-dji:CalibratedOpticalCenterX", "drone-dji:CalibratedOpticalCenterY")
-    centre = tree.numbers(node, *shorts)
-    if centre:
-        for short, value in zip(shorts, move.point(centre[0], centre[1]), strict=True):
-            tree.set(node, short, value)
+    tree.change(node, ("drone-dji:CalibratedOpticalCenterX", "drone-dji:CalibratedOpticalCenterY"), move.point)
     date, _, rest = (tree.text(node, "drone-dji:DewarpData") or "").partition(";")
     values = rest.split(",")
     if len(values) > 4:  # focal lengths and offset of the centre, then coefficients without a unit
@@ -290,12 +275,12 @@ def _camera_raw(tree: Tree, node: ET.Element, move: Move) -> None:
         _scale_pair(tree, node, "crs:CropWidth", "crs:CropHeight", move)
     if move.orientation == 1:
         return
-    shorts = ("crs:CropLeft", "crs:CropTop", "crs:CropRight", "crs:CropBottom")
-    crop = tree.numbers(node, *shorts)
-    if crop:
-        left, top, width, height = move.box_share(crop[0], crop[1], crop[2] - crop[0], crop[3] - crop[1])
-        for short, value in zip(shorts, (left, top, left + width, top + height), strict=True):
-            tree.set(node, short, value)
+
+    def crop(left: float, top: float, right: float, bottom: float) -> tuple[float, ...]:
+        left, top, width, height = move.box_share(left, top, right - left, bottom - top)
+        return left, top, left + width, top + height
+
+    tree.change(node, ("crs:CropLeft", "crs:CropTop", "crs:CropRight", "crs:CropBottom"), crop)
     angle = tree.number(node, "crs:CropAngle")
     if angle and move.orientation in (2, 4, 5, 7):  # mirrored
         tree.set(node, "crs:CropAngle", -angle)
