@@ -385,7 +385,7 @@ def test_bad_inputs_are_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "empty.png").write_bytes(b"")
     expect(tmp_path / "empty.png", "is empty")
     (tmp_path / "text.jpg").write_text("not a picture\n")
-    expect(tmp_path / "text.jpg", "not a picture in a format that can be read")
+    expect(tmp_path / "text.jpg", "not a photo in a format that can be read")
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif", "bmp", "gif"])
@@ -401,7 +401,7 @@ def test_cut_off_files_are_refused(tmp_path: Path, suffix: str) -> None:
 
 def test_formats_that_are_not_named_are_never_opened(tmp_path: Path) -> None:
     Image.fromarray(picture()).save(tmp_path / "a.png", "PPM")
-    with pytest.raises(InputError, match="is a PNM picture, which cannot be read"):
+    with pytest.raises(InputError, match="is a PNM image, which cannot be read"):
         read(tmp_path / "a.png")
 
 

@@ -102,16 +102,16 @@ def test_raw_photos_are_named(tmp_path: Path, head: bytes) -> None:
 @pytest.mark.parametrize(
     ("head", "what"),
     [
-        (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL picture"),
-        (b"\xff\x0a\x01", "a JPEG XL picture"),
-        (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 picture"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL image"),
+        (b"\xff\x0a\x01", "a JPEG XL image"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 image"),
         (b"8BPS\0\1", "a Photoshop document"),
         (b"%PDF-1.7", "a PDF document"),
         (b"\xef\xbb\xbf <!DOCTYPE html>", "a web page or a drawing"),
         (b"<svg xmlns=''>", "a web page or a drawing"),
         (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", "a video"),
         (b"\x1aE\xdf\xa3", "a video"),
-        (b"P6\n3 4\n255\n", "a PNM picture"),
+        (b"P6\n3 4\n255\n", "a PNM image"),
     ],
 )
 def test_formats_that_are_not_opened_are_named(head: bytes, what: str) -> None:
@@ -128,7 +128,7 @@ def test_standard_input_is_read_up_to_a_limit(tmp_path: Path, kind: str) -> None
     }[kind]
     source = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert source.stdout is not None
-    expected = "not a picture" if kind == "endless" else "is larger than 3,000,000 bytes"
+    expected = "not a photo" if kind == "endless" else "is larger than 3,000,000 bytes"
     with source.stdout as stream, pytest.raises(InputError, match=expected):
         read(stream, limits=Limits(max_input_bytes=3_000_000))
     source.kill()
@@ -183,5 +183,5 @@ def test_a_pipe_that_nobody_feeds_does_not_hold_up_an_interrupt(tmp_path: Path) 
 
 
 def test_a_device_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="not a picture"):
+    with pytest.raises(InputError, match="not a photo"):
         read_all(Path("/dev/zero" if Path("/dev/zero").exists() else os.devnull))

@@ -211,7 +211,7 @@ def test_damaged_16_bit_png_is_refused(tmp_path: Path, damage: str) -> None:
     else:
         data[16:20], data[20:24] = struct.pack(">I", 1000), struct.pack(">I", 1000)
     (tmp_path / "a.png").write_bytes(data)
-    with pytest.raises(InputError, match=r"a\.png: the picture is damaged or cut off"):
+    with pytest.raises(InputError, match=r"a\.png: the photo is damaged or cut off"):
         read(tmp_path / "a.png")
 
 

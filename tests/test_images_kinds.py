@@ -371,7 +371,7 @@ def test_losses_are_said() -> None:
     assert said["JPEG"] == [
         "16 bits per sample become 8",
         "transparency is laid on white",
-        "EXIF over 64 KB is left out",
+        "EXIF over 64 KB is dropped",
     ]
     assert said["WEBP"] == ["16 bits per sample become 8"]
 

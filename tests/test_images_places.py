@@ -245,7 +245,7 @@ def test_what_lies_behind_a_png_is_named(tmp_path: Path) -> None:
     Image.new("RGB", (9, 7)).save(tmp_path / "a.png")
     with (tmp_path / "a.png").open("ab") as file:
         file.write(b"more")
-    assert enlarge(tmp_path / "a.png", tmp_path / "b.png") == ["4 bytes behind the picture are left out"]
+    assert enlarge(tmp_path / "a.png", tmp_path / "b.png") == ["4 bytes after the image are dropped"]
 
 
 @needs_exiftool
@@ -272,8 +272,8 @@ def test_an_output_is_known_by_itself(tmp_path: Path, srup_here: Any, suffix: st
     empty = {"XDG_CACHE_HOME": str(tmp_path / "other"), "XDG_DATA_HOME": str(tmp_path / "data")}
     again = srup_here("upscale", copy, "-m", "bicubic", "--name", "{stem}-again{ext}", **empty)
     assert again.returncode == 0
-    assert "1 picture" in again.stderr
-    assert "left out" in again.stderr
+    assert "1 photo" in again.stderr
+    assert "skipped: outputs of srup" in again.stderr
     assert sorted(path.name for path in copy.iterdir()) == [f"a-again.{suffix}", f"a.{suffix}", f"larger.{suffix}"]
     named = srup_here("upscale", copy / f"larger.{suffix}", "-m", "bicubic", "-o", tmp_path / "huge.png")
     assert named.returncode == 0
@@ -288,7 +288,7 @@ def test_outputs_that_the_shell_named_are_left_out(tmp_path: Path, srup_here: An
     arguments = (tmp_path / "a.png", tmp_path / "b.png", "-o", f"{tmp_path}/out/")
     done = srup_here("upscale", *arguments, "-m", "bicubic", XDG_CACHE_HOME=str(tmp_path / "empty"))
     assert done.returncode == 0
-    assert "1 picture left out" in done.stderr
+    assert "1 photo skipped: outputs of srup" in done.stderr
     assert [path.name[0] for path in (tmp_path / "out").iterdir()] == ["a"]
 
 

@@ -19,7 +19,7 @@ from sr_cli.images import Limits, Photo, losses, probe, read, read_all, write
 from sr_cli.images.formats import PNG
 from tests.foreign import MAGICK
 
-NO_END = "the end of the file is missing, behind the last pixel"
+NO_END = "the file is cut off at its end; no pixel is missing"
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 Samples = np.ndarray[Any, Any]
 
@@ -88,7 +88,7 @@ def test_a_damaged_ancillary_chunk_is_left_out_and_named(kind: str, bits: int) -
     data = behind_header(png(bits), chunk(kind.encode(), ANCILLARY[kind], sound=False))
     photo = read(io.BytesIO(data))
     np.testing.assert_array_equal(photo.pixels, scene(bits))
-    assert losses(photo, PNG) == [f"the damaged PNG chunk {kind} is left out"]
+    assert losses(photo, PNG) == [f"the damaged PNG chunk {kind} is dropped"]
     assert probe(io.BytesIO(data)).sizes == ((64, 48),)
     if MAGICK and bits == 8 and kind != "tRNS":
         np.testing.assert_array_equal(magick_rgb(data, "png"), photo.pixels)

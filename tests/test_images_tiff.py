@@ -312,7 +312,7 @@ def test_a_next_page_that_cannot_be_found_is_named(offset: int) -> None:
     data = b"II*\0" + struct.pack("<I", at) + bytes(range(64)) + directory(gray(8, 8, 8), at, offset)
     sequence = read_all(io.BytesIO(data))
     assert len(sequence.frames) == 1
-    assert "further pages, which cannot be found, are left out" in losses(sequence.frames[0], PNG)
+    assert "further pages, which cannot be found, are dropped" in losses(sequence.frames[0], PNG)
     with Image.open(io.BytesIO(data)) as image:
         np.testing.assert_array_equal(sequence.frames[0].pixels[..., 0], np.asarray(image))
 

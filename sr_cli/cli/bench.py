@@ -109,7 +109,7 @@ def _show(console: Console, result: BenchResult) -> None:
             ]
             for cell in result.photos
         ]
-        console.table(titles, shares, "A whole picture")
+        console.table(titles, shares, "A whole photo")
 
 
 def _time(cell: Cell | None, base: Cell | None) -> str:

@@ -167,7 +167,7 @@ def _reserve(path: Path, size: int) -> None:
                 file.truncate(size)
     except OSError as error:
         raise OutputError(
-            f"{path.parent}: no room for {size:,} bytes of intermediate pictures ({error.strerror}); "
+            f"{path.parent}: no room for {size:,} bytes of intermediate images ({error.strerror}); "
             "use --crop, or set TMPDIR to a larger disk"
         ) from error
 
@@ -187,7 +187,7 @@ def _check_outputs(output: Path, png: Path | None, overwrite: bool) -> None:
     if output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{output}: the page is HTML; choose a name that ends in .html")
     if png is not None and png.suffix.lower() != ".png":
-        raise UsageError(f"{png}: the sheet is a PNG picture; choose a name that ends in .png")
+        raise UsageError(f"{png}: the sheet is a PNG file; choose a name that ends in .png")
     for target in (output, png):
         if target is None:
             continue

@@ -228,5 +228,5 @@ def _within(tiles: list[Tile], encoded: list[bytes], pictures: Sequence[Picture]
             excess -= len(encoded[position])
             kept[position] = None
     if excess > 0:
-        raise UsageError("even reduced pictures need a larger page than that; raise --max-mb or use --crop")
+        raise UsageError("even reduced images need a larger page than that; raise --max-mb or use --crop")
     return kept

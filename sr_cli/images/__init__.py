@@ -1,4 +1,4 @@
-"""Pictures in and out: what a photo carries besides its pixels survives, and no file is harmed."""
+"""Reads and writes photos with their metadata; writes are atomic."""
 
 from sr_cli.images.alpha import bleed
 from sr_cli.images.colour import to_srgb

@@ -31,7 +31,7 @@ def read_frames(source: Source, image: Image.Image, profile: bytes | None) -> Ph
         image.seek(index)
         source.check_pixels(image.width, image.height, count)  # a frame may be larger than those before
         image.load()
-        # The screen is as large as the first frame shows it; viewers cut off what lies beyond.
+        # The screen has the size of the first frame; viewers crop what is outside.
         frame = image.convert("RGBA")
         frames.append(np.array(frame if frame.size == frames_size else frame.crop((0, 0, *frames_size))))
         durations.append(max(0.0, float(image.info.get("duration", 0))))
@@ -59,7 +59,7 @@ def read_apng(source: Source, contents: png.Contents) -> PhotoSequence:
     for index, frame in enumerate(contents.frames):
         area = canvas[frame.top : frame.top + frame.height, frame.left : frame.left + frame.width]
         if frame.width < 1 or frame.height < 1 or area.shape[:2] != (frame.height, frame.width):
-            raise ValueError("a frame is outside the picture")
+            raise ValueError("a frame is outside the image")
         before = area.copy()
         drawn = (_deep_frame if deep else _frame)(source, contents, frame)
         area[...] = _over(drawn, before) if frame.blend == _OVER else drawn
@@ -70,7 +70,7 @@ def read_apng(source: Source, contents: png.Contents) -> PhotoSequence:
         elif frame.dispose in (_BACKGROUND, _PREVIOUS):  # of the first frame, there is nothing before
             area[...] = 0
     if contents.hides_still:
-        contents.notes.append("the still picture for programs without animations is left out")
+        contents.notes.append("the still image for programs without animations is dropped")
     photos = _of_one_kind(frames, contents.icc_profile, "PNG", "16 bits" if deep else "RGBA")
     return _sequence(photos, durations, contents.plays)
 

@@ -18,7 +18,7 @@ _EMBEDDED, _LINKED, _CALIBRATED = b"DEBM", b"KNIL", b"\0\0\0\0"  # "MBED" and "L
 
 @dataclass(frozen=True)
 class Colours:
-    """What a header says about the meaning of its pixels."""
+    """Colour information in a BMP header."""
 
     icc_profile: bytes | None = None
     chunks: tuple[tuple[bytes, bytes], ...] = ()
@@ -34,7 +34,7 @@ def inspect(source: Source) -> Colours:
     try:
         return _colours(source, header)
     except (struct.error, ValueError, ZeroDivisionError, OverflowError):
-        return Colours(notes=("the colour space, which cannot be read, is left out",))
+        return Colours(notes=("the colour space, which cannot be read, is dropped",))
     finally:
         file.seek(source.start)
 
@@ -53,7 +53,7 @@ def _colours(source: Source, header: bytes) -> Colours:
             raise ValueError("cut off")
         return Colours(profile)
     if kind == _LINKED:
-        return Colours(notes=("the colour profile, which is a file elsewhere, is left out",))
+        return Colours(notes=("the colour profile, a separate file, is dropped",))
     if kind == _CALIBRATED:
         return Colours(chunks=_calibrated(header))
     return Colours()

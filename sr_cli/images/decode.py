@@ -21,7 +21,7 @@ from sr_cli.images.pieces import joined
 from sr_cli.images.signatures import HEAD_BYTES, with_codec
 from sr_cli.images.source import Source, decoding, opened
 
-_OTHER_PROFILE = "the colour profile is left out: it is for another kind of pixels"
+_OTHER_PROFILE = "the colour profile is dropped: it is for another kind of pixels"
 _CONVERTED = {"CMYK": "CMYK", "LAB": "CIE Lab"}
 """Pillow's modes whose colours are converted, and their names."""
 
@@ -118,24 +118,24 @@ def _read_page(source: Source, page: tiff.Page) -> Photo:
 def _read_other(source: Source, every: bool) -> PhotoSequence:
     image = open_image(source)
     source.check_pixels(image.width, image.height)
-    beside = _beside_pixels(source, image)
+    metadata = _metadata_of(source, image)
     if every and image.format in animation.FORMATS and getattr(image, "n_frames", 1) > 1:
-        return _described(animation.read_frames(source, image, beside.icc_profile), beside.describe)
+        return _described(animation.read_frames(source, image, metadata.icc_profile), metadata.describe)
     image = _loaded(source, image)
-    photo = beside.describe(_photo(source.name, image, beside.icc_profile))
+    photo = metadata.describe(_photo(source.name, image, metadata.icc_profile))
     return _one(replace(photo, notes=(*image.info.get("notes", ()), *photo.notes)))
 
 
 @dataclass(frozen=True)
-class _Beside:
-    """What a file says besides its pixels."""
+class _Metadata:
+    """Metadata of a file, apart from its pixels."""
 
     icc_profile: bytes | None
     describe: Callable[[Photo], Photo]
     """Gives a photo the file's metadata."""
 
 
-def _beside_pixels(source: Source, image: Image.Image) -> _Beside:
+def _metadata_of(source: Source, image: Image.Image) -> _Metadata:
     """Read metadata by our own readers where Pillow hands over only part of them; by Pillow else."""
     profile = image.info.get("icc_profile")
     if image.format in ("JPEG", "MPO"):
@@ -143,19 +143,19 @@ def _beside_pixels(source: Source, image: Image.Image) -> _Beside:
         # Pillow knows one resolution of EXIF's two; JFIF's go before both.
         stated = image.info.get("dpi") if image.info.get("jfif_unit") in (1, 2) else None
         dpi = _dpi(stated) or (exif_block.dpi(segments.exif) if segments.exif else None)
-        return _Beside(profile, lambda photo: replace(jpeg.describe(segments, photo), dpi=dpi))
+        return _Metadata(profile, lambda photo: replace(jpeg.describe(segments, photo), dpi=dpi))
     if image.format == "GIF":
         extensions = gif.inspect(source)
-        return _Beside(extensions.icc_profile, lambda photo: gif.describe(extensions, photo))
+        return _Metadata(extensions.icc_profile, lambda photo: gif.describe(extensions, photo))
     if image.format == "BMP":
         header = bmp.inspect(source)
         describe = partial(_describe, source, image)
-        return _Beside(header.icc_profile, lambda photo: bmp.describe(header, describe(photo)))
+        return _Metadata(header.icc_profile, lambda photo: bmp.describe(header, describe(photo)))
     if image.format in ("AVIF", "HEIF"):
         boxes = isobmff.inspect(source)
         describe = partial(_describe, source, image)
-        return _Beside(profile, lambda photo: isobmff.describe(boxes, describe(photo)))
-    return _Beside(profile, partial(_describe, source, image))
+        return _Metadata(profile, lambda photo: isobmff.describe(boxes, describe(photo)))
+    return _Metadata(profile, partial(_describe, source, image))
 
 
 def _loaded(source: Source, image: Image.Image) -> Image.Image:
@@ -229,7 +229,7 @@ def channels(image: Image.Image) -> tuple[Pixels, Pixels | None]:
 
 
 def _describe(source: Source, image: Image.Image, photo: Photo) -> Photo:
-    """Return `photo` with everything that Pillow found besides the pixels."""
+    """Return `photo` with the metadata that Pillow found."""
     exif, packet = image.info.get("exif"), image.info.get("xmp")
     photo = replace(
         photo,

@@ -36,7 +36,7 @@ class WriteOptions:
     overwrite: bool = False
     """Whether an existing file is replaced."""
     strip: bool = False
-    """Whether metadata are left out but for what gives the pixels their colour."""
+    """Whether to drop all metadata except the colour information."""
 
 
 def write(
@@ -51,7 +51,7 @@ def write(
     """Write a photo to a file, which appears complete or not at all, or to a binary stream.
 
     The options are those of `WriteOptions`.
-    What the format cannot hold is left out: see `losses`. Raises UsageError for a suffix or size that cannot
+    Drops metadata that the format cannot hold: see `losses`. Raises UsageError for a suffix or size that cannot
     be written, OutputError if the target exists (without `overwrite`) or cannot be written.
     """
     write_all(PhotoSequence((photo,)), target, WriteOptions(format, quality, overwrite, strip))

@@ -27,7 +27,7 @@ _FOCAL_PLANE_X, _FOCAL_PLANE_Y = 0xA20E, 0xA20F
 _SUBJECT_AREA, _SUBJECT_LOCATION = 0x9214, 0xA214
 _COLOUR_SPACE = 0xA001
 _THUMBNAIL_OFFSET, _THUMBNAIL_LENGTH = 0x0201, 0x0202
-# Where a picture inside the block would lie: strips, tiles, a JPEG stream.
+# Tags with the position of an image inside the block: strips, tiles, a JPEG stream.
 _PLACES_OF_PIXELS = {0x0111, 0x0117, 0x0144, 0x0145, _THUMBNAIL_OFFSET, _THUMBNAIL_LENGTH}
 _SHORT, _LONG, _RATIONAL = 3, 4, 5
 _CODES = {_SHORT: "H", _LONG: "I"}
@@ -117,7 +117,7 @@ class _Block:
         if len(kept) == 12 * len(entries):
             return
         struct.pack_into(self.order + "H", self.data, ifd, len(kept) // 12)
-        # Some writers leave out the link of an EXIF directory, and values follow right after its entries.
+        # Some writers omit the link of an EXIF directory; values then follow directly after its entries.
         self.data[ifd + 2 : ifd + 2 + 12 * len(entries)] = kept.ljust(12 * len(entries), b"\0")
 
     def next_ifd_at(self, ifd: int) -> int:
@@ -299,7 +299,7 @@ def _further_directories(block: _Block) -> list[int]:
 
 
 def _blank_thumbnail(block: _Block, ifd: int) -> None:
-    """Overwrite the JPEG stream that a directory points at, so that it is in nobody's way and in nobody's hands."""
+    """Overwrite the JPEG stream that a directory points at, so that the old thumbnail cannot be recovered."""
     found = block.found(ifd)
     start, length = (
         block.value(found[tag]) if tag in found else None for tag in (_THUMBNAIL_OFFSET, _THUMBNAIL_LENGTH)

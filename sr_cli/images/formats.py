@@ -26,7 +26,7 @@ class OutputFormat:
     sixteen_bits: bool
     """Whether it stores 16 bits per sample."""
     several: Literal["", "pages", "animation"] = ""
-    """What a file of several pictures is in this format."""
+    """Kind of a file with several images in this format."""
 
     @property
     def mime(self) -> str:
@@ -52,7 +52,7 @@ READABLE_SUFFIXES = frozenset(
     {suffix for output in OUTPUT_FORMATS for suffix in output.suffixes}
     | {".bmp", ".dib", ".avif", ".avifs", ".heic", ".heif", ".mpo"}
 )
-"""What a folder is searched for. A file given by name is opened whatever its suffix: its content counts."""
+"""Suffixes of photos in a folder. A file that is given by name is opened with any suffix: its content decides."""
 
 
 def writable_suffixes() -> str:
@@ -67,7 +67,7 @@ def by_suffix(path: Path) -> OutputFormat | None:
 
 
 def default_suffix(source: Path, kind: str = "still") -> str:
-    """Return the suffix of an output that nobody named: the input's where that keeps its quality, else PNG's."""
+    """Return the default suffix of an output: the input's if that format keeps the quality, else PNG's."""
     output = by_suffix(source)
     if output is None or (output is GIF and kind != "animation"):
         return ".png"  # GIF's 256 colours are kept for animations

@@ -24,7 +24,7 @@ _MAX_BLOCK = 64 * 2**20
 
 @dataclass
 class Contents:
-    """What a GIF file says besides its pixels."""
+    """Metadata of a GIF file."""
 
     comments: list[bytes] = field(default_factory=list)
     xmp: bytes | None = None
@@ -41,14 +41,14 @@ def inspect(source: Source) -> Contents:
         if label == _COMMENT:
             contents.comments.append(data)
         elif label == _PLAIN_TEXT:
-            contents.notes.append("text that is drawn over the picture is left out")
+            contents.notes.append("text drawn over the image is dropped")
         elif name == _XMP:
             contents.xmp = data
         elif name == _ICC:
             contents.icc_profile = data
         elif name not in (b"NETSCAPE2.0", b"ANIMEXTS1.0", b""):
             shown = name.decode("ascii", "replace")
-            contents.notes.append(f"data of another program ({shown}) are left out")
+            contents.notes.append(f"data of another program ({shown}) are dropped")
     contents.notes = list(dict.fromkeys(contents.notes))
     file.seek(source.start)
     return contents

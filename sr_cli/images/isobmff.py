@@ -1,4 +1,4 @@
-"""AVIF and HEIF: what their boxes say besides the pixels, and Pillow's decoders do not hand over.
+"""AVIF and HEIF: metadata in their boxes that Pillow's decoders do not return.
 
 Sources: ISO/IEC 14496-12 (boxes, items, `colr`), ISO/IEC 23008-12 (image items, auxiliary pictures), AV1 Image
 File Format 1.1 (`av1C`, `tmap`), ITU-T H.273 (code points of colours).
@@ -26,7 +26,7 @@ _AUXILIARY = {b"gainmap": "gain map", b"auxid:2": "depth map", b"depth": "depth 
 
 @dataclass
 class Contents:
-    """What a file says of its primary picture, and what else it holds."""
+    """Properties of the primary image, and the other items of the file."""
 
     nclx: tuple[int, int] | None = None
     """Code points of primaries and transfer function; None where the file says nothing or an ICC profile does."""
@@ -42,7 +42,7 @@ def inspect(source: Source) -> Contents:
     try:
         for kind, start, length in _top_boxes(file, source.start, size):
             if kind == b"mpvd":
-                contents.notes.append("the video is left out")
+                contents.notes.append("the video is dropped")
             elif kind in (b"meta", b"moov") and length <= _MAX_META:
                 file.seek(start)
                 data = file.read(length)
@@ -100,7 +100,7 @@ def _read_meta(contents: Contents, data: bytes) -> None:
         elif kind == b"auxC":
             what = next((what for mark, what in _AUXILIARY.items() if mark in content.lower()), None)
             if what:
-                contents.notes.append(f"the {what} is left out")
+                contents.notes.append(f"the {what} is dropped")
     _note_items(contents, boxes, primary)
     contents.notes = list(dict.fromkeys(contents.notes))
 
@@ -135,7 +135,7 @@ def _read_property(contents: Contents, kind: bytes, data: bytes) -> None:
 
 
 def _note_items(contents: Contents, boxes: dict[bytes, bytes], primary: int) -> None:
-    """Name further pictures: not thumbnails, not the tiles of a larger one, not what is named already."""
+    """Name the other images of the file: no thumbnails, no tiles of a larger image, none that is named already."""
     if b"iinf" not in boxes:
         return
     items, tone_mapped = set(), False
@@ -148,7 +148,7 @@ def _note_items(contents: Contents, boxes: dict[bytes, bytes], primary: int) -> 
             if name in _IMAGES and not hidden:
                 items.add(item)
     if tone_mapped:
-        contents.notes.append("the gain map is left out")
+        contents.notes.append("the gain map is dropped")
     for kind, source, targets in _references(boxes.get(b"iref", b"")):
         if kind in (b"thmb", b"auxl"):
             items.discard(source)
@@ -157,7 +157,9 @@ def _note_items(contents: Contents, boxes: dict[bytes, bytes], primary: int) -> 
     further = len(items - {primary})
     if further:
         contents.notes.append(
-            "a further picture is left out" if further == 1 else f"{further} further pictures are left out"
+            "another image in the file is dropped"
+            if further == 1
+            else f"{further} other images in the file are dropped"
         )
 
 

@@ -1,4 +1,4 @@
-"""JPEG: all that its segments say besides the pixels, and the segments of an output.
+"""JPEG: reads the metadata in its segments and writes the segments of an output.
 
 Pillow hands over part of it only: the last comment, the first packet of XMP, the first resources of Photoshop.
 Sources: ITU-T T.81, annex B (markers); CIPA DC-008, 4.7 (EXIF) and DC-007 (MPF: further pictures); Adobe, "XMP
@@ -29,13 +29,13 @@ _ICC, _MPF, _GAIN_MAP = b"ICC_PROFILE\0", b"MPF\0", b"urn:iso:std:iso:ts:21496:-
 # Two bytes that are neither compressed pixels (FF 00) nor a restart marker nor filling.
 _MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")
 _WINDOW = 2**20
-# What other bytes explain at a file's end.
-_APPENDED = ("gain map", "video", "depth map", "attachment", "further picture")
+# Items whose presence explains bytes after the end of the photo.
+_APPENDED = ("gain map", "video", "depth map", "attachment", "other image")
 
 
 @dataclass
 class Contents:
-    """What a JPEG file says besides its pixels."""
+    """Metadata of a JPEG file."""
 
     exif: bytes | None = None
     xmp: bytes | None = None
@@ -43,7 +43,7 @@ class Contents:
     """Photoshop's image resources, all segments joined."""
     comments: list[bytes] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What is not read, for people."""
+    """Data that is dropped, in words for `losses`."""
     end: int | None = None
     """Where the picture ends, after its end marker; None if that is missing."""
     pictures: int = 1
@@ -140,7 +140,7 @@ def _add(contents: Contents, marker: int, data: bytes) -> None:
         if contents.xmp is None:
             contents.xmp = data[len(_XMP) :]
         else:
-            contents.notes.append("a second XMP packet is left out")
+            contents.notes.append("a second XMP packet is dropped")
     elif marker == _APP1 and data.startswith(_EXTENSION) and len(data) >= _EXTENSION_HEAD:
         guid = data[len(_EXTENSION) :][:32]
         (offset,) = struct.unpack_from(">I", data, _EXTENSION_HEAD - 4)
@@ -150,13 +150,13 @@ def _add(contents: Contents, marker: int, data: bytes) -> None:
     elif marker == _APP2 and data.startswith(_MPF):
         contents.pictures = max(1, _picture_count(data[len(_MPF) :]))
     elif marker == _APP2 and data.startswith(_GAIN_MAP):
-        contents.notes.append("the gain map is left out")
+        contents.notes.append("the gain map is dropped")
     elif marker == _APP11 and b"c2pa" in data[:200]:
-        contents.notes.append("the content credentials (C2PA) are left out: they vouch for the old pixels")
+        contents.notes.append("the content credentials (C2PA) are dropped: they certify the original pixels")
     elif not (marker in (_APP0, _APP14) or (marker == _APP2 and data.startswith(_ICC))):
         label = re.match(rb"[ -~]{0,30}", data)
         name = f" ({label[0].decode()})" if label and label[0] else ""
-        contents.notes.append(f"data of another program in APP{marker - _APP0}{name} are left out")
+        contents.notes.append(f"data of another program in APP{marker - _APP0}{name} are dropped")
 
 
 def _add_exif(contents: Contents, data: bytes) -> None:
@@ -166,7 +166,7 @@ def _add_exif(contents: Contents, data: bytes) -> None:
     elif block is None:
         contents.exif += data  # of more than one segment
     else:
-        contents.notes.append("a second EXIF block is left out")
+        contents.notes.append("a second EXIF block is dropped")
 
 
 def _picture_count(index: bytes) -> int:
@@ -198,28 +198,29 @@ def _with_extension(contents: Contents) -> bytes | None:
     try:
         return xmp.joined(packet, bytes(whole))
     except ValueError:
-        contents.notes.append("the extended part of XMP, which is damaged or missing, is left out")
+        contents.notes.append("the extended part of XMP, which is damaged or missing, is dropped")
         return xmp.joined(packet, None)
 
 
 def _note_appended(contents: Contents, file: BinaryIO) -> None:
     """Name what follows the picture, by the multi-picture index, XMP, or the bytes themselves."""
     promised = xmp.promises(contents.xmp) if contents.xmp else ()
-    notes = [f"the {what} is left out" for what in promised]
+    notes = [f"the {what} is dropped" for what in promised]
     known = sum(what in ("gain map", "depth map") for what in promised)
     known += not known and any("gain map" in note for note in contents.notes)
     further = contents.pictures - 1 - known
     if further > 0:
-        notes.append("a further picture is left out" if further == 1 else f"{further} further pictures are left out")
+        one, more = "another image is dropped", f"{further} other images are dropped"
+        notes.append(one if further == 1 else more)
     if contents.end is not None:
         file.seek(contents.end)
         head = file.read(_WINDOW)
         size = file.seek(0, 2) - contents.end
         if re.search(rb"[\0-\xff]{4}ftyp", head[:64]) or b"MotionPhoto_Data" in head:
-            notes.append("the video is left out")
+            notes.append("the video is dropped")
         explained = any(what in note for note in (*notes, *contents.notes) for what in _APPENDED)
         if head.strip(b"\0\xff\r\n ") and not explained:
-            notes.append(f"{size:,} bytes after the picture are left out")
+            notes.append(f"{size:,} bytes after the image are dropped")
     contents.notes += notes
 
 
@@ -257,12 +258,12 @@ def metadata(photo: Photo) -> Metadata:
         if len(_EXIF) + len(photo.exif) <= SEGMENT:
             exif = _EXIF + photo.exif
         else:
-            lost.append("EXIF over 64 KB is left out")
+            lost.append("EXIF over 64 KB is dropped")
     if photo.xmp is not None:
         try:
             out += _xmp_segments(photo.xmp)
         except ValueError:
-            lost.append("XMP over 64 KB is left out")
+            lost.append("XMP over 64 KB is dropped")
     resources = photoshop.block(photo.iptc, photo.photoshop)
     for piece in _pieces(resources, SEGMENT - len(photoshop.JPEG_PREFIX)):
         out += _segment(_APP13, photoshop.JPEG_PREFIX + piece)
@@ -273,7 +274,7 @@ def metadata(photo: Photo) -> Metadata:
         if len(comment) <= SEGMENT:
             out += _segment(_COMMENT, comment)
         else:
-            lost.append("a comment over 64 KB is left out")
+            lost.append("a comment over 64 KB is dropped")
     return Metadata(exif, bytes(out), tuple(dict.fromkeys(lost)))
 
 

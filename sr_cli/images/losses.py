@@ -1,4 +1,4 @@
-"""What an output will not have of a photo, said before anybody misses it."""
+"""Names the metadata of a photo that an output format cannot hold."""
 
 from __future__ import annotations
 
@@ -36,30 +36,30 @@ def _of_pixels(photo: Photo, output: OutputFormat) -> list[str]:
     if output is formats.GIF:
         lost.append("colours are reduced to 255 per frame")
     if photo.icc_profile is not None and not profiles.fits(photo, output):
-        lost.append("the colour profile is left out: it is not one for these pixels in this format")
+        lost.append("the colour profile is dropped: it does not fit these pixels in this format")
     if output is formats.PNG or photo.icc_profile is not None or png.says_srgb(photo):
         return lost
     if profiles.equivalent(photo) is None:
-        lost.append("the colour space, which is not sRGB and cannot be given as an ICC profile, is left out")
+        lost.append("the colour space, which is not sRGB and cannot be given as an ICC profile, is dropped")
     return lost
 
 
 def _of_metadata(photo: Photo, output: OutputFormat) -> list[str]:
     lost = list(jpeg.metadata(photo).lost) if output is formats.JPEG else []
     if output is formats.GIF and photo.exif:
-        lost.append("EXIF is left out")
+        lost.append("EXIF is dropped")
     # WebP can say the resolution in EXIF only.
     said_in_exif = output is formats.WEBP and photo.exif is not None and exif.has(photo.exif, exif.X_RESOLUTION)
     if output in (formats.WEBP, formats.GIF):
-        lost += ["the printing resolution is left out"] if photo.dpi and not said_in_exif else []
-        lost += ["IPTC is left out"] if photo.iptc else []
-        lost += ["Photoshop's own data are left out"] if photo.photoshop else []
+        lost += ["the printing resolution is dropped"] if photo.dpi and not said_in_exif else []
+        lost += ["IPTC is dropped"] if photo.iptc else []
+        lost += ["Photoshop's own data are dropped"] if photo.photoshop else []
     if (output is formats.TIFF) != (photo.source_format == "TIFF") and photo.exif:
         # TIFF holds EXIF in its own directories, elsewhere in the file; a maker's offsets do not follow.
         moved = exif.has(photo.exif, exif.MAKER_NOTE)
         lost += ["maker notes are moved, which some programs cannot read"] if moved else []
     if output is formats.TIFF and photo.dpi is None and photo.exif and exif.has(photo.exif, exif.X_RESOLUTION):
-        lost.append("the resolution, which has no unit, is left out")
+        lost.append("the resolution, which has no unit, is dropped")
     if output is not formats.PNG:
         lost += _only_in_png(photo, comments=output in (formats.JPEG, formats.GIF))
     return lost
@@ -69,8 +69,8 @@ def _only_in_png(photo: Photo, *, comments: bool) -> list[str]:
     """Say for each kind of chunk whether the format holds it otherwise; comments, for one."""
     lost = []
     if any(key != "Comment" or not comments for key, _ in photo.text):
-        lost.append("text is left out")
+        lost.append("text is dropped")
     if photo.png_chunks:
         kinds = sorted({kind.decode("latin-1") for kind, _ in photo.png_chunks})
-        lost.append(f"what only PNG can hold is left out ({', '.join(kinds)})")
+        lost.append(f"PNG chunks without an equivalent are dropped ({', '.join(kinds)})")
     return lost

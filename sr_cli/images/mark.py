@@ -17,7 +17,7 @@ from typing import BinaryIO
 from sr_cli.images import gif, jpeg, png, tiff_tags, xmp
 
 MARK = "srup"
-"""What the name of the software in an output's history begins with; a version may follow it."""
+"""Start of the software's name in an output's history; a version may follow."""
 _TIFF_ENTRIES = 4096
 _MAX_PACKETS = 64 * 2**20
 
@@ -30,7 +30,7 @@ def is_output(path: Path) -> bool:
     """
     if not path.is_file():  # a pipe could be read only once
         return False
-    # What a hostile file makes these readers raise means the same: it has no mark.
+    # Any error of these readers on a hostile file means the same: it has no mark.
     with contextlib.suppress(Exception), path.open("rb") as file:
         return any(MARK.encode() in packet and _is_ours(packet) for packet in _packets(file))
     return False

@@ -1,4 +1,4 @@
-"""What a picture is here: upright pixels, alpha kept apart, and all that must survive the enlargement."""
+"""Photo: upright pixels, separate alpha, and all metadata that an enlargement must keep."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Photo:
     source_mode: str | None = None
     """How it was stored before it became gray or RGB here ("P", "CMYK", "1", "LA", "RGB;16", ...)."""
     notes: tuple[str, ...] = ()
-    """What the reader left out or repaired, for people: one short phrase each. `losses` repeats them."""
+    """Data that the reader dropped or repaired: one short phrase each. `losses` repeats them."""
     photoshop: bytes = b""
     """Photoshop's other image resources (paths, print settings, copyright flag), as stored."""
     made_by: str | None = None
@@ -84,7 +84,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class PhotoSequence:
-    """What a file holds: one picture, the pages of a TIFF, or the frames of an animation."""
+    """Content of a file: one photo, the pages of a TIFF, or the frames of an animation."""
 
     frames: tuple[Photo, ...]
     """At least one; those of an animation are complete pictures of one size (already composed)."""
@@ -103,7 +103,7 @@ class PhotoSequence:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a file may ask for before it is refused, so that a small hostile file cannot take the machine."""
+    """Limits above which a file is refused, so that a small hostile file cannot exhaust the machine."""
 
     max_pixels: int = 250_000_000
     """Pixels read of one picture, or of all frames of an animation together (`--max-pixels`)."""
@@ -130,10 +130,10 @@ def with_pixels(photo: Photo, pixels: Pixels, alpha: Pixels | None, *, orientati
     height, width = pixels.shape[:2]
     move = Move((photo.width, photo.height), (width, height), orientation)
     packet = xmp.Edited(None) if photo.xmp is None else xmp.edited(photo.xmp, move)
-    lost = [f"the {what} is left out" for what in packet.lost]
+    lost = [f"the {what} is dropped" for what in packet.lost]
     resources = photo.photoshop
     if orientation != 1 and (resources := photoshop.without_paths(photo.photoshop)) != photo.photoshop:
-        lost.append("paths of Photoshop are left out: they do not turn with the picture")
+        lost.append("paths of Photoshop are dropped: they cannot be rotated with the photo")
     return replace(
         photo,
         pixels=pixels,

@@ -19,14 +19,14 @@ _PATHS = range(0x07D0, 0x0BB7)
 
 @dataclass(frozen=True)
 class Resources:
-    """What a block of image resources holds."""
+    """Content of a block of image resources."""
 
     iptc: bytes | None = None
     """IPTC records."""
     others: bytes = b""
     """The other resources that stay true for an enlarged picture, as stored."""
     notes: tuple[str, ...] = ()
-    """What had to be left out, for people."""
+    """Data that was dropped, in words for `losses`."""
 
 
 def block(iptc: bytes | None, others: bytes = b"") -> bytes:
@@ -46,7 +46,7 @@ def read(data: bytes) -> Resources:
         elif number not in _OF_OLD_PIXELS:
             others += whole
         elif number not in _THUMBNAILS:
-            notes.append("guides, slices and layers of Photoshop are left out")
+            notes.append("guides, slices and layers of Photoshop are dropped")
     return Resources(records, others, tuple(dict.fromkeys(notes)))
 
 
@@ -56,7 +56,7 @@ def iptc(data: bytes) -> bytes | None:
 
 
 def without_paths(others: bytes) -> bytes:
-    """Remove the paths, which lie on the picture as it was stored, not as it was turned."""
+    """Remove the paths: their coordinates are those of the stored image, before it was turned."""
     return b"".join(whole for number, whole, _ in _resources(others) if number not in _PATHS)
 
 

@@ -1,6 +1,6 @@
-"""What a decoder is given of a file: the parts that make pixels, with a proper end.
+"""Extracts the parts of a file that a decoder needs for the pixels, with a proper end.
 
-Pillow refuses a whole picture for a long text, a damaged chunk that nobody needs or a missing end marker. Sources:
+Pillow refuses a file for a long text, a damaged chunk that the pixels do not need, or a missing end marker. Sources:
 W3C, "PNG Specification (Third Edition)", 2025, 5 and 13.2; ITU-T T.81, annexes B and G; Google, "WebP Container
 Specification", 2023 (RFC 9649).
 """
@@ -170,7 +170,7 @@ def _has_all_scans(source: Source) -> bool:
 def of_webp(source: Source) -> tuple[BinaryIO, tuple[str, ...]]:
     """Build a WebP of its chunks, with right sizes and flags, and notes on what was wrong.
 
-    Raises ValueError if an animation is cut off, whose frames nobody can count.
+    Raises ValueError for an animation that is cut off: the number of missing frames is unknown.
     """
     file = source.file
     end = file.seek(0, io.SEEK_END)

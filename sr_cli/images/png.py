@@ -40,7 +40,7 @@ _XMP_KEYWORD = "XML:com.adobe.xmp"
 _RAW_PROFILE = "Raw profile type "
 _INCH = 0.0254
 _STRIPE_BYTES = 2**20
-# Level 4 with the Up filter: see docs/photos.md for the measurement behind it.
+# Level 4 with the Up filter: docs/photos.md has the measurement.
 _LEVEL = 4
 _UP = 2
 
@@ -65,7 +65,7 @@ class Frame:
 
 @dataclass
 class Contents:
-    """What a PNG file says beside its pixels, and where these are."""
+    """Metadata of a PNG file, and the position of its pixel data."""
 
     width: int
     height: int
@@ -90,9 +90,9 @@ class Contents:
     text: list[tuple[str, str]] = field(default_factory=list)
     colour_chunks: list[Chunk] = field(default_factory=list)
     other_chunks: list[Chunk] = field(default_factory=list)
-    """What only PNG can hold: see `Photo.png_chunks`."""
+    """Chunks that only PNG has: see `Photo.png_chunks`."""
     notes: list[str] = field(default_factory=list)
-    """What had to be left out, for people."""
+    """Data that was dropped, in words for `losses`."""
 
     @property
     def hides_still(self) -> bool:
@@ -140,7 +140,7 @@ def inspect(source: Source) -> Contents:
     if not complete:
         contents.notes.append(NO_END)
     elif size > end and file.seek(end) and file.read(4096).strip(b"\0\r\n "):
-        contents.notes.append(f"{size - end:,} bytes behind the picture are left out")
+        contents.notes.append(f"{size - end:,} bytes after the image are dropped")
     file.seek(source.start)
     contents.frames = [frame for frame in contents.frames if frame.pieces]
     _unpack_raw_profiles(contents)
@@ -209,7 +209,7 @@ def _add_checked(contents: Contents, source: Source, kind: bytes, data: bytes, s
         raise ValueError("the checksum of its palette")
     else:
         name = kind.decode("latin-1") if kind.isalpha() else kind.hex()
-        contents.notes.append(f"the damaged PNG chunk {name} is left out")
+        contents.notes.append(f"the damaged PNG chunk {name} is dropped")
 
 
 def _transparency_sizes(contents: Contents) -> range:
@@ -235,7 +235,7 @@ def _add(contents: Contents, source: Source, kind: bytes, data: bytes) -> None:
         contents.other_chunks.append((kind, data))
     else:
         name = kind.decode("latin-1") if kind.isalpha() else kind.hex()
-        contents.notes.append(f"the PNG chunk {name} is left out: it belongs to the old pixels")
+        contents.notes.append(f"the PNG chunk {name} is dropped: it describes the original pixels")
 
 
 def _add_metadata(contents: Contents, source: Source, kind: bytes, data: bytes) -> None:
@@ -290,9 +290,9 @@ def _unpack_raw_profiles(contents: Contents) -> None:
             contents.text.append((keyword, content))
             continue
         try:
-            data = bytes.fromhex("".join(content.split()[2:]))  # behind the profile's name and length
+            data = bytes.fromhex("".join(content.split()[2:]))  # after the profile's name and length
         except ValueError:
-            contents.notes.append("unreadable metadata in a text chunk are left out")
+            contents.notes.append("unreadable metadata in a text chunk are dropped")
             continue
         if data.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
             contents.xmp = contents.xmp or data.partition(b"\0")[2]
@@ -334,7 +334,7 @@ def read_16_bits(source: Source, contents: Contents) -> Photo:
         piece, checksum = source.file.read(length), source.file.read(4)
         # At the end of a file that is cut off there is no checksum; the decoder sees whether pixels are missing.
         if len(checksum) == 4 and checksum != struct.pack(">I", zlib.crc32(piece, zlib.crc32(b"IDAT"))):
-            raise InputError(f"{source.name}: the picture is damaged or cut off (checksum of its pixels)")
+            raise InputError(f"{source.name}: the photo is damaged or cut off (checksum of its pixels)")
         data += piece
     return decoded_16_bits(bytes(data), contents)
 
@@ -428,7 +428,7 @@ def says_srgb(photo: Photo) -> bool:
 
 
 class PixelType(NamedTuple):
-    """What a pixel consists of."""
+    """Samples of a pixel."""
 
     channels: int
     """1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha."""

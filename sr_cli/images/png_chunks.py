@@ -1,4 +1,4 @@
-"""Chunks that only PNG can hold, from one PNG file to the next: carried, converted to its pixels, or scaled.
+"""Chunks that only PNG has, from one PNG file to the next: copied, converted or scaled.
 
 Source: W3C, "Portable Network Graphics (PNG) Specification (Third Edition)", 2025, 11.3; "Extensions to the PNG
 1.2 Specification", 1.3.0 (oFFs, sCAL, pCAL, sTER); vpAg and caNv are ImageMagick's (coders/png.c).
@@ -17,7 +17,7 @@ Chunk: TypeAlias = tuple[bytes, bytes]
 """Type and content."""
 
 CARRIED = (b"bKGD", b"sBIT", b"tIME", b"pCAL", b"sCAL", b"sTER")
-"""Those that other programs have to drop when they change pixels (their fourth letter says so), but we know."""
+"""Chunks that are unsafe to copy (by their fourth letter) unless their meaning is known, as it is here."""
 _GRAY, _PALETTE, _GRAY_ALPHA = 0, 3, 4
 
 
@@ -46,7 +46,7 @@ def write(chunks: Sequence[Chunk], channels: int, alpha: bool, bits: int) -> lis
         if kind == b"bKGD":
             colour = [round(value * (2**bits - 1) / 65535) for value in struct.unpack(">3H", data)]
             if channels == 1 and len(set(colour)) > 1:
-                continue  # a colour behind a gray picture
+                continue  # a background colour for a gray image
             data = struct.pack(f">{channels}H", *colour[:channels])
         elif kind == b"sBIT":  # every bit of an enlarged picture means something
             data = bytes([bits] * (channels + alpha))
@@ -64,7 +64,7 @@ def _moved(kind: bytes, data: bytes, move: Move) -> bytes:
         if kind == b"pHYs" and move.swaps:
             across, down, unit = struct.unpack(">IIB", data)
             return struct.pack(">IIB", down, across, unit)
-        if kind == b"oFFs":  # where the picture lies on a page
+        if kind == b"oFFs":  # position of the image on a page
             x, y, unit = struct.unpack(">iiB", data)
             return data if unit else struct.pack(">iiB", *map(round, move.scaled_size((x, y))), unit)
         if kind == b"vpAg":  # the page's size

@@ -1,4 +1,4 @@
-"""What a file holds, without decoding its pixels."""
+"""Reads the kind, size and limits of a file without decoding its pixels."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _ALPHA_MODES = ("LA", "PA", "RGBA", "La", "RGBa")
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says about its pictures."""
+    """Properties of the images in a file."""
 
     sizes: tuple[tuple[int, int], ...]
     """Width and height of each page or frame, upright."""
     kind: Literal["still", "pages", "animation"]
-    """What they are."""
+    """Their kind."""
     bits: int
     """Bits per sample in memory, 8 or 16."""
     channels: int

@@ -28,24 +28,24 @@ _RAW = (
 )
 """Fujifilm, Panasonic and Leica, Olympus, Sigma, Minolta, Phase One, ARRI, RED, old Canon."""
 _OTHERS = (
-    (b"\xff\x0a", "a JPEG XL picture"),
-    (b"\0\0\0\x0cJXL ", "a JPEG XL picture"),
-    (b"\0\0\0\x0cjP  ", "a JPEG 2000 picture"),
-    (b"\xff\x4f\xff\x51", "a JPEG 2000 picture"),
-    (b"II\xbc", "a JPEG XR picture"),
+    (b"\xff\x0a", "a JPEG XL image"),
+    (b"\0\0\0\x0cJXL ", "a JPEG XL image"),
+    (b"\0\0\0\x0cjP  ", "a JPEG 2000 image"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
+    (b"II\xbc", "a JPEG XR image"),
     (b"8BPS", "a Photoshop document"),
     (b"%PDF", "a PDF document"),
-    (b"v/1\x01", "an OpenEXR picture"),
-    (b"#?RADIANCE", "a Radiance HDR picture"),
-    (b"#?RGBE", "a Radiance HDR picture"),
+    (b"v/1\x01", "an OpenEXR image"),
+    (b"#?RADIANCE", "a Radiance HDR image"),
+    (b"#?RGBE", "a Radiance HDR image"),
     (b"\0\0\1\0", "an icon"),
     (b"DDS ", "a DDS texture"),
-    (b"qoif", "a QOI picture"),
+    (b"qoif", "a QOI image"),
     (b"gimp xcf", "a GIMP document"),
     (b"\x8aMNG", "an MNG animation"),
     (b"AT&TFORM", "a DjVu document"),
     (b"\x1aE\xdf\xa3", "a video"),
-    *((b"P%d" % kind + space, "a PNM picture") for kind in range(1, 8) for space in (b"\n", b" ", b"\r", b"\t")),
+    *((b"P%d" % kind + space, "a PNM image") for kind in range(1, 8) for space in (b"\n", b" ", b"\r", b"\t")),
 )
 _WEB_PAGES = (b"<!doctype", b"<html", b"<svg", b"<?xml")
 _AVIF_BRANDS = {b"avif", b"avis", b"avio"}
@@ -75,7 +75,7 @@ def identify(name: str, head: bytes) -> str:
             raise _not_opened(name, what)
     if head[:64].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_WEB_PAGES):
         raise _not_opened(name, "a web page or a drawing (SVG)")
-    raise InputError(f"{name}: not a picture in a format that can be read ({', '.join(READABLE)}), or damaged")
+    raise InputError(f"{name}: not a photo in a format that can be read ({', '.join(READABLE)}), or damaged")
 
 
 def raw_photo(name: str) -> InputError:
@@ -99,7 +99,7 @@ def _identify_media(name: str, head: bytes) -> str:
     `mif1` as the major brand says only that the file holds pictures, and some programs put in a wrong one.
     """
     brands = _brands(head)
-    for brand, error in ((b"crx ", raw_photo(name)), (b"jxl ", _not_opened(name, "a JPEG XL picture"))):
+    for brand, error in ((b"crx ", raw_photo(name)), (b"jxl ", _not_opened(name, "a JPEG XL image"))):
         if brand in brands[:1]:
             raise error
     if not (_AVIF_BRANDS | _HEVC_BRANDS | _STILL_BRANDS) & set(brands):

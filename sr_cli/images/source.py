@@ -19,7 +19,7 @@ from sr_cli.errors import InputError, OutOfMemory, SrupError
 from sr_cli.images.photo import Limits
 from sr_cli.images.signatures import HEAD_BYTES, identify
 
-NO_END = "the end of the file is missing, behind the last pixel"
+NO_END = "the file is cut off at its end; no pixel is missing"
 """The note on a file that is cut off but lacks no pixel."""
 _PIECE_BYTES = 2**20
 
@@ -66,7 +66,7 @@ class Source:
         )
 
     def count_metadata(self, size: int) -> None:
-        """Add to what was read beside pixels. Raises InputError above the limit."""
+        """Count bytes of metadata. Raises InputError above the limit."""
         self.metadata_bytes += size
         if self.metadata_bytes > self.limits.max_metadata_bytes:
             raise InputError(
@@ -98,7 +98,7 @@ def opened(source: Path | BinaryIO, limits: Limits) -> Iterator[Source]:
         yield _checked(source, name, limits)
         return
     if source.is_dir():
-        raise InputError(f"{source}: is a folder, not a picture")
+        raise InputError(f"{source}: is a folder, not a photo")
     try:
         with source.open("rb") as file:
             yield _checked(file, str(source), limits)
@@ -112,7 +112,7 @@ def opened(source: Path | BinaryIO, limits: Limits) -> Iterator[Source]:
 
 def _checked(file: BinaryIO, name: str, limits: Limits) -> Source:
     modified, regular = None, True
-    with contextlib.suppress(OSError, AttributeError):  # streams in memory have no file behind them
+    with contextlib.suppress(OSError, AttributeError):  # streams in memory have no file
         status = os.fstat(file.fileno())
         regular = stat.S_ISREG(status.st_mode)
         modified = status.st_mtime_ns if regular else None
@@ -198,9 +198,9 @@ def decoding(source: Source) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise source.too_large("a frame") from error
     except UnidentifiedImageError as error:
-        raise InputError(f"{source.name}: the picture is damaged or cut off (its headers)") from error
+        raise InputError(f"{source.name}: the photo is damaged or cut off (its headers)") from error
     except Exception as error:
         detail = " ".join(str(error).split())[:200] or type(error).__name__
         if detail.lower().startswith("unsupported "):
             raise InputError(f"{source.name}: {detail.lower()}; save it with 8 or 16 bits per sample") from error
-        raise InputError(f"{source.name}: the picture is damaged or cut off ({detail})") from error
+        raise InputError(f"{source.name}: the photo is damaged or cut off ({detail})") from error

@@ -75,7 +75,7 @@ _STORAGE = {
 }  # fmt: skip
 _KNOWN_TAGS = (
     ({33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113}, "places on the globe (GeoTIFF, GDAL)"),
-    ({286, 287}, "the picture's place on a page"),
+    ({286, 287}, "the position on a page"),
     ({301, 320, 333, 336, 337}, "tables of inks and transfer functions"),
     ({37724}, "layers of Photoshop"),
     ({50838, 50839}, "ImageJ's metadata"),
@@ -98,7 +98,7 @@ class Page:
     directories: Directories
     """The file's directories."""
     notes: tuple[str, ...] = ()
-    """What of the file had to be left out, for people."""
+    """Data that was dropped, in words for `losses`."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -159,7 +159,7 @@ class Page:
 
     @property
     def exif(self) -> bytes | None:
-        """What describes the photograph, as an EXIF block of its own."""
+        """The tags that describe the photo, as a separate EXIF block."""
         described = self.directories.description(list(self.entries))
         if self.colours > _PALETTE:  # ink and Lab become sRGB
             described.fields.pop(WHITE_POINT, None)
@@ -203,7 +203,7 @@ def _chain(source: Source, notes: list[str]) -> Iterator[tuple[Page, tuple[int, 
         except (ValueError, struct.error):
             if count == 0:
                 raise
-            notes.append("further pages, which cannot be found, are left out")
+            notes.append("further pages, which cannot be found, are dropped")
             return
         source.file.seek(source.start)
         if file is None:
@@ -293,11 +293,11 @@ def describe(page: Page, photo: Photo) -> Photo:
 def _lost_tags(page: Page) -> list[str]:
     """Name tags that are neither carried nor about how pixels are stored."""
     left = {entry.tag for entry in page.entries if entry.tag not in CARRIED and entry.tag not in _STORAGE}
-    notes = [f"{what} are left out" for tags, what in _KNOWN_TAGS if left & tags]
+    notes = [f"{what} are dropped" for tags, what in _KNOWN_TAGS if left & tags]
     others = sorted(left.difference(*(tags for tags, _ in _KNOWN_TAGS)))
     if others:
         shown = ", ".join(map(str, others[:8])) + (", ..." if len(others) > 8 else "")
-        notes.append(f"TIFF tags that srup does not know are left out ({shown})")
+        notes.append(f"TIFF tags that srup does not know are dropped ({shown})")
     return notes
 
 

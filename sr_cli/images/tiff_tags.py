@@ -134,7 +134,7 @@ class Directories:
     def entries(self, offset: int) -> tuple[list[Entry], int]:
         """Read the entries of the directory at `offset`, and the offset of the next directory (0: none).
 
-        Entries of unknown types and those whose values are cut off are left out.
+        Entries of unknown types and those whose values are cut off are dropped.
         """
         if offset in self._seen:
             raise ValueError("its directories of tags form a circle")

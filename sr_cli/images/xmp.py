@@ -20,7 +20,7 @@ _BEGIN = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
 _END = '\n<?xpacket end="w"?>'
 _MAX_ELEMENTS, _MAX_DEPTH = 200_000, 64
 UNREADABLE = "XMP that is not well-formed XML"
-"""What `notes` say of a packet that had to be left out."""
+"""Note about a packet that was dropped."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Edited:
     packet: bytes | None
     """None if nothing is left, or if it could not be read."""
     lost: tuple[str, ...] = ()
-    """What the packet promised and the output does not have, for people."""
+    """Items that the packet describes and the output lacks, in words for `losses`."""
 
 
 class _Builder(ET.TreeBuilder):

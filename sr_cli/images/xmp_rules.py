@@ -1,4 +1,4 @@
-"""What a turn or an enlargement does to each XMP property that holds a size, a place or a promise of more bytes.
+"""Rules for XMP properties that hold a size, a position or a reference to appended data: turn, scale or remove.
 
 docs/photos.md lists the same for readers. Specifications: XMP part 2 (tiff, exif, crs, xmpDM); Metadata Working
 Group, "Guidelines for Handling Image Metadata", 2.0, 5.9 (regions); IPTC Photo Metadata 2023.1 (ImageRegion);
@@ -311,7 +311,7 @@ _NAMESPACES_OF_ATTACHMENTS = {
     NAMESPACES["apdi"]: "gain map",
     NAMESPACES["GDepth"]: "depth map",
     "http://ns.google.com/photos/dd/1.0/": "depth map",
-    NAMESPACES["GImage"]: "second picture inside XMP",
+    NAMESPACES["GImage"]: "second image inside XMP",
     NAMESPACES["MiCamera"]: "attachments of the camera",
 }
 

@@ -113,7 +113,7 @@ class Setup:
     @property
     def label(self) -> str:
         """In a few words: `mesrgan on` this."""
-        tiles = f"tiles of {self.tile}" if self.tile else "the picture in one pass"
+        tiles = f"tiles of {self.tile}" if self.tile else "the photo in one pass"
         return f"{self.device}, {self.precision}, {self.backend}, {tiles}"
 
     @property

@@ -161,7 +161,7 @@ class _Enlargement:
             if not is_out_of_memory(error):
                 raise
             raise OutOfMemory(
-                f"out of memory on {self.network.device}: {width}x{height} pixels do not fit; reduce the picture first"
+                f"out of memory on {self.network.device}: {width}x{height} pixels do not fit; reduce the photo first"
             ) from None
         tile, batch = self.network.setup.tile, self.network.setup.batch
         while True:

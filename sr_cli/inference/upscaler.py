@@ -120,7 +120,7 @@ class Upscaler:
             return self._enlarger.enlarge(pixels, output, progress, on_rows)
         except MemoryError:
             raise OutOfMemory(
-                f"the output of {shape[1]}x{shape[0]} pixels does not fit into memory; reduce the picture first"
+                f"the output of {shape[1]}x{shape[0]} pixels does not fit into memory; reduce the photo first"
             ) from None
 
     def __call__(self, picture: Picture, progress: OnTiles | None = None) -> Picture:

@@ -70,8 +70,8 @@ def _reported(batch: Batch, report: Report, work: Callable[[Tally], None]) -> li
     try:
         if batch.left_out:
             count = len(batch.left_out)
-            noun = "picture" if count == 1 else "pictures"
-            tally.message("note", f"{count} {noun} left out: outputs of srup; to enlarge one again, name it alone")
+            noun = "photo" if count == 1 else "photos"
+            tally.message("note", f"{count} {noun} skipped: outputs of srup; to enlarge one again, name it alone")
         work(tally)
     except BaseException as error:
         tally.end("error" if isinstance(error, Exception) else "interrupted")

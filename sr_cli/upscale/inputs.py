@@ -184,7 +184,7 @@ def _in_folder(folder: Path, recursive: bool, output: Path | None) -> Iterator[_
         yield _Found(Path(error.filename), problem=problem, listed=True)
     if count == 0 and not unreadable:
         hint = "; --recursive looks into the folders inside" if inner and not recursive else ""
-        yield _Found(folder, problem=InputError(f"{folder}: no pictures in this folder{hint}"), listed=True)
+        yield _Found(folder, problem=InputError(f"{folder}: no photos in this folder{hint}"), listed=True)
 
 
 def _in_store(path: RemotePath, named_as_folder: bool, recursive: bool, output: Place | None) -> Iterator[_Found]:
@@ -205,14 +205,14 @@ def _in_store(path: RemotePath, named_as_folder: bool, recursive: bool, output: 
             yield _Found(file, file.parent.below(path), listed=True)
     if count == 0:
         hint = "" if recursive else "; --recursive looks into the folders inside"
-        yield _Found(path, problem=InputError(f"{path}: no pictures in this folder{hint}"), listed=True)
+        yield _Found(path, problem=InputError(f"{path}: no photos in this folder{hint}"), listed=True)
 
 
 def _by_pattern(pattern: str) -> Iterator[_Found]:
     matches = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
     pictures = [path for path in matches if _is_picture_name(path) and path.is_file()]
     if not pictures:
-        yield _Found(Path(pattern), problem=InputError(f"{pattern}: no picture matches this pattern"), listed=True)
+        yield _Found(Path(pattern), problem=InputError(f"{pattern}: no photo matches this pattern"), listed=True)
     for path in pictures:
         yield _Found(path, listed=True)
 
