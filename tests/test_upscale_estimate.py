@@ -154,3 +154,21 @@ def test_command_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[st
     out, err = capsys.readouterr()
     assert "fine_bicubic_x4.png" in out and "text.png" in err
     assert (tree(tmp_path), os.listdir(tmp_path)) == before
+
+
+def test_a_dry_run_divides_the_batch_among_devices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As one queue does: who is free first takes the next photo; the whole takes as long as the last worker."""
+    for index in range(7):
+        picture(tmp_path / f"in/{index}.png", size=(300, 300) if index == 0 else (30, 30))
+    plain, found = (foresee(tmp_path / "in", to=tmp_path / "out", devices=devices) for devices in (None, "cpu:2"))
+    assert not plain.workers and [worker.name for worker in found.workers] == ["cpu 1", "cpu 2"]
+    assert [worker.files for worker in found.workers] == [1, 6]
+    assert [worker.pixels for worker in found.workers] == [90_000, 5_400]
+    assert found.seconds == max(worker.seconds for worker in found.workers)
+    arguments = ["upscale", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "-m", "bicubic", "--dry-run"]
+    assert command([*arguments, "--devices", "cpu:2", "--shard", "1/1", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [worker["files"] for worker in document["workers"]] == [1, 6]
+    assert [shard["shard"] for shard in document["shards"]] == ["1/1"]
+    assert command([*arguments, "--devices", "cpu:2"]) == 0
+    assert "worker" in capsys.readouterr().out

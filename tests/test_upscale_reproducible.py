@@ -99,6 +99,23 @@ def test_another_way_to_compute_is_another_result_for_the_journal(photos: list[P
         assert [result.status for result in changed] == ["failed", "failed"], other
 
 
+@pytest.mark.parametrize("backend", ["eager", "openvino"])
+def test_the_number_of_threads_changes_no_byte_and_no_journal(backend: str, photos: list[Path], tmp_path: Path) -> None:
+    """So a batch that several processes began (`--devices`) goes on in one, which has more threads."""
+    if (reason := backends.get(backend).missing("cpu")) is not None:
+        pytest.skip(reason)
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            (tmp_path / str(threads)).mkdir()
+            enlarge(photos, tmp_path / str(threads), backend=backend, threads=threads)
+        again = enlarge(photos, tmp_path / "1", backend=backend, threads=2)
+    finally:
+        torch.set_num_threads(before)
+    assert contents(tmp_path / "1") == contents(tmp_path / "2") == contents(tmp_path / "3")
+    assert [result.status for result in again] == ["skipped"] * len(photos)
+
+
 @pytest.mark.usefixtures("home")
 def test_json_says_what_made_a_result(photos: list[Path], srup_here) -> None:
     arguments = ["upscale", photos[0], "-m", "mine", "-o", "out.png", "--device", "cpu", "--tile", "8", "--json"]

@@ -105,7 +105,7 @@ def test_outputs_beside_the_inputs_are_no_inputs_of_another_shard(photos: Path) 
 
 def test_a_dry_run_tells_the_work_of_every_job(photos: Path, tmp_path: Path) -> None:
     found = estimate([photos], tmp_path / "out", replace(BICUBIC, shard="2/3"))
-    assert [shard.shard for shard in found.shards] == ["1/3", "2/3", "3/3"]
+    assert [shard.name for shard in found.shards] == ["1/3", "2/3", "3/3"]
     assert sum(shard.files for shard in found.shards) == 12
     assert sum(shard.pixels for shard in found.shards) == 12 * 48
     assert len(found.files) == found.shards[1].files == len(do(photos, tmp_path / "out", "2/3"))

@@ -257,3 +257,20 @@ def test_a_store_that_does_not_answer(s3: Any, tmp_path: Path, monkeypatch: pyte
     with pytest.raises(InputError, match="in 2 attempts") as error:
         RemotePath("s3://bucket-in/a/0.png").info()
     assert "\n" not in str(error.value) and SECRET not in str(error.value)
+
+
+def test_an_object_that_is_an_output_is_not_enlarged_again(memory: Any) -> None:
+    """Known by its own mark, in another folder and without a journal, as a local file is."""
+    do("memory://in", "memory://out")
+    (one, *others) = (name for name in memory.find("/out") if name.endswith(".png"))
+    memory.pipe_file("/copies/new.png", memory.cat_file("/in/a/0.png"))
+    for number, name in enumerate((one, *others)):
+        memory.pipe_file(f"/copies/{number}.png", memory.cat_file(name))
+    found = estimate(["memory://copies"], "memory://twice", BICUBIC)
+    assert sorted(file.status for file in found.files) == ["planned", *["skipped"] * 6]
+    results = do("memory://copies", "memory://twice")
+    assert sorted(statuses(results)) == ["done", *["skipped"] * 6]
+    assert {result.note for result in results if result.status == "skipped"} == {
+        "it is an output of srup; to enlarge it again, name it alone"
+    }
+    assert statuses(do("memory://copies/0.png", "memory://twice/again.png")) == ["done"]

@@ -15,7 +15,7 @@ from sr_cli.options import Option, output_option
 from sr_cli.upscale.options import UpscaleOptions
 
 if TYPE_CHECKING:
-    from sr_cli.upscale.estimate import Estimate, FileEstimate
+    from sr_cli.upscale.estimate import Estimate, FileEstimate, Part
     from sr_cli.upscale.events import ImageResult, Summary, UpscaleEvent
 
 
@@ -149,19 +149,24 @@ def _show(console: Console, estimate: Estimate) -> int:
         "seconds": round(estimate.seconds, 1),
     }
     records = [_planned(file) for file in estimate.files]
-    shards: dict[str, Any] = {"shards": [vars(shard) for shard in estimate.shards]} if estimate.shards else {}
+    parts: dict[str, Any] = {}
+    if estimate.shards:
+        parts["shards"] = [{"shard": part.name, **_amounts(part)} for part in estimate.shards]
+    if estimate.workers:
+        parts["workers"] = [{"worker": part.name, **_amounts(part)} for part in estimate.workers]
     if console.json:
-        console.document({"dry_run": True, "results": records, "total": total, **shards})
+        console.document({"dry_run": True, "results": records, "total": total, **parts})
     elif console.json_lines:
         for record in records:
             console.event({"event": record["status"], **record})
-        console.event({"event": "summary", "ending": "complete", "count": len(records), **total, **shards})
+        console.event({"event": "summary", "ending": "complete", "count": len(records), **total, **parts})
     else:
         columns = ("output", "from", "to", "tiles", "memory", "disk", "time")
         console.table(columns, [_row(file) for file in estimate.planned])
-        if estimate.shards:
-            rows = [[s.shard, str(s.files), f"{s.pixels / 1e6:.1f}", _duration(s.seconds)] for s in estimate.shards]
-            console.table(("shard", "photos", "megapixels", "time"), rows)
+        for kind, group in (("shard", estimate.shards), ("worker", estimate.workers)):
+            if group:
+                rows = [[p.name, str(p.files), f"{p.pixels / 1e6:.1f}", _duration(p.seconds)] for p in group]
+                console.table((kind, "photos", "megapixels", "time"), rows)
         for file in estimate.files:
             if file.status == "failed":
                 console.error(file.error or "would fail")
@@ -172,6 +177,10 @@ def _show(console: Console, estimate: Estimate) -> int:
         photos = "1 photo" if count == 1 else f"{count} photos"
         console.note(f"{photos} would take about {time} and {format_bytes(estimate.disk_bytes)}{free}{done}")
     return exit_code(estimate.files)
+
+
+def _amounts(part: Part) -> dict[str, Any]:
+    return {"files": part.files, "pixels": part.pixels, "seconds": part.seconds}
 
 
 def _planned(file: FileEstimate) -> dict[str, Any]:

@@ -22,17 +22,21 @@ _TIFF_ENTRIES = 4096
 _MAX_PACKETS = 64 * 2**20
 
 
-def is_output(path: Path) -> bool:
+def is_output(source: Path | BinaryIO) -> bool:
     """Tell whether a file is an output of ours that no other program has edited since, as its own history says.
 
-    This reads no more than the file's metadata and trusts neither its name nor any journal. Whatever cannot be
-    read is no output.
+    `source` is its path, or a stream that can seek. This reads no more than the file's metadata and trusts neither its
+    name nor any journal. Whatever cannot be read is no output.
     """
-    if not path.is_file():  # a pipe could be read only once
+    if isinstance(source, Path):
+        if not source.is_file():  # a pipe could be read only once
+            return False
+        with contextlib.suppress(OSError), source.open("rb") as file:
+            return is_output(file)
         return False
     # Any error of these readers on a hostile file means the same: it has no mark.
-    with contextlib.suppress(Exception), path.open("rb") as file:
-        return any(MARK.encode() in packet and _is_ours(packet) for packet in _packets(file))
+    with contextlib.suppress(Exception):
+        return any(MARK.encode() in packet and _is_ours(packet) for packet in _packets(source))
     return False
 
 

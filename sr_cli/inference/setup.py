@@ -118,10 +118,14 @@ class Setup:
 
     @property
     def key(self) -> str:
-        """All that the bytes of a result depend on."""
+        """All that the bytes of a result depend on.
+
+        The number of threads is left out: it divides the work, not the sums (tests/test_upscale_reproducible.py), and
+        a batch goes on where one with another number stopped.
+        """
         tiles = f"{self.tile}+{self.overlap}x{self.batch}"
         kind = self.device.partition(":")[0]  # whichever of several GPUs
-        return f"{kind} {self.precision} {self.backend} {tiles} {self.threads}"
+        return f"{kind} {self.precision} {self.backend} {tiles}"
 
 
 def choose_setup(options: InferenceOptions, model: LoadedModel, processor: Processor | None = None) -> Setup:

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from sr_cli import inference
 from sr_cli.upscale import inputs as planning
-from sr_cli.upscale.events import ImageResult, Report
+from sr_cli.upscale.events import ImageResult, OnEvent
 from sr_cli.upscale.inputs import Batch
 from sr_cli.upscale.journal import Journals
 from sr_cli.upscale.options import UpscaleOptions
@@ -20,7 +20,7 @@ def run(
     inputs: Sequence[str | Path],
     output: str | Path | None,
     options: UpscaleOptions,
-    report: Report,
+    on_event: OnEvent,
     *,
     stdin: BinaryIO | None = None,
     stdout: BinaryIO | None = None,
@@ -39,17 +39,17 @@ def run(
     if options.engine == "ray":
         from sr_cli.upscale import ray_actors
 
-        return _reported(batch, report, lambda tally: ray_actors.run(batch.tasks, options, tally))
+        return _reported(batch, on_event, lambda tally: ray_actors.run(batch.tasks, options, tally))
     if options.devices is not None:
         from sr_cli.upscale import devices
 
         chosen = inference.choose_devices(options.devices)
-        return _reported(batch, report, lambda tally: devices.run(batch.tasks, chosen, options, journals, tally))
-    return _run_here(batch, options, report, Worker(options, journals, batch.several, Streams(stdin, stdout)))
+        return _reported(batch, on_event, lambda tally: devices.run(batch.tasks, chosen, options, journals, tally))
+    return _run_here(batch, options, on_event, Worker(options, journals, batch.several, Streams(stdin, stdout)))
 
 
 def run_batch(
-    batch: Batch, options: UpscaleOptions, report: Report, upscaler: inference.Upscaler | None = None
+    batch: Batch, options: UpscaleOptions, on_event: OnEvent, upscaler: inference.Upscaler | None = None
 ) -> list[ImageResult]:
     """Enlarge what is planned (`inputs.plan`), or any part of it, in the order of its tasks, in this process.
 
@@ -57,16 +57,16 @@ def run_batch(
     does.
     """
     worker = Worker(options, Journals.of(options), batch.several, upscaler=upscaler)
-    return _run_here(batch, options, report, worker)
+    return _run_here(batch, options, on_event, worker)
 
 
-def _run_here(batch: Batch, options: UpscaleOptions, report: Report, worker: Worker) -> list[ImageResult]:
-    return _reported(batch, report, lambda tally: worker.work(enumerate(batch.tasks), tally))
+def _run_here(batch: Batch, options: UpscaleOptions, on_event: OnEvent, worker: Worker) -> list[ImageResult]:
+    return _reported(batch, on_event, lambda tally: worker.work(enumerate(batch.tasks), tally))
 
 
-def _reported(batch: Batch, report: Report, work: Callable[[Tally], None]) -> list[ImageResult]:
+def _reported(batch: Batch, on_event: OnEvent, work: Callable[[Tally], None]) -> list[ImageResult]:
     """Do `work`, which tells the tally, and return the results in the order of the tasks."""
-    tally = Tally(batch.tasks, report)
+    tally = Tally(batch.tasks, on_event)
     try:
         if batch.left_out:
             count = len(batch.left_out)

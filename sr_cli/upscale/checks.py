@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from sr_cli import images, inference
 from sr_cli.errors import InputError, OutputError
@@ -14,6 +15,9 @@ from sr_cli.upscale.inputs import Task
 from sr_cli.upscale.journal import Journals, key_of
 from sr_cli.upscale.naming import check_inside
 from sr_cli.upscale.options import UpscaleOptions
+
+MARKED = "it is an output of srup; to enlarge it again, name it alone"
+"""Why an object is skipped."""
 
 
 def check_source(task: Task) -> None:
@@ -52,13 +56,20 @@ def check_target(task: Task, options: UpscaleOptions) -> None:
         raise OutputError(f"{target}: cannot be written: the disk is full")
 
 
+def is_marked_object(task: Task, content: BinaryIO) -> bool:
+    """Return whether an object of a store is an output of ours and not meant; a local file was left out before."""
+    marked = isinstance(task.source, RemotePath) and not task.alone and images.is_output(content)
+    content.seek(0)
+    return marked
+
+
 def exists(target: Place) -> bool:
     """Return whether there is something of that name, be it a link to nothing. Raises OutputError for a store's."""
     return os.path.lexists(target) if isinstance(target, Path) else target.info(OutputError) is not None
 
 
 def existing_folder(target: Path) -> Path:
-    """The folder of an output, or the closest one above that is there already. Raises OutputError for a file."""
+    """Return the folder of an output, or the closest one above that is there already. Raises OutputError for a file."""
     folder = target.parent
     while not os.path.isdir(folder):
         if not os.path.lexists(folder):
@@ -69,14 +80,14 @@ def existing_folder(target: Path) -> Path:
 
 
 def output_format(task: Task, options: UpscaleOptions) -> images.OutputFormat:
-    """The format that the output will have. Raises UsageError."""
+    """Return the format that the output will have. Raises UsageError."""
     if task.target is None:
         return images.by_name(options.format or "png")
     return images.for_target(Path(task.target.name), options.format)
 
 
 def checked_size(width: int, height: int, task: Task, options: UpscaleOptions) -> tuple[int, int]:
-    """Width and height of the result. Raises UsageError where the format, InputError where a limit forbids it."""
+    """Return width and height of the result. Raises UsageError for the format's limits, InputError for ours."""
     width, height = options.size_of(width, height)
     images.check_size(output_format(task, options), width, height)
     if width * height > options.limits.max_output_pixels:
@@ -97,14 +108,14 @@ class History:
         self._several, self._options, self._journals, self._upscaler = several, options, journals, upscaler
 
     def may_be_done(self, task: Task) -> bool:
-        """Whether the journal knows the output, so that the weights decide whether it is still the right one."""
+        """Return whether the journal knows the output, so that the weights decide whether it is still the right one."""
         options = self._options
         if not self._several or options.overwrite or options.skip_existing or task.target is None:
             return False
         return self._journals.made(task.target, OutputError)
 
     def reason_to_skip(self, task: Task, content: str | None) -> str | None:
-        """Why there is nothing to do, if so; `content` as from `content`."""
+        """Return why there is nothing to do, if so; `content` as from `content`."""
         if task.target is None:
             return None
         if self._options.skip_existing:
@@ -121,7 +132,7 @@ class History:
         return self.reason_to_skip(task, content)
 
     def content(self, task: Task) -> str | None:
-        """The input's checksum where there is one and a journal for it, else None. Raises InputError."""
+        """Return the input's checksum where there is one and a journal for it, else None. Raises InputError."""
         if task.source is None or task.target is None:
             return None
         if isinstance(task.source, RemotePath):

@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -24,7 +24,7 @@ from types import FrameType
 from typing import NoReturn
 
 from sr_cli.errors import TERMINATED, OutputError, SrupError, Terminated, UsageError
-from sr_cli.inference import INTERPOLATIONS, WorkerDevice
+from sr_cli.inference import WorkerDevice
 from sr_cli.storage import Place
 from sr_cli.upscale.inputs import Task
 from sr_cli.upscale.journal import Journals
@@ -32,6 +32,7 @@ from sr_cli.upscale.news import News, Sender
 from sr_cli.upscale.options import UpscaleOptions
 from sr_cli.upscale.tally import Tally
 from sr_cli.upscale.team import Died, Ready, Said, Team
+from sr_cli.upscale.worker import Worker, describe, for_device, make_upscaler
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,8 @@ class _Process:
         their_orders, self._orders = context.Pipe(duplex=False)
         self.news, their_news = context.Pipe(duplex=False)
         self._device, self._options = device, options
-        theirs = replace(options, devices=None, device=device.device, threads=_threads(device, options))
-        self.process = context.Process(target=_worker, args=(theirs, their_orders, their_news), daemon=True)
+        arguments = (for_device(options, device), their_orders, their_news)
+        self.process = context.Process(target=_worker, args=arguments, daemon=True)
         with _interrupts_held():
             self.process.start()
         their_orders.close()
@@ -168,13 +169,6 @@ class _Process:
         return Died(how, for_memory=code == -getattr(signal, "SIGKILL", 9))
 
 
-def _threads(device: WorkerDevice, options: UpscaleOptions) -> int | None:
-    """Return the threads of a process; interpolation has no use for them, nor for torch, which knows their number."""
-    if options.threads is not None or options.model in INTERPOLATIONS:
-        return options.threads
-    return device.threads()
-
-
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[None]:
     """Keep Ctrl-C from processes that are started meanwhile: a terminal sends it to all, and this one decides."""
@@ -199,8 +193,6 @@ def _worker(options: UpscaleOptions, orders: Connection, news: Connection) -> No
     office = _Office(orders, news)
     sender = Sender(office.send)
     try:
-        from sr_cli.upscale.worker import Worker, describe, make_upscaler
-
         upscaler = make_upscaler(options)
         describe(upscaler, sender)
         office.send(Ready())

@@ -26,7 +26,7 @@ class Counts:
 
 
 def passes_for(scale: int, width: int, height: int, size: tuple[int, int]) -> int:
-    """How often a model of factor `scale` has to run before its result is at least `size` (width, height)."""
+    """Count how often a model of factor `scale` has to run before its result is at least `size` (width, height)."""
     passes = 0
     while width * scale**passes < size[0] or height * scale**passes < size[1]:
         passes += 1
@@ -41,7 +41,7 @@ def enlarge(
     progress: inference.OnTiles | None = None,
     begin: Begin | None = None,
 ) -> images.Photo:
-    """`photo` as a picture of `size` (width, height); its tiles are added to `counts`.
+    """Enlarge `photo` to `size` (width, height) and add its tiles to `counts`.
 
     Colours hidden under transparency are first replaced by the visible ones around them, so that the
     network does not draw them into the edge as a halo; the transparency itself goes through the same
@@ -75,7 +75,7 @@ class _ModelRun:
     def pixels(
         self, pixels: images.Pixels, on_rows: inference.OnRows | None = None, out: images.Pixels | None = None
     ) -> images.Pixels:
-        """(H, W, C), enlarged."""
+        """Enlarge (H, W, C)."""
         before = self.counts.tiles
 
         def onward(done: int, total: int) -> None:
@@ -88,7 +88,7 @@ class _ModelRun:
         return result.pixels
 
     def alpha(self, alpha: images.Pixels) -> images.Pixels:
-        """(H, W), enlarged."""
+        """Enlarge (H, W)."""
         if bool((alpha == alpha.flat[0]).all()):
             scale = self.upscaler.scale
             return np.full((alpha.shape[0] * scale, alpha.shape[1] * scale), alpha.flat[0])
@@ -97,7 +97,7 @@ class _ModelRun:
     def into(
         self, photo: images.Photo, pixels: images.Pixels, alpha: images.Pixels | None, begin: Begin
     ) -> images.Photo:
-        """The enlarged photo, which `begin` has had before."""
+        """Return the enlarged photo, which `begin` has had before."""
         scale = self.upscaler.scale
         height, width, channels = pixels.shape
         out = np.empty((height * scale, width * scale, channels), pixels.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import io
 import math
 import os
@@ -19,13 +20,22 @@ from sr_cli.errors import OutOfMemory, OutputError, SrupError
 from sr_cli.inference import memory
 from sr_cli.storage import Place, RemotePath, format_bytes
 from sr_cli.upscale import inputs as planning
-from sr_cli.upscale.checks import History, check_source, check_target, checked_size, existing_folder, output_format
+from sr_cli.upscale.checks import (
+    MARKED,
+    History,
+    check_source,
+    check_target,
+    checked_size,
+    existing_folder,
+    is_marked_object,
+    output_format,
+)
 from sr_cli.upscale.enlarge import passes_for
 from sr_cli.upscale.inputs import Batch, Task
 from sr_cli.upscale.journal import Journals
 from sr_cli.upscale.options import UpscaleOptions
 from sr_cli.upscale.shards import shard_of
-from sr_cli.upscale.worker import make_upscaler
+from sr_cli.upscale.worker import for_device, make_upscaler
 
 # Bytes per sample of enlarged photos, of which nine in ten take less (24 photos, bicubic and a network);
 # the lower byte of 16 bits is noise and stays whole.
@@ -78,11 +88,11 @@ class FileEstimate:
 
 
 @dataclass(frozen=True)
-class ShardEstimate:
-    """What one of the jobs that share a batch would take."""
+class Part:
+    """What one of the jobs or workers that share a batch would take."""
 
-    shard: str
-    """`I/N`."""
+    name: str
+    """`I/N` of a shard; a worker's device and number."""
     files: int
     """Inputs that it would enlarge."""
     pixels: int
@@ -101,8 +111,10 @@ class Estimate:
     """Pictures in folders that are outputs themselves."""
     disk_free: int | None
     """Bytes free where the first output goes; None without an output file."""
-    shards: tuple[ShardEstimate, ...] = ()
+    shards: tuple[Part, ...] = ()
     """All jobs that share the batch, if it is shared; `files` are those of one."""
+    workers: tuple[Part, ...] = ()
+    """All workers that share `files`, if there are several (`--devices`)."""
 
     @property
     def planned(self) -> list[FileEstimate]:
@@ -111,7 +123,9 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """Time for all."""
+        """Time until all are done: that of the last worker."""
+        if self.workers:
+            return max(worker.seconds for worker in self.workers)
         return sum(file.seconds for file in self.planned)
 
     @property
@@ -132,44 +146,61 @@ def estimate(
     *,
     stdin: BinaryIO | None = None,
 ) -> Estimate:
-    """What `run` with the same arguments would do, after a calibration of about a second.
+    """Foresee what `run` with the same arguments would do, after a calibration of about a second.
 
     Reads the headers of the inputs and writes nothing. Raises as `run` does before it touches a photo.
     """
     shard = options.part
     journals = Journals.of(options)
     batch = planning.plan([str(name) for name in inputs], None if output is None else str(output), options, journals)
+    devices = () if options.devices is None or options.engine == "ray" else inference.choose_devices(options.devices)
+    if devices:
+        options = for_device(options, devices[0])
     upscaler = make_upscaler(options, None if batch.several else _pixels_to_come(batch.tasks[0], options))
     history = History(batch.several, options, journals, lambda: upscaler)
     estimator = _Estimator(options, upscaler, history, stdin)
     files = [estimator.file(task) for task in batch.tasks]
-    shards = () if shard is None else _shards(files, batch, shard.count)
+    shards: tuple[Part, ...] = () if shard is None else _shards(files, batch, shard.count)
     if shard is not None:
         files = [file for file, task in zip(files, batch.tasks, strict=True) if shard.has(task.relative)]
         batch = planning.of_shard(batch, shard)
     files = _within_disk(files, batch)
-    return Estimate(tuple(files), batch.left_out, _free(batch.tasks[0]) if batch.tasks else None, shards)
+    workers = _workers(files, devices)
+    return Estimate(tuple(files), batch.left_out, _free(batch.tasks[0]) if batch.tasks else None, shards, workers)
 
 
-def _shards(files: Sequence[FileEstimate], batch: Batch, count: int) -> tuple[ShardEstimate, ...]:
+def _workers(files: Sequence[FileEstimate], devices: Sequence[inference.WorkerDevice]) -> tuple[Part, ...]:
+    """Return what each worker would do: whoever is free first takes the next file from the queue."""
+    groups: list[list[FileEstimate]] = [[] for _ in devices]
+    free_at = [(0.0, number) for number in range(len(devices))]
+    for file in files:
+        if devices and file.status == "planned":
+            seconds, number = heapq.heappop(free_at)
+            groups[number].append(file)
+            heapq.heappush(free_at, (seconds + file.seconds, number))
+    names = [
+        f"{device.device} {number}" if device.device == "cpu" else device.device
+        for number, device in enumerate(devices, 1)
+    ]
+    return tuple(_part(name, group) for name, group in zip(names, groups, strict=True))
+
+
+def _part(name: str, files: Sequence[FileEstimate]) -> Part:
+    pixels = sum(file.input_width * file.input_height * file.frames for file in files)
+    return Part(name, len(files), pixels, sum(file.seconds for file in files))
+
+
+def _shards(files: Sequence[FileEstimate], batch: Batch, count: int) -> tuple[Part, ...]:
     """Return what each of `count` jobs would do."""
     groups: list[list[FileEstimate]] = [[] for _ in range(count)]
     for file, task in zip(files, batch.tasks, strict=True):
         if file.status == "planned":
             groups[shard_of(task.relative, count) - 1].append(file)
-    return tuple(
-        ShardEstimate(
-            f"{index}/{count}",
-            len(group),
-            sum(file.input_width * file.input_height * file.frames for file in group),
-            sum(file.seconds for file in group),
-        )
-        for index, group in enumerate(groups, 1)
-    )
+    return tuple(_part(f"{index}/{count}", group) for index, group in enumerate(groups, 1))
 
 
 def _pixels_to_come(task: Task, options: UpscaleOptions) -> int | None:
-    """Input pixels of a single task; None where its header does not tell, or would have to be read from a pipe."""
+    """Count the input pixels of a single task; None where its header does not tell, or a pipe would have to be read."""
     try:
         if isinstance(task.source, RemotePath):
             source: Path | BinaryIO = task.source.read(options.limits.max_input_bytes)
@@ -203,6 +234,8 @@ class _Estimator:
             source: Path | BinaryIO = self.stdin or io.BytesIO()
             if task.source is not None:
                 source = task.source if isinstance(task.source, Path) else task.source.read(limits.max_input_bytes)
+                if not isinstance(source, Path) and is_marked_object(task, source):
+                    return replace(empty, status="skipped", note=MARKED)
             return self._planned(task, empty, images.probe(source, limits=limits))
         except SrupError as error:
             return replace(empty, status="failed", error=str(error), exit_code=error.exit_code)
@@ -237,7 +270,7 @@ class _Estimator:
         )
 
     def _passes(self, size: Size, wish: Size) -> list[Size]:
-        """Width and height of what goes into each pass of the model."""
+        """Return width and height of what goes into each pass of the model."""
         scale = self.upscaler.scale
         count = passes_for(scale, *size, wish)
         return [(size[0] * scale**step, size[1] * scale**step) for step in range(count)]
@@ -246,7 +279,7 @@ class _Estimator:
         return sum(self.upscaler.count_tiles(height, width) for width, height in passes)
 
     def _memory(self, size: Size, wish: Size, passes: list[Size], bytes_per_pixel: int, format: str) -> int:
-        """Bytes at the height of the work on one frame: in the last pass, or in the writing after it."""
+        """Count the bytes at the height of the work on one frame: in the last pass, or in the writing after it."""
         width, height = passes[-1] if passes else size
         pixels = width * height
         enlarged = pixels * self.upscaler.scale**2 if passes else pixels
@@ -263,7 +296,7 @@ class _Estimator:
         return self._rate() * sum(len(plan.tiles) * math.prod(plan.window) for plan in plans)
 
     def _rate(self) -> float:
-        """Seconds per pixel that the network sees, overlap included."""
+        """Measure the seconds per pixel that the network sees, overlap included."""
         if self._network_rate is None:
             for side in _CALIBRATION_SIDES:  # the first warms up
                 sample = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
@@ -276,7 +309,7 @@ class _Estimator:
         return self._network_rate
 
     def _writing_rate(self, format: str) -> float:
-        """Seconds per pixel of output."""
+        """Measure the seconds per pixel of output."""
         if format not in self._writing_rates:
             small = np.random.default_rng(0).integers(0, 256, (_ENCODED_SIDE // 4, _ENCODED_SIDE // 4, 3), np.uint8)
             photo = images.Photo(inference.interpolate(small, 4, "bicubic"))
@@ -287,7 +320,7 @@ class _Estimator:
 
 
 def _within_disk(files: list[FileEstimate], batch: Batch) -> list[FileEstimate]:
-    """The estimates, failed from the first file on for which a disk has no room left."""
+    """Return the estimates, failed from the first file on for which a disk has no room left."""
     room: dict[int, int] = {}
     checked = []
     for file, task in zip(files, batch.tasks, strict=True):

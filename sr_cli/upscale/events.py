@@ -113,7 +113,7 @@ class UpscaleEvent:
     """How it ended (`summary`)."""
 
 
-Report = Callable[[UpscaleEvent], None]
+OnEvent = Callable[[UpscaleEvent], None]
 """Takes events; called from one thread at a time, though not always the same."""
 
 

@@ -40,6 +40,8 @@ class Task:
     """Why this cannot be done, found while planning."""
     relative: str = PIPE
     """The input's name relative to the folder that the user named; decides its shard."""
+    alone: bool = False
+    """Named by the user, and nothing else with it: then an output of srup is meant."""
 
     @property
     def shown_source(self) -> Place:
@@ -82,7 +84,7 @@ class _Found:
 
 
 def plan(inputs: Sequence[str], output: str | None, options: UpscaleOptions, journals: Journals) -> Batch:
-    """What to do for `srup upscale INPUTS -o OUTPUT`. Raises UsageError where that makes no sense or outputs collide.
+    """Plan `srup upscale INPUTS -o OUTPUT`. Raises UsageError where that makes no sense or outputs collide.
 
     An input is a file, a folder, a pattern (`*`, `?`, `[...]`, `**`), a URL of a file or folder, or `-`. `output` is a
     file, a folder (made when needed), the URL of one, `-`, or None for names beside the inputs.
@@ -157,7 +159,7 @@ def _find(name: str, recursive: bool, output: Place | None) -> Iterator[_Found]:
 
 
 def _in_folder(folder: Path, recursive: bool, output: Path | None) -> Iterator[_Found]:
-    """The pictures in a folder, without hidden ones; links to folders are followed, but never in circles.
+    """Yield the pictures in a folder, without hidden ones; links to folders are followed, but never in circles.
 
     A folder that cannot be listed is a failure of its own.
     """
@@ -188,7 +190,7 @@ def _in_folder(folder: Path, recursive: bool, output: Path | None) -> Iterator[_
 
 
 def _in_store(path: RemotePath, named_as_folder: bool, recursive: bool, output: Place | None) -> Iterator[_Found]:
-    """The file of that URL, or the pictures in the folder of that URL; one that cannot be listed is a failure."""
+    """Yield the file of that URL, or the pictures in the folder of that URL; one that cannot be listed is a failure."""
     if not named_as_folder and path.suffix.lower() in images.READABLE_SUFFIXES:
         yield _Found(path)
         return
@@ -227,7 +229,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _settled(items: list[tuple[Task, bool]], several: bool, options: UpscaleOptions, journals: Journals) -> Batch:
-    """The batch without doublets and without outputs among its inputs. Raises UsageError for collisions."""
+    """Return the batch without doublets and without outputs among its inputs. Raises UsageError for collisions."""
     unique = {_place(task.source) if task.source else PIPE: (task, listed) for task, listed in reversed(items)}
     items = list(reversed(unique.values()))
     tasks, left_out = _without_outputs(items, journals)
@@ -263,12 +265,12 @@ def _settled(items: list[tuple[Task, bool]], several: bool, options: UpscaleOpti
 
 
 def _without_outputs(items: list[tuple[Task, bool]], journals: Journals) -> tuple[list[Task], list[Place]]:
-    """Tasks to do, and the pictures that are outputs themselves.
+    """Return the tasks to do, and the pictures that are outputs themselves.
 
     One that is named alone is meant; among several the shell may have named it (`srup upscale *.jpg`), so there
     its own mark counts, too. Those found in folders are targets of this batch, or in the journal of an earlier one,
-    or marked by themselves: then no journal, name or folder is needed (`images.is_output`; in a store it would have
-    to read every object, and is not asked).
+    or marked by themselves: then no journal, name or folder is needed (`images.is_output`). The mark of an object in a
+    store is looked at when it is read (`checks.is_marked_object`).
     """
     targets = {_place(task.target) for task, _ in items if task.target and not task.problem}
     tasks: list[Task] = []
@@ -276,7 +278,7 @@ def _without_outputs(items: list[tuple[Task, bool]], journals: Journals) -> tupl
     for task, listed in items:
         source = None if task.problem else task.source
         if source is None or (len(items) == 1 and not listed):
-            tasks.append(task)
+            tasks.append(replace(task, alone=True))
         elif _is_output(task, source, targets, journals) if listed else _is_marked(source):
             left_out.append(source)
         else:
@@ -300,7 +302,7 @@ def _onto_itself(task: Task) -> bool:
 
 
 def _place(path: Place) -> str:
-    """A key that is the same for all spellings of one place, as far as the system sees them as one."""
+    """Return a key that is the same for all spellings of one place, as far as the system sees them as one."""
     if not isinstance(path, Path):
         return path.url
     # The folder is resolved, the file is not: an output replaces a link and never writes through it.

@@ -44,13 +44,14 @@ class _Entry:
     """Its time of change."""
 
     def describes(self, file: os.stat_result) -> bool:
-        """Whether the file is still the one that was written."""
+        """Return whether the file is still the one that was written."""
         return file.st_size == self.size and abs(file.st_mtime_ns - self.mtime_ns) < _TIME_GRAIN_NS
 
 
 def key_of(content: str, weights: str, setup: str, options: UpscaleOptions) -> str:
-    """A checksum of all that decides an output: the input's bytes, the weights, how they are run (`Setup.key`), the
-    options, our version.
+    """Return a checksum of all that decides an output.
+
+    That is the input's bytes, the weights, how they are run (`Setup.key`), the options and our version.
     """
     decisive = (
         (options.size_label, options.format, options.quality, options.strip),
@@ -81,11 +82,11 @@ class Journals:
         return cls("ray" if options.engine == "ray" else None)
 
     def made(self, path: Place, error: type[SrupError] = InputError) -> bool:
-        """Whether a picture is an output of this or an earlier batch, unchanged since. Raises `error` for a store."""
+        """Return whether a picture is an output of any batch, unchanged since. Raises `error` for a store."""
         return self._check(path, None, error)
 
     def recognises(self, target: Place, key: str) -> bool:
-        """Whether the file `target` is the unchanged output of exactly this work."""
+        """Return whether the file `target` is the unchanged output of exactly this work."""
         return self._check(target, key, OutputError)
 
     def record(self, target: Place, key: str, finished: Path) -> None:

@@ -38,19 +38,19 @@ class WriterPool:
             self._raise_errors()
 
     def reserve(self, amount: int) -> None:
-        """Waits until `amount` bytes more are within the limit; a demand beyond it is met when nothing is held."""
+        """Wait until `amount` bytes more are within the limit; a demand beyond it is met when nothing is held."""
         with self._changed:
             self._changed.wait_for(lambda: self._held == 0 or self._held + amount <= self._limit)
             self._held += amount
 
     def release(self, amount: int) -> None:
-        """Gives back what was reserved."""
+        """Give back what was reserved."""
         with self._changed:
             self._held -= amount
             self._changed.notify_all()
 
     def submit(self, work: Callable[[], None], amount: int) -> None:
-        """Does `work` behind the caller, then releases the `amount` that was reserved for it."""
+        """Do `work` behind the caller, then release the `amount` that was reserved for it."""
         self._raise_errors()
 
         def work_and_release() -> None:
@@ -84,19 +84,19 @@ class RowGate:
         self._abandoned = False
 
     def wait_for(self, rows: int) -> None:
-        """Waits until the first `rows` rows are final. Raises Abandoned if they never will be."""
+        """Wait until the first `rows` rows are final. Raises Abandoned if they never will be."""
         while self._rows is not None and self._rows < rows:
             self._rows = self._final.get()
         if self._rows is None:
             raise Abandoned
 
     def advance(self, rows: int) -> None:
-        """Says that the first `rows` rows are final. Raises Abandoned if nobody writes them any more."""
+        """Say that the first `rows` rows are final. Raises Abandoned if nobody writes them any more."""
         if self._abandoned:
             raise Abandoned
         self._final.put(rows)
 
     def abandon(self) -> None:
-        """Says that this end, of whichever side, has failed."""
+        """Say that this end, of whichever side, has failed."""
         self._abandoned = True
         self._final.put(None)

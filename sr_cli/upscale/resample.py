@@ -26,19 +26,19 @@ _TINY = np.float32(1e-7)
 
 
 def to_linear(encoded: Floats) -> Floats:
-    """sRGB values in 0..1 as light in 0..1 (IEC 61966-2-1, section 5.2)."""
+    """Decode sRGB values in 0..1 to light in 0..1 (IEC 61966-2-1, section 5.2)."""
     return np.where(encoded <= 0.04045, encoded / np.float32(12.92), ((encoded + 0.055) / 1.055) ** 2.4)
 
 
 def to_encoded(linear: Floats) -> Floats:
-    """The inverse of `to_linear`."""
+    """Invert `to_linear`."""
     return np.where(
         linear <= 0.0031308, linear * np.float32(12.92), np.float32(1.055) * linear ** np.float32(1 / 2.4) - 0.055
     ).astype(np.float32, copy=False)
 
 
 def resample(pixels: Pixels, alpha: Pixels | None, width: int, height: int) -> tuple[Pixels, Pixels | None]:
-    """Pixels (H, W, C) and alpha (H, W) or None, uint8 or uint16, as pictures of `width` x `height`.
+    """Bring pixels (H, W, C) and alpha (H, W) or None, uint8 or uint16, to `width` x `height`.
 
     Pillow's LANCZOS (a = 3, widened for a reduction so that nothing aliases) on linear light; colours are
     weighted by alpha, so that what cannot be seen does not mix into what can. Flat colours stay exact.
@@ -72,7 +72,7 @@ class _Source:
         self.light = to_linear(levels.astype(np.float32)).astype(np.float32)
 
     def band(self, top: int, bottom: int) -> tuple[Pixels, Pixels | None]:
-        """Rows `top` to `bottom` of the result."""
+        """Return rows `top` to `bottom` of the result."""
         first = max(0, int(top * self.step) - self.reach)
         last = min(self.pixels.shape[0], int(np.ceil(bottom * self.step)) + self.reach)
         box = (0.0, top * self.step - first, float(self.pixels.shape[1]), bottom * self.step - first)

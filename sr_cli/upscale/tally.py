@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sr_cli.storage import RemotePath
-from sr_cli.upscale.events import Ending, ImageResult, Kind, Report, Summary, UpscaleEvent
+from sr_cli.upscale.events import Ending, ImageResult, Kind, OnEvent, Summary, UpscaleEvent
 from sr_cli.upscale.inputs import Task
 
 
@@ -17,11 +17,11 @@ class Tally:
     A task that is begun anew, since its worker died, is reported as started once.
     """
 
-    def __init__(self, tasks: Sequence[Task], report: Report) -> None:
+    def __init__(self, tasks: Sequence[Task], on_event: OnEvent) -> None:
         self.tasks = tasks
         self.results: dict[int, ImageResult] = {}
         """By position in `tasks`."""
-        self._report, self._lock = report, threading.RLock()
+        self._on_event, self._lock = on_event, threading.RLock()
         self._started: set[int] = set()
         self._said: set[str] = set()
         self._bytes = [_input_bytes(task) for task in tasks]
@@ -59,7 +59,7 @@ class Tally:
         with self._lock:
             if text not in self._said:
                 self._said.add(text)
-                self._report(UpscaleEvent(kind, Path(), 0, len(self.tasks), text=text))
+                self._on_event(UpscaleEvent(kind, Path(), 0, len(self.tasks), text=text))
 
     def end(self, ending: Ending) -> None:
         """Give every task that was begun its last event, and the job its summary."""
@@ -69,13 +69,13 @@ class Tally:
             results = tuple(self.results[index] for index in sorted(self.results))
             count = len(self.tasks)
             summary = Summary(ending, count, results)
-            self._report(UpscaleEvent("summary", Path(), 0, count, batch=self._share, summary=summary))
+            self._on_event(UpscaleEvent("summary", Path(), 0, count, batch=self._share, summary=summary))
 
     def _tell(self, kind: Kind, index: int, done: int = 0, total: int = 0, result: ImageResult | None = None) -> None:
         share = (self._finished_bytes + sum(self._parts.values())) / self._all_bytes
         self._share = max(self._share, min(1.0, share))  # a worker that dies takes its part with it
         source, count = self.tasks[index].shown_source, len(self.tasks)
-        self._report(UpscaleEvent(kind, source, index, count, done, total, self._share, result))
+        self._on_event(UpscaleEvent(kind, source, index, count, done, total, self._share, result))
 
 
 def _input_bytes(task: Task) -> int:

@@ -15,7 +15,16 @@ from sr_cli import __version__, images, inference, storage
 from sr_cli.errors import INTERNAL_ERROR, InputError, OutOfMemory, OutputError, SrupError
 from sr_cli.inference import memory
 from sr_cli.storage import Prefetch, RemotePath
-from sr_cli.upscale.checks import History, check_source, check_target, checked_size, exists, output_format
+from sr_cli.upscale.checks import (
+    MARKED,
+    History,
+    check_source,
+    check_target,
+    checked_size,
+    exists,
+    is_marked_object,
+    output_format,
+)
 from sr_cli.upscale.enlarge import Begin, Counts, enlarge
 from sr_cli.upscale.events import Computation, ImageResult
 from sr_cli.upscale.inputs import Task
@@ -34,7 +43,7 @@ _WAITING_BYTES = 2**30
 
 
 def make_upscaler(options: UpscaleOptions, pixels: int | None = None) -> inference.Upscaler:
-    """The model as the options ask for it; `pixels` of the input are to come, if that is known."""
+    """Load the model as the options ask for it; `pixels` of the input are to come, if that is known."""
     return inference.Upscaler(
         options.model,
         device=options.device,
@@ -48,6 +57,17 @@ def make_upscaler(options: UpscaleOptions, pixels: int | None = None) -> inferen
         ensemble=options.ensemble,
         offline=options.offline,
     )
+
+
+def for_device(options: UpscaleOptions, device: inference.WorkerDevice) -> UpscaleOptions:
+    """Return the options of one of several processes.
+
+    Interpolation has no use for a number of threads, nor for torch, which would have to be asked.
+    """
+    threads = options.threads
+    if threads is None and options.model not in inference.INTERPOLATIONS:
+        threads = device.threads()
+    return replace(options, devices=None, device=device.device, threads=threads)
 
 
 def describe(upscaler: inference.Upscaler, listener: Listener) -> None:
@@ -127,7 +147,7 @@ class Worker:
                 self.claims.close()
 
     def upscaler(self) -> inference.Upscaler:
-        """The model, built when first needed: cheap refusals come before it is loaded."""
+        """Return the model, built when first needed: cheap refusals come before it is loaded."""
         with self._loading:
             if self._upscaler is None:
                 self._upscaler = make_upscaler(self.options, self._pixels)
@@ -148,7 +168,7 @@ class Worker:
             yield replace(job, seconds=time.monotonic() - started)
 
     def _opened(self, index: int, task: Task) -> _Job:
-        """The task claimed and its pictures read, or why there is nothing to do. Raises SrupError."""
+        """Claim a task and read its pictures, or say why there is nothing to do. Raises SrupError."""
         check_source(task)
         if self.claims and isinstance(task.target, Path) and not self.claims.take(task.target):
             return _skip(index, task, "another srup is working on it")
@@ -162,11 +182,17 @@ class Worker:
             if reason := self.history.done_meanwhile(task, content):
                 return _skip(index, task, reason)
             raise
+        limits = self.options.limits
+        source: Path | BinaryIO | None
+        if isinstance(task.source, RemotePath):
+            source = task.source.read(limits.max_input_bytes)
+            if is_marked_object(task, source):
+                return _skip(index, task, MARKED)
+        else:
+            source = task.source
         # One that the user named: what is found in a folder was left out.
         if isinstance(task.source, Path) and images.is_output(task.source):
             self.listener.message("note", f"{task.source} is an output of srup already; it is enlarged again")
-        limits = self.options.limits
-        source = task.source.read(limits.max_input_bytes) if isinstance(task.source, RemotePath) else task.source
         sequence = images.read_all(source or self._stdin(), limits=limits)
         images.check_several(output_format(task, self.options), sequence.kind, len(sequence.frames))
         sizes = tuple(checked_size(photo.width, photo.height, task, self.options) for photo in sequence.frames)
@@ -180,7 +206,7 @@ class Worker:
     # The network.
 
     def _process(self, job: _Job, writers: WriterPool) -> None:
-        """Enlarges a job's pictures and hands them to a writer; one that can follow row by row begins at once."""
+        """Enlarge a job's pictures and hand them to a writer; one that can follow row by row begins at once."""
         self.listener.started(job.index)
         if job.sequence is None:
             assert job.outcome is not None
@@ -238,7 +264,7 @@ class Worker:
     # Writing, behind the network.
 
     def _write(self, job: _Job, counts: Counts, frames: Iterable[images.Photo], gate: RowGate | None = None) -> None:
-        """Writes a job's pictures and reports what became of it; with a gate, while they are being computed."""
+        """Write a job's pictures and report what became of it; with a gate, while they are being computed."""
         started = time.monotonic()
         try:
             self._put(job, frames, None if gate is None else gate.wait_for)
@@ -267,7 +293,7 @@ class Worker:
         return tuple(images.losses_of_all(sequence, output_format(task, self.options), strip=self.options.strip))
 
     def _put(self, job: _Job, frames: Iterable[images.Photo], wait_for_rows: Callable[[int], None] | None) -> None:
-        """Writes enlarged pictures to their place. Raises SrupError."""
+        """Write enlarged pictures to their place. Raises SrupError."""
         assert job.sequence is not None
         task, options = job.task, self.options
         if task.target is None:
@@ -308,7 +334,7 @@ class Worker:
         )
 
     def _tidy(self, folder: Path) -> None:
-        """Once per folder: what killed processes left unfinished goes."""
+        """Remove, once per folder, what killed processes left unfinished."""
         with self._lock:
             first = folder not in self._tidied
             self._tidied.add(folder)
@@ -349,7 +375,7 @@ class Worker:
     # Telling.
 
     def _failure(self, task: Task, error: Exception) -> ImageResult:
-        """What an exception means for its input. Raises what is not about one input."""
+        """Return what an exception means for its input. Raises what is not about one input."""
         if isinstance(error, MemoryError):
             error = OutOfMemory(f"{task.shown_source}: does not fit into memory")
         if isinstance(error, SrupError):
@@ -368,7 +394,7 @@ class Worker:
 
 
 def _pixels_to_come(job: _Job) -> int:
-    """Input pixels of a job, at least. The last pass of a model of factor 4 sees a sixteenth of its output."""
+    """Count the input pixels of a job, at least; the last pass of a x4 model sees a sixteenth of its output."""
     assert job.sequence is not None
     seen = sum(photo.width * photo.height for photo in job.sequence.frames)
     return max(seen, sum(width * height for width, height in job.sizes) // 16)
