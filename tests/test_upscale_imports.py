@@ -53,5 +53,5 @@ def test_help_imports_none_of_it(tmp_path: Path) -> None:
 
 
 def test_processes_that_interpolate_need_no_torch(photo: Path, tmp_path: Path) -> None:
-    modules = imported("upscale", photo, "-m", "bicubic", "-o", tmp_path / "out/", "--devices", "cpu:1")
+    modules = imported("upscale", photo, "-m", "bicubic", "-o", tmp_path / "out.png", "--devices", "cpu:1")
     assert "sr_cli.upscale.devices" in modules and not modules & set(HEAVY)

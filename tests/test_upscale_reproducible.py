@@ -94,26 +94,27 @@ def test_another_way_to_compute_is_another_result_for_the_journal(photos: list[P
     enlarge(photos[:2], tmp_path / "out", backend="eager")
     again = enlarge(photos[:2], tmp_path / "out", backend="eager")
     assert [result.status for result in again] == ["skipped", "skipped"]
-    for other in ({"tile": 24}, {"precision": "bf16"}, {"overlap": 8}):
-        changed = enlarge(photos[:2], tmp_path / "out", backend="eager", **other)
-        assert [result.status for result in changed] == ["failed", "failed"], other
-
-
-@pytest.mark.parametrize("backend", ["eager", "openvino"])
-def test_the_number_of_threads_changes_no_byte_and_no_journal(backend: str, photos: list[Path], tmp_path: Path) -> None:
-    """So a batch that several processes began (`--devices`) goes on in one, which has more threads."""
-    if (reason := backends.get(backend).missing("cpu")) is not None:
-        pytest.skip(reason)
     before = torch.get_num_threads()
     try:
-        for threads in (1, 2, 3):
-            (tmp_path / str(threads)).mkdir()
-            enlarge(photos, tmp_path / str(threads), backend=backend, threads=threads)
-        again = enlarge(photos, tmp_path / "1", backend=backend, threads=2)
+        for other in ({"tile": 24}, {"precision": "bf16"}, {"overlap": 8}, {"threads": before + 1}):
+            changed = enlarge(photos[:2], tmp_path / "out", backend="eager", **other)
+            assert [result.status for result in changed] == ["failed", "failed"], other
+            assert "other options, weights or threads" in str(changed[0].error)
     finally:
         torch.set_num_threads(before)
-    assert contents(tmp_path / "1") == contents(tmp_path / "2") == contents(tmp_path / "3")
-    assert [result.status for result in again] == ["skipped"] * len(photos)
+
+
+def test_what_processes_with_fewer_threads_did_is_done_for_one_with_as_many(photos: list[Path], tmp_path: Path) -> None:
+    """As `--devices cpu:2` leaves a batch that goes on without it."""
+    (tmp_path / "out").mkdir()
+    before = torch.get_num_threads()
+    try:
+        enlarge(photos[:2], tmp_path / "out", device="auto", devices="cpu:2")
+        torch.set_num_threads(before + 1)
+        again = enlarge(photos[:2], tmp_path / "out", threads=max(1, before // 2))
+    finally:
+        torch.set_num_threads(before)
+    assert [result.status for result in again] == ["skipped", "skipped"]
 
 
 @pytest.mark.usefixtures("home")

@@ -120,12 +120,11 @@ class Setup:
     def key(self) -> str:
         """All that the bytes of a result depend on.
 
-        The number of threads is left out: it divides the work, not the sums (tests/test_upscale_reproducible.py), and
-        a batch goes on where one with another number stopped.
+        Threads of the processor are among it: now and then one rounds a value to the next level.
         """
         tiles = f"{self.tile}+{self.overlap}x{self.batch}"
         kind = self.device.partition(":")[0]  # whichever of several GPUs
-        return f"{kind} {self.precision} {self.backend} {tiles}"
+        return f"{kind} {self.precision} {self.backend} {tiles}" + (f" {self.threads}" if kind == "cpu" else "")
 
 
 def choose_setup(options: InferenceOptions, model: LoadedModel, processor: Processor | None = None) -> Setup:

@@ -131,6 +131,15 @@ class History:
         self._journals.refresh(task.target)
         return self.reason_to_skip(task, content)
 
+    def explained(self, task: Task, error: OutputError) -> OutputError:
+        """Return the error of an output that exists, with the reason why it does not count as done."""
+        if not self.may_be_done(task):
+            return error
+        return OutputError(
+            f"{task.target}: already exists, made from another photo or with other options, weights or threads; give the "
+            "same again, or --overwrite to replace it, or --skip-existing to keep it"
+        )
+
     def content(self, task: Task) -> str | None:
         """Return the input's checksum where there is one and a journal for it, else None. Raises InputError."""
         if task.source is None or task.target is None:

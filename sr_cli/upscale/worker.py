@@ -177,11 +177,11 @@ class Worker:
             return _skip(index, task, reason)
         try:
             check_target(task, self.options)
-        except OutputError:
+        except OutputError as error:
             # By a worker that died before it could say so, perhaps.
             if reason := self.history.done_meanwhile(task, content):
                 return _skip(index, task, reason)
-            raise
+            raise self.history.explained(task, error) from None
         limits = self.options.limits
         source: Path | BinaryIO | None
         if isinstance(task.source, RemotePath):
