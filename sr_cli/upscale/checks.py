@@ -136,8 +136,8 @@ class History:
         if not self.may_be_done(task):
             return error
         return OutputError(
-            f"{task.target}: already exists, made from another photo or with other options, weights or threads; give the "
-            "same again, or --overwrite to replace it, or --skip-existing to keep it"
+            f"{task.target}: already exists, made from another photo or with other options, weights or threads; give "
+            "the same again, or --overwrite to replace it, or --skip-existing to keep it"
         )
 
     def content(self, task: Task) -> str | None:
