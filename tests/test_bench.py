@@ -81,15 +81,15 @@ def test_peak_memory_is_what_was_taken() -> None:
 
 
 @pytest.mark.needs("no cuda")
-def test_missing_cuda_is_a_usage_error(srup) -> None:
-    run = srup("bench", "--device", "cuda")
+def test_missing_cuda_is_a_usage_error(srup_here) -> None:
+    run = srup_here("bench", "--device", "cuda")
     assert run.returncode == 2
     assert run.stderr.startswith("srup: error: no device 'cuda' here") and run.stderr.count("\n") == 1
 
 
-def test_json_and_plot_from_the_command_line(srup, tmp_path: Path) -> None:
+def test_json_and_plot_from_the_command_line(srup_here, tmp_path: Path) -> None:
     arguments = ["-m", "mesrgan", "-m", "esrgan", "--size", "8", "--batch", "1,2", "--runs", "1", "--photo", "0"]
-    run = srup("bench", *arguments, "--precision", "fp32", "--backend", "eager", "--json", "--plot", "times.svg")
+    run = srup_here("bench", *arguments, "--precision", "fp32", "--backend", "eager", "--json", "--plot", "times.svg")
     assert run.returncode == 0, run.stderr
     document = json.loads(run.stdout)
     assert document["device"] == "cpu"
@@ -98,9 +98,9 @@ def test_json_and_plot_from_the_command_line(srup, tmp_path: Path) -> None:
     assert "mesrgan" in (tmp_path / "times.svg").read_text()
 
 
-def test_poster_is_shown_beside_our_times(srup) -> None:
+def test_poster_is_shown_beside_our_times(srup_here) -> None:
     arguments = ["--size", "8", "--batch", "1", "--runs", "1", "--photo", "0", "--precision", "fp32"]
-    run = srup("bench", *arguments, "--backend", "eager", "--against", "poster")
+    run = srup_here("bench", *arguments, "--backend", "eager", "--against", "poster")
     assert run.returncode == 0, run.stderr
     assert "26 (0.79)" in run.stdout and "155 (4.70)" in run.stdout
     assert "5,241,024" in run.stdout
@@ -109,6 +109,6 @@ def test_poster_is_shown_beside_our_times(srup) -> None:
 @pytest.mark.parametrize(
     "arguments", [["--against", "paper"], ["--plot", "x.pdf"], ["--batch", "1,x"], ["--backend", "tensorrt"]]
 )
-def test_wrong_options_end_with_2(srup, arguments: list[str]) -> None:
-    run = srup("bench", *arguments)
+def test_wrong_options_end_with_2(srup_here, arguments: list[str]) -> None:
+    run = srup_here("bench", *arguments)
     assert run.returncode == 2 and run.stderr.count("\n") == 1, run.stderr

@@ -1,8 +1,6 @@
-"""Colours: flat ones stay exact, means do not drift, tiles still agree, and detail is left alone."""
+"""Colours: flat ones stay exact, shifts and grids go, and detail is left alone."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +8,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from test_inference import upscaler
 
-from sr_cli import inference
 from sr_cli.inference import colours
 from sr_cli.inference.colours import REACH, keep_colours
 
@@ -86,44 +82,6 @@ def test_flat_pictures_are_exact_with_any_weights(dtype: type, channels: int) ->
     for value in (0, 1, top // 3, top - 1, top):
         flat = np.full((9, 13, channels), value, dtype)
         assert (upscaler().upscale(flat).pixels == value).all()
-
-
-def _models() -> list[str]:
-    from sr_cli.weights import read_manifest
-
-    return [
-        f"{entry.name}:{stage.name}"
-        for entry in read_manifest().models.values()
-        for stage in entry.stages.values()
-        if stage.file is not None
-    ]
-
-
-@pytest.fixture(scope="module")
-def photograph(shared: Path) -> np.ndarray:
-    with Image.open(sorted((shared / "data/val").iterdir())[0]) as image:
-        return np.asarray(image.convert("RGB").reduce(8))[:96, :112]
-
-
-@pytest.mark.parametrize("model", _models())
-def test_bundled_weights_keep_colours(model: str, photograph: np.ndarray) -> None:
-    upscale = inference.Upscaler(model, device="cpu", offline=True)
-    white = np.full((16, 16, 3), 255, np.uint8)
-    white[:, :, 2] = np.arange(0, 256, 16, dtype=np.uint8)[:, None] // 16 * 17  # and fifteen more colours
-    for row in (0, 5, 10, 15):
-        flat = np.broadcast_to(white[row, 0], (12, 12, 3)).copy()
-        assert (upscale.upscale(flat).pixels == flat[0, 0]).all()
-    large = upscale.upscale(photograph).pixels
-    drift = large.reshape(-1, 3).mean(0) - photograph.reshape(-1, 3).mean(0)
-    assert np.abs(drift).max() < 0.25
-
-
-@pytest.mark.parametrize("model", _models())
-def test_tiles_of_bundled_weights_still_agree(model: str, photograph: np.ndarray) -> None:
-    whole = inference.Upscaler(model, device="cpu", tile=0, overlap="full", offline=True)
-    tiled = inference.Upscaler(model, device="cpu", tile=40, offline=True)
-    difference = whole.upscale(photograph).pixels.astype(int) - tiled.upscale(photograph).pixels
-    assert np.abs(difference).max() <= 1
 
 
 @settings(max_examples=30, deadline=None)

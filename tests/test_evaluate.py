@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,7 +14,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
-from sr_cli import hub, models
+from sr_cli import hub
 from sr_cli.__main__ import run
 from sr_cli.errors import InputError, UsageError, WeightsError
 from sr_cli.evaluate import job as evaluate
@@ -23,6 +25,7 @@ from sr_cli.evaluate.options import ProtocolName, PublishedName
 from sr_cli.evaluate.protocols import PROTOCOLS
 from sr_cli.storage import cache_folder, sha256_of_file
 from tests.fake_hub import FakeHub
+from tests.networks import SMALL, with_weights
 from tests.test_datasets import png, serve, zipped
 
 FAST = ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb", "rmse")
@@ -42,19 +45,14 @@ def evaluated(folder: Path, events: list[EvalEvent] | None = None, **options: An
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained network's file."""
-    import torch
-
-    torch.manual_seed(0)
-    model = models.create(models.PRESETS["mesrgan"])
-    model.reset_parameters()
     path = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path)
+    save_file(dict(with_weights(SMALL["mesrgan"]).state_dict()), path)
     return path
 
 
-def test_published_scores_of_bicubic(srup: Any, shared: Path) -> None:
+def test_published_scores_of_bicubic(srup_here: Any, shared: Path) -> None:
     folders = [shared / "data/test/Set5", shared / "data/test/Set14"]
-    done = srup("eval", "--data", folders[0], "--data", folders[1], "-m", "bicubic", "--json", "--offline")
+    done = srup_here("eval", "--data", folders[0], "--data", folders[1], "-m", "bicubic", "--json", "--offline")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert document["protocol"] == "standard"
@@ -71,16 +69,11 @@ def test_published_scores_of_bicubic(srup: Any, shared: Path) -> None:
     assert set(set5["metrics"]) == {"psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb", "rmse", "niqe", "pi"}
 
 
-def test_interpolation_needs_no_torch(srup: Any, tmp_path: Path) -> None:
+def test_interpolation_needs_no_torch(tmp_path: Path) -> None:
     write(tmp_path / "set/a.png")
     script = "import sys; from sr_cli.__main__ import run; code = run(sys.argv[1:]); assert 'torch' not in sys.modules"
-    import os
-    import subprocess
-    import sys
-
-    root = str(Path(__file__).resolve().parents[1])
     command = [sys.executable, "-c", script, "eval", "--data", str(tmp_path / "set"), "-m", "bicubic", "-m", "lanczos"]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": root}, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -161,9 +154,9 @@ def awkward(folder: Path) -> Path:
     return folder
 
 
-def test_awkward_images_are_named_and_the_others_measured(srup: Any, tmp_path: Path) -> None:
+def test_awkward_images_are_named_and_the_others_measured(srup_here: Any, tmp_path: Path) -> None:
     folder = awkward(tmp_path / "set")
-    done = srup("eval", "--data", folder, "-m", "bicubic", "-m", "lanczos", "--json")
+    done = srup_here("eval", "--data", folder, "-m", "bicubic", "-m", "lanczos", "--json")
     assert done.returncode == 1
     for result in json.loads(done.stdout)["results"]:
         failed = {entry["name"]: entry["error"] for entry in result["failed"]}
@@ -264,10 +257,12 @@ def test_other_conditions_do_not_resume(tmp_path: Path) -> None:
     assert not Journal(tmp_path, {"metrics": ("niqe",)}, fresh=True).records
 
 
-def test_csv(tmp_path: Path, srup: Any) -> None:
+def test_csv(tmp_path: Path, srup_here: Any) -> None:
     folder = awkward(tmp_path / "set")
     target = tmp_path / "scores.csv"
-    done = srup("eval", "--data", folder, "-m", "bicubic", "-m", "lanczos", "--csv", target, "--metrics", "ssim_y,rmse")
+    done = srup_here(
+        "eval", "--data", folder, "-m", "bicubic", "-m", "lanczos", "--csv", target, "--metrics", "ssim_y,rmse"
+    )
     assert done.returncode == 1
     rows = list(csv.DictReader(target.open(encoding="utf-8")))
     assert len(rows) == 12
@@ -279,9 +274,9 @@ def test_csv(tmp_path: Path, srup: Any) -> None:
     assert "RMSE" in done.stdout
 
 
-def test_json_lines(tmp_path: Path, srup: Any) -> None:
+def test_json_lines(tmp_path: Path, srup_here: Any) -> None:
     write(tmp_path / "set/a.png")
-    done = srup("eval", "--data", tmp_path / "set", "-m", "bicubic", "--json-lines", "--metrics", "rmse")
+    done = srup_here("eval", "--data", tmp_path / "set", "-m", "bicubic", "--json-lines", "--metrics", "rmse")
     first, last = (json.loads(line) for line in done.stdout.splitlines())
     assert (first["event"], first["model"], first["name"]) == ("image", "bicubic", "a.png")
     assert last["results"][0]["metrics"]["rmse"] == pytest.approx(first["metrics"]["rmse"])
@@ -295,15 +290,15 @@ def test_equal_images_have_no_finite_psnr(tmp_path: Path) -> None:
     assert image.metrics["rmse"] == 0
 
 
-def test_div2k_from_a_hub(srup: Any, fake_hub: FakeHub) -> None:
+def test_div2k_from_a_hub(srup_here: Any, fake_hub: FakeHub) -> None:
     hr = {f"DIV2K_valid_HR/{i:04}.png": png(24, 32, i) for i in range(801, 901)}
     lr = {f"DIV2K_valid_LR_bicubic/X4/{i:04}x4.png": png(6, 8, i) for i in range(801, 901)}
     serve(fake_hub, "div2k-val", zipped(hr), zipped(lr))
-    done = srup("eval", "--dataset", "div2k-val", "-m", "bicubic", "--metrics", "psnr_y", "--json")
+    done = srup_here("eval", "--dataset", "div2k-val", "-m", "bicubic", "--metrics", "psnr_y", "--json")
     assert done.returncode == 0, done.stderr
     (result,) = json.loads(done.stdout)["results"]
     assert (result["dataset"], result["lr"], result["measured"]) == ("div2k-val", "shipped", 100)
-    assert srup("eval", "--dataset", "div2k-val", "-m", "bicubic", "--offline").returncode == 0
+    assert srup_here("eval", "--dataset", "div2k-val", "-m", "bicubic", "--offline").returncode == 0
 
 
 def test_div2k_without_a_network(srup: Any) -> None:
