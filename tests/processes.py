@@ -17,6 +17,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self
 
+from tests import networks
+
 ROOT = Path(__file__).resolve().parents[1]
 SRUP = (sys.executable, "-m", "sr_cli")
 """The command line in a new process; conftest lets it find the package."""
@@ -24,19 +26,64 @@ SRUP = (sys.executable, "-m", "sr_cli")
 FILE_EVENTS = ("open", "os.rename", "os.link", "os.remove", "os.mkdir")
 """What Python's audit hooks say of the file system: the moments at which runs are killed."""
 
-_PRELOADED = ["torch", "torchvision", "typer", "sr_cli.training.job", "sr_cli.upscale.batch", "pytest"]
+_PRELOADED = [
+    *("sr_cli.__main__", "sr_cli.cli", "sr_cli.training.job", "sr_cli.upscale.batch"),
+    *("torchvision", "tests.processes", "pytest"),
+]
 """Nothing that reads the environment when it is imported, as huggingface_hub does."""
 
 
-def call_at_file_event(call: Callable[[], None], moment: Callable[[str, tuple[object, ...]], bool]) -> None:
-    """Call once at the first file event (its name and arguments) for which `moment` is true."""
-    called = False
+def die_at_file_event(number: int | None, sent: int, count: Path) -> None:
+    """Let this process send itself a signal at its n-th file event, and note in a file how many there were."""
+    seen = 0
+    noted = os.open(count, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+
+    def moment(_event: str, _arguments: tuple[object, ...]) -> bool:
+        nonlocal seen
+        seen += 1
+        os.pwrite(noted, str(seen).encode(), 0)
+        return seen == number
+
+    _signal_at(moment, sent)
+
+
+def die_at_output(number: int, sent: int) -> None:
+    """Let this process send itself a signal when the n-th photo gets its name."""
+    seen = 0
+
+    def moment(event: str, arguments: tuple[object, ...]) -> bool:
+        nonlocal seen
+        placed = event in ("os.rename", "os.link")
+        seen += placed and str(arguments[1]).endswith((".png", ".jpg", ".webp", ".tif"))
+        return seen == number
+
+    _signal_at(moment, sent)
+
+
+def die_after_saving(saves: int, file_events: int) -> None:
+    """Let this process, a run of tiny networks, kill itself so many file events after so many checkpoints."""
+    networks.use_tiny_presets()
+    saved, passed = 0, 0
+
+    def moment(event: str, arguments: tuple[object, ...]) -> bool:
+        nonlocal saved, passed
+        passed += saved >= saves
+        saved += event == "os.rename" and str(arguments[1]).endswith("pixel.last.safetensors")
+        return passed > file_events
+
+    _signal_at(moment, signal.SIGKILL)
+
+
+def _signal_at(moment: Callable[[str, tuple[object, ...]], bool], sent: int) -> None:
+    """Send this process a signal at the first file event (its name and arguments) for which `moment` is true."""
+    process, done = os.getpid(), False
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
-        nonlocal called
-        if not called and event in FILE_EVENTS and moment(event, arguments):
-            called = True
-            call()
+        nonlocal done
+        # A process that is forked from it has the hook as well.
+        if event in FILE_EVENTS and not done and os.getpid() == process and moment(event, arguments):
+            done = True
+            os.kill(process, sent)
 
     sys.addaudithook(hook)
 

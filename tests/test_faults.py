@@ -13,8 +13,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +30,8 @@ from sr_cli import images, inference
 from sr_cli.errors import OutOfMemory
 from sr_cli.storage import is_temporary, remove_leftovers
 from tests.networks import SMALL, with_weights
+from tests.processes import SRUP, Forked, die_at_file_event, die_at_output
 
-ROOT = Path(__file__).resolve().parents[1]
 FILES = 10
 PRECIOUS = "not one of ours"
 
@@ -87,7 +89,7 @@ def batch(tmp_path: Path) -> Batch:
         pixels = generator.integers(0, 256, (side, side // 2, 3), np.uint8)
         Image.fromarray(pixels).save(inputs / f"{index}.{suffix}", quality=90)
     arguments = ["upscale", str(inputs), "-o", str(outputs), "-m", "bicubic", "-q"]
-    code, moments = _forked(arguments)
+    code, moments = _run(arguments)
     assert code == 0 and moments > FILES
     expected = {path.name: path.read_bytes() for path in outputs.iterdir()}
     assert len(expected) == FILES
@@ -96,50 +98,12 @@ def batch(tmp_path: Path) -> Batch:
     return made
 
 
-FILE_EVENTS = ("open", "os.rename", "os.link", "os.remove", "os.mkdir")
-"""What Python's audit hooks say of the file system: the moments at which runs are killed."""
-
-
-def _forked(arguments: list[str], moment: int | None = None, sent: int = 0) -> tuple[int, int]:
-    """`srup` in a fork of this process, which saves its start; it sends itself `sent` at its n-th file event.
-
-    Gives the exit code (negative: the signal it died of), and the number of file events (0 where it was killed).
-    """
-    counted, count = os.pipe()
-    child = os.fork()
-    if child == 0:
-        code, seen = 1, 0
-
-        def at_moment(event: str, _arguments: object) -> None:
-            nonlocal seen
-            if event in FILE_EVENTS:
-                seen += 1
-                if seen == moment:
-                    os.kill(os.getpid(), sent)
-
-        try:
-            silent = os.open(os.devnull, os.O_RDWR)
-            for descriptor in (0, 1, 2):
-                os.dup2(silent, descriptor)
-            sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            sys.argv = ["srup", *arguments]
-            from sr_cli.__main__ import main
-
-            sys.addaudithook(at_moment)
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        except KeyboardInterrupt:  # before the program began
-            code = 130
-        finally:
-            os.write(count, seen.to_bytes(8, "little"))
-            os._exit(code)
-    os.close(count)
-    seen = int.from_bytes(os.read(counted, 8), "little")
-    os.close(counted)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status), seen
+def _run(arguments: list[str], moment: int | None = None, sent: int = 0) -> tuple[int, int]:
+    """Run `srup`, which sends itself `sent` at its n-th file event; give its exit code and how many events it had."""
+    with tempfile.NamedTemporaryFile() as count:
+        with Forked(*arguments, prepare=partial(die_at_file_event, moment, sent, Path(count.name))) as process:
+            code = process.wait()
+        return code, int(count.read())
 
 
 def _kill_again_and_again(batch: Batch, kills: int, seed: int) -> int:
@@ -149,18 +113,15 @@ def _kill_again_and_again(batch: Batch, kills: int, seed: int) -> int:
     for _ in range(kills):
         sent = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
         before = batch.done()
-        code, _ = _forked(batch.arguments, chance.randint(1, batch.moments), sent)
+        code, _ = _run(batch.arguments, chance.randint(1, batch.moments), sent)
         killed = code in (-sent, 130, 143)
         hit += killed
         batch.check()
         assert before <= batch.done(), "an output was made again or lost"
         assert killed or code == 0, f"exit code {code}"
-        if code in (130, 143):
-            left = {path.name for path in batch.outputs.iterdir() if is_temporary(path)}
-            assert all(f"-{os.getpid()}-" not in name for name in left)
         if len(batch.done()) == FILES or chance.random() < 0.2:
             finished = batch.done()
-            assert _forked(batch.arguments)[0] == 0, "the next run did not finish the rest"
+            assert _run(batch.arguments)[0] == 0, "the next run did not finish the rest"
             batch.check(whole=True)
             assert finished <= batch.done(), "an output was made again"
             batch.reset()
@@ -183,25 +144,9 @@ def test_a_thousand_kills(batch: Batch) -> None:
 def test_polite_signals_leave_no_unfinished_file(sent: signal.Signals, batch: Batch) -> None:
     for part in (3, 2):
         batch.reset()
-        code, _ = _forked(batch.arguments, batch.moments // part, sent)
+        code, _ = _run(batch.arguments, batch.moments // part, sent)
         assert code == {signal.SIGTERM: 143, signal.SIGINT: 130}[sent]
         assert not [path for path in batch.outputs.iterdir() if is_temporary(path)]
-
-
-_KILLED = """
-import os, sys
-left = {finished}
-def hook(event, arguments):
-    global left
-    if event in ("os.rename", "os.link") and str(arguments[1]).endswith((".png", ".jpg", ".webp", ".tif")):
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), {sent})
-sys.addaudithook(hook)
-from sr_cli.__main__ import main
-main()
-"""
-"""Runs srup and sends it a signal when so many outputs get their names."""
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
@@ -209,20 +154,18 @@ def test_kills_with_a_network(kills: int, batch: Batch, tmp_path: Path) -> None:
     weights = tmp_path / "small.safetensors"
     save_file(dict(with_weights(SMALL["mesrgan"]).state_dict()), weights)
     arguments = [part if part != "bicubic" else str(weights) for part in batch.arguments]
-    command = [sys.executable, "-m", "sr_cli", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     shutil.rmtree(batch.outputs)
-    assert subprocess.run(command, env=environment, timeout=300).returncode == 0
+    assert _run(arguments)[0] == 0
     made = {path.name: path.read_bytes() for path in batch.outputs.iterdir()}
     whole = Batch(batch.inputs, batch.outputs, arguments, made, 0)
     chance = random.Random(2)
     whole.reset()
     for _ in range(kills):
         sent, finished = chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]), chance.randint(1, 2)
-        killed = [sys.executable, "-c", _KILLED.format(finished=finished, sent=int(sent)), *arguments]
-        assert subprocess.run(killed, env=environment, timeout=300).returncode in (-sent, 130, 143, 0)
+        with Forked(*arguments, prepare=partial(die_at_output, finished, sent)) as process:
+            assert process.wait() in (-sent, 130, 143, 0)
         whole.check()
-    assert subprocess.run(command, env=environment, timeout=300).returncode == 0
+    assert _run(arguments)[0] == 0
     whole.check(whole=True)
 
 
@@ -230,15 +173,15 @@ def test_a_cut_journal(batch: Batch, tmp_path: Path) -> None:
     chance = random.Random(3)
     for _ in range(2):
         batch.reset()
-        _forked(batch.arguments, chance.randint(batch.moments // 3, batch.moments - 1), signal.SIGKILL)
+        _run(batch.arguments, chance.randint(batch.moments // 3, batch.moments - 1), signal.SIGKILL)
         for journal in (tmp_path / "state/srup/journal").iterdir():
             os.truncate(journal, chance.randint(0, journal.stat().st_size))
         before = batch.done()
-        code, _ = _forked(batch.arguments)
+        code, _ = _run(batch.arguments)
         batch.check(whole=True)  # the rest is done; what the journal forgot is reported and left as it is
         assert before <= batch.done()
         assert code in (0, 1, 6)
-        assert _forked([*batch.arguments, "--skip-existing"])[0] == 0
+        assert _run([*batch.arguments, "--skip-existing"])[0] == 0
 
 
 # Disks
@@ -265,11 +208,7 @@ def in_namespace() -> Callable[[str], str]:
             capture_output=True,
             text=True,
             timeout=300,
-            env={
-                **os.environ,
-                "PYTHONPATH": str(ROOT),
-                "SRUP": f"{sys.executable} -m sr_cli",
-            },
+            env={**os.environ, "SRUP": " ".join(SRUP)},
         )
         assert result.returncode == 0, result.stderr + result.stdout
         return result.stdout
@@ -339,11 +278,9 @@ def _check_copy(batch: Batch, copy: Path, *, whole: bool, frozen: bool = False) 
 @pytest.mark.needs("/dev/full")
 def test_a_full_standard_output(srup: Callable[..., subprocess.CompletedProcess[str]], batch: Batch) -> None:
     photo = next(batch.inputs.iterdir())
-    command = [sys.executable, "-m", "sr_cli", "upscale", str(photo), "-m", "bicubic", "-o", "-"]
+    command = [*SRUP, "upscale", str(photo), "-m", "bicubic", "-o", "-"]
     with open("/dev/full", "wb") as full:
-        result = subprocess.run(
-            command, stdout=full, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
-        )
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert result.returncode == 6
     assert result.stderr.count("\n") == 1, result.stderr
 
@@ -397,10 +334,8 @@ def test_out_of_memory_for_real(tmp_path: Path, srup: Callable[..., subprocess.C
     """Under a limit of the system itself: one line, exit code 5, nothing left behind."""
     (tmp_path / "in").mkdir()
     Image.new("RGB", (4000, 3500), (9, 99, 199)).save(tmp_path / "in/large.png")
-    command = f"ulimit -v 900000; exec {sys.executable} -m sr_cli upscale {tmp_path}/in/large.png -m bicubic"
-    result = subprocess.run(
-        ["sh", "-c", command], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=300
-    )
+    command = f"ulimit -v 900000; exec {' '.join(SRUP)} upscale {tmp_path}/in/large.png -m bicubic"
+    result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=300)
     assert result.returncode == 5, result.stderr
     assert result.stderr.count("\n") == 1
     assert os.listdir(tmp_path / "in") == ["large.png"]
@@ -415,11 +350,11 @@ def test_leftovers_go_and_living_files_stay(tmp_path: Path) -> None:
         path.write_text("unfinished")
     held = tmp_path / ".srup-3-0123.part"
     script = (
-        "import sys, time\nfrom pathlib import Path\nfrom sr_cli.storage import atomic\n"
-        "file = open(sys.argv[1], 'xb')\natomic.hold(file.fileno())\nprint(flush=True)\ntime.sleep(60)\n"
+        "import sys\nfrom pathlib import Path\nfrom sr_cli.storage import atomic\n"
+        "file = open(sys.argv[1], 'xb')\natomic.hold(file.fileno())\nprint(flush=True)\nsys.stdin.read()\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([sys.executable, "-c", script, held], stdout=subprocess.PIPE, env=environment) as process:
+    command = [sys.executable, "-c", script, held]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
         remove_leftovers(tmp_path)

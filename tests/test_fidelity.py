@@ -88,7 +88,7 @@ PICTURE = np.random.default_rng(5).random((11, 14, 3), np.float32)
 
 
 def enlarge(model: str, **options: Any) -> np.ndarray:
-    return Upscaler(model, device="cpu", overlap="full", **options).upscale(PICTURE).pixels
+    return Upscaler(model, device="cpu", backend="eager", overlap="full", **options).upscale(PICTURE).pixels
 
 
 @pytest.mark.usefixtures("pair")

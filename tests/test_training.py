@@ -33,7 +33,7 @@ from sr_cli.training.job import TrainOptions, run_training
 from sr_cli.training.run import Run
 from sr_cli.training.state import TrainState
 from tests.networks import TINY, use_tiny_presets
-from tests.processes import Forked, call_at_file_event
+from tests.processes import Forked, die_after_saving
 from tests.test_training_parts import picture, squeezenet_weights
 
 SMALL = "validate_every = 4\nsample_every = 8\n[gan]\ndiscriminator_features = 4\nfeature_net = 'squeezenet1_1'\n"
@@ -101,22 +101,6 @@ def started(material: Path, out: str, *more: object) -> Forked:
 def until_saved(process: Forked, step: int) -> None:
     """Wait until a run has saved this step."""
     process.event(lambda event: event["event"] == "progress" and "val_psnr_y" in event and event["step"] >= step)
-
-
-def die_after_saving(saves: int, file_events: int) -> None:
-    """Let this process, a run of tiny networks, kill itself so many file events after so many checkpoints."""
-    use_tiny_presets()
-    main, saved, passed = os.getpid(), 0, 0
-
-    def moment(event: str, arguments: tuple[object, ...]) -> bool:
-        nonlocal saved, passed
-        if os.getpid() != main:  # a process that draws patches
-            return False
-        passed += saved >= saves
-        saved += event == "os.rename" and str(arguments[1]).endswith("pixel.last.safetensors")
-        return passed > file_events
-
-    call_at_file_event(lambda: os.kill(main, signal.SIGKILL), moment)
 
 
 def killed(material: Path, out: str, *more: object, saves: int, file_events: int) -> None:
