@@ -81,7 +81,7 @@ def _show(console: Console, evaluation: Evaluation) -> None:
     for dataset in dict.fromkeys(result.dataset for result in evaluation.results):
         results = [result for result in evaluation.results if result.dataset == dataset]
         rows = [[result.model, result.stage or "–", *cells(result.metrics), *result.costs] for result in results]
-        console.table(columns, rows, title=f"{dataset}: {results[0].counted}, LR {results[0].lr}")
+        console.table(columns, rows, title=results[0].heading)
     if table := evaluation.against:
         rows = [[name, "–", *cells(scores, table.digits), "–", "–"] for name, scores in table.scores.items()]
         console.table(columns, rows, title=f"{table.dataset}: {table.title}")

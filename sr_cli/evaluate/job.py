@@ -25,7 +25,7 @@ class EvalEvent:
     kind: str
     """`note`, `download` (of `text`, `done` of `total` bytes), `image` (`done` of `total`, its scores) or `resumed`."""
     text: str = ""
-    """What people read."""
+    """Text for people."""
     done: int = 0
     """How far."""
     total: int | None = None

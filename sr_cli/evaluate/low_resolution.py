@@ -16,7 +16,7 @@ from sr_cli.metrics.colour import to_bytes
 
 @dataclass(frozen=True)
 class LowResolution:
-    """What is done to the networks' input beyond the protocol's reduction by 4."""
+    """Degradation of the networks' inputs, in addition to the protocol's reduction by 4."""
 
     degrade: str = "none"
     """`none`, or `photo`: blur, noise and JPEG at random, as `srup train` draws them, in place of the reduction."""
@@ -32,7 +32,7 @@ class LowResolution:
 
     @property
     def description(self) -> str:
-        """What is done, for tables and reports; empty if nothing is."""
+        """The degradation in words, for tables and reports; empty if there is none."""
         parts = []
         if self.degrade == "photo":
             parts.append(f"LR degraded as photos are (seed {self.seed})")

@@ -25,7 +25,7 @@ class Method:
     """An interpolation or a network, ready to enlarge."""
 
     name: str
-    """What reports call it."""
+    """Its name in reports."""
     upscaler: inference.Upscaler
     """Enlarges by 4."""
     multiplications: int | None = None

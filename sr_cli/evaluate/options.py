@@ -1,4 +1,4 @@
-"""What an evaluation is asked to do. Imports nothing heavy: `--help` reads it."""
+"""Options of an evaluation. Imports nothing heavy, since `--help` reads it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DEFAULT_METRICS: tuple[MetricName, ...] = ("psnr_y", "ssim_y", "psnr_rgb", "ssim
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """What to measure, and how; also the options of `srup eval`. Raises UsageError for what contradicts itself."""
+    """Options of `srup eval`. Raises UsageError for contradictions."""
 
     datasets: Annotated[
         tuple[DatasetName, ...],
@@ -141,14 +141,14 @@ class EvalOptions:
 
     @property
     def files(self) -> MetricFiles:
-        """What the learned metrics are read from."""
+        """Files of the learned metrics."""
         from sr_cli.evaluate.learned import MetricFiles
 
         return MetricFiles(self.niqe_parameters, self.nrqm_model, self.feature_weights)
 
     @property
     def low_resolution(self) -> LowResolution:
-        """What is done to the networks' inputs."""
+        """Degradation of the networks' inputs."""
         from sr_cli.evaluate.low_resolution import LowResolution
 
         return LowResolution(self.degrade, self.input_jpeg, self.seed)

@@ -45,12 +45,12 @@ class _Input:
     hr: NDArray[np.uint8]
     """(4H, 4W, 3)."""
     lr: AnyPixels
-    """What the methods enlarge, (H, W, 3)."""
+    """Input of the methods, (H, W, 3)."""
 
 
 @dataclass(frozen=True)
 class _Output:
-    """What a method made of an image."""
+    """Output of a method for an image."""
 
     pixels: AnyPixels
     """(4H, 4W, 3), uint8 or float32 in 0..1."""
@@ -86,7 +86,7 @@ class Pipeline:
                 raise
 
     def _workers(self) -> int:
-        """Return the number of threads that score: few beside networks on the CPU, which they would slow down."""
+        """Return the number of threads that score: few if networks run on the CPU, which they would slow down."""
         cores = os.cpu_count() or 1
         busy = any(m.upscaler.weights_sha256 and m.upscaler.device_name == "cpu" for m in self.methods)
         return max(1, cores // 4) if busy else cores

@@ -20,7 +20,7 @@ Measures = Mapping[str, Callable[[], float]]
 """By a metric's name, what computes it; raises ValueError where it is not defined."""
 
 BORDER = datasets.SCALE
-"""Pixels at each side that the standard protocol leaves out."""
+"""Border in pixels that the standard protocol crops before measuring."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class PublishedTable:
     """Results that others published."""
 
     title: str
-    """What tables call it."""
+    """Its name in tables."""
     source: str
     """Where they were published."""
     dataset: str
-    """What they were measured on."""
+    """Images that they were measured on."""
     scores: Mapping[str, Mapping[str, float]]
     """By model and metric."""
     digits: int
@@ -55,7 +55,7 @@ class Protocol:
     """A convention of measurement."""
 
     name: str
-    """What `--protocol` calls it."""
+    """Its name for `--protocol`."""
     description: str
     """One line for tables, JSON and reports."""
     reduce: Callable[[NDArray[np.uint8]], AnyPixels]
@@ -99,9 +99,9 @@ def _poster(output: AnyPixels, hr: NDArray[np.uint8]) -> Measures:
 
 STANDARD = Protocol(
     "standard",
-    "LR as shipped, else by Pillow's antialiased bicubic; output rounded to 8 bits; a border of 4 pixels left out "
-    "of PSNR, SSIM and RMSE; Y is BT.601 studio range; SSIM 11x11 Gaussian; RMSE on RGB; NIQE and NRQM on the "
-    "whole image as their authors do, PI as PIRM 2018 does",
+    "inputs of the data set, else originals reduced by Pillow's antialiased bicubic; output rounded to 8 bits; PSNR, "
+    "SSIM and RMSE without a border of 4 pixels; Y is BT.601 studio range; SSIM 11x11 Gaussian; RMSE on RGB; "
+    "NIQE and NRQM on the whole image as their authors do, PI as PIRM 2018 does",
     datasets.reduce_image,
     _standard,
 )

@@ -121,7 +121,7 @@ def _groups(evaluation: Evaluation) -> Iterator[Group]:
             )
             for result in rivals
         ]
-        yield Group(f"{dataset}: {rivals[0].counted}, LR {rivals[0].lr}", rows)
+        yield Group(rivals[0].heading, rows)
 
 
 def _published(evaluation: Evaluation) -> Iterator[Group]:

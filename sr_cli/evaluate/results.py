@@ -1,4 +1,4 @@
-"""What an evaluation finds: scores of images and models, and the JSON document."""
+"""Results of an evaluation: scores of images and models, and the JSON document."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ModelScores:
     dataset: str
     """Name of the set, or of the folder."""
     lr: str
-    """Where LR came from: `shipped` with the set, or `made` from HR."""
+    """Origin of the low-resolution inputs: `shipped` with the set, or `made` from HR."""
     metrics: Mapping[str, float | None]
     """Means over the images that have a value; None where none has."""
     unavailable: Mapping[str, str]
@@ -76,6 +76,12 @@ class ModelScores:
         return sum(image.error is None for image in self.images)
 
     @property
+    def heading(self) -> str:
+        """Title of the set's table: its name, the number of images and the origin of the inputs."""
+        inputs = "the set's own inputs" if self.lr == "shipped" else "inputs reduced by 4"
+        return f"{self.dataset}: {self.counted}, {inputs}"
+
+    @property
     def counted(self) -> str:
         """How many images, for people."""
         images = "image" if len(self.images) == 1 else "images"
@@ -86,16 +92,16 @@ class ModelScores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a run found."""
+    """Results of a run."""
 
     protocol: Protocol
     """The convention."""
     metrics: tuple[str, ...]
-    """What was asked for."""
+    """Options of the run."""
     device: str
-    """What the networks ran on."""
+    """Device of the networks."""
     precision: str
-    """What they computed in."""
+    """Precision of the networks."""
     results: tuple[ModelScores, ...]
     """Data set by data set, model by model."""
     against: PublishedTable | None = None
@@ -107,7 +113,7 @@ class Evaluation:
     crops: Mapping[tuple[str, str], crops.Crop] = field(default_factory=dict)
     """By data set and image, for a report."""
     low_resolution: LowResolution = field(default_factory=LowResolution)
-    """What was done to the inputs."""
+    """Degradation of the inputs."""
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -159,7 +165,7 @@ def _model_dict(result: ModelScores) -> dict[str, Any]:
 
 
 def image_dict(image: ImageScores) -> dict[str, Any]:
-    """Return one image's scores as plain values; empty parts are left out."""
+    """Return one image's scores as plain values, without empty parts."""
     return {
         "name": image.name,
         "metrics": dict(image.metrics),

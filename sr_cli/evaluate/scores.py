@@ -1,4 +1,4 @@
-"""What is measured: the metrics' names, and the scores of one image."""
+"""Names of the metrics, and the scores of one image."""
 
 from __future__ import annotations
 

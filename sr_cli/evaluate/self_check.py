@@ -55,9 +55,9 @@ class Check:
     metric: str
     """`niqe`, `nrqm` or `pi`."""
     official: float
-    """What the authors' code gives."""
+    """Value of the authors' code."""
     ours: float | None
-    """What this installation gives; None where it cannot."""
+    """Value of this installation; None if it cannot be computed."""
     reason: str | None
     """Why it cannot."""
     tolerance: float

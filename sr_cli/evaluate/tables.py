@@ -21,7 +21,7 @@ def write_csv(evaluation: Evaluation, target: Path) -> None:
     for result in evaluation.results:
         for image in result.images:
             values = [image.metrics.get(name) for name in evaluation.metrics]
-            # What no image has, the run as a whole lacks; its reason would fill every row.
+            # A metric that no image has is missing in the whole run; its reason would fill every row.
             own = [name for name in image.unavailable if result.metrics[name] is not None]
             notes = [f"{name}: {image.unavailable[name]}" for name in own]
             writer.writerow(

@@ -59,7 +59,7 @@ def _reduced(planes: torch.Tensor, scale: int) -> torch.Tensor:
 
 
 def _enlarged(planes: torch.Tensor, scale: int, margin: int) -> torch.Tensor:
-    """Enlarge what lies inside the margin bilinearly."""
+    """Enlarge the part inside the margin bilinearly."""
     import torch.nn.functional as F
 
     around = min(margin, 1)  # it looks at one pixel beyond its borders
@@ -77,7 +77,7 @@ def _stretched(planes: torch.Tensor, scale: int, dim: int) -> torch.Tensor:
     length = planes.shape[dim] - 2
     phases = planes.new_empty((*planes.shape[:dim], length, scale, *planes.shape[dim + 1 :]))
     for phase in range(scale):
-        first, weight = divmod((phase + 0.5) / scale + 0.5, 1)  # how far it lies from the pixel before
+        first, weight = divmod((phase + 0.5) / scale + 0.5, 1)  # distance from the previous pixel
         before, after = (planes.narrow(dim, int(first) + step, length) for step in (0, 1))
         torch.lerp(before, after, weight, out=phases.select(dim + 1, phase))
     return phases.flatten(dim, dim + 1)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
-"""What `--precision` takes."""
+"""Values of `--precision`."""
 
 BF16_SHARE = 0.999
 """Share of output values that must be within 1 level of fp32 for `auto` to take bf16 on a CPU."""
@@ -42,7 +42,7 @@ def choose_device(name: str) -> torch.device:
 
 @dataclass(frozen=True)
 class WorkerDevice:
-    """What one of several processes computes with."""
+    """Device and threads of one of several processes."""
 
     device: str
     """`cpu` or `cuda:N`."""

@@ -1,4 +1,4 @@
-"""What enlarges pictures: the protocol that networks and interpolations have in common."""
+"""Protocol that networks and interpolations have in common."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OnRows: TypeAlias = Callable[[AnyPixels], None]
 
 @dataclass(frozen=True)
 class EngineResult:
-    """What one picture became, and how."""
+    """Result for one picture, and how it was computed."""
 
     pixels: AnyPixels
     """(scale * H, scale * W, C), of the input's type and channels."""
@@ -64,4 +64,4 @@ class Enlarger(Protocol):
         """Count the tiles that are computed for a picture of this size; 0 for interpolation."""
 
     def working_bytes(self, height: int, width: int) -> int:
-        """Estimate the memory that a picture of this size takes meanwhile, besides input and output."""
+        """Estimate the memory that a picture of this size needs, without input and output."""

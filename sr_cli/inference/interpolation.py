@@ -13,7 +13,7 @@ from sr_cli.weights import INTERPOLATIONS
 
 _FILTERS = {name: Image.Resampling[name.upper()] for name in INTERPOLATIONS}
 _PILLOW_BYTES = 4
-"""What Pillow takes for a pixel of an image."""
+"""Pixel types of Pillow."""
 
 
 class Interpolation:

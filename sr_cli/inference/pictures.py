@@ -1,4 +1,4 @@
-"""What `Upscaler(...)(picture)` accepts, and the enlarged picture in the same form.
+"""Converts what `Upscaler(...)` accepts to arrays, and results back to the same form.
 
 Nothing here imports torch: a tensor can only come from a caller who has.
 """

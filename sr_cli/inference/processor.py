@@ -1,4 +1,4 @@
-"""What the processor calls itself and what it can do."""
+"""Name and capabilities of the processor."""
 
 from __future__ import annotations
 

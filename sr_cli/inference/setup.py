@@ -91,7 +91,7 @@ def _check_number(name: str, value: object, words: tuple[str | None, ...], least
 
 @dataclass(frozen=True)
 class Setup:
-    """What was chosen: the same for all pictures of a job."""
+    """The choices, which are the same for all pictures of a job."""
 
     device: str
     """`cpu`, `cuda:0`, ..."""

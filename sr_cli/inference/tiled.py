@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _WIDER = {"fp16": ("bf16", "fp32"), "bf16": ("fp32",), "fp32": ()}
-"""What a precision is followed by where its results are not finite."""
+"""Next precision to try if results are not finite."""
 
 
 class TiledNetwork:
@@ -55,7 +55,7 @@ class TiledNetwork:
         self.network = network if wrap_network is None else wrap_network(network)
         backend = backends.get(setup.backend)
         self._lanes = backend.lanes(setup.threads)
-        # One picture at a time where the network has buffers of its own.
+        # One picture at a time if the network has its own buffers.
         self._turn: contextlib.AbstractContextManager[Any] = (
             contextlib.nullcontext() if backend.thread_safe else threading.Lock()
         )

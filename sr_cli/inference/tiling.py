@@ -2,7 +2,7 @@
 
 All tiles of a plan have cores of one size, so that they can share a batch and a compiled graph. What the
 network sees of a tile (its window) is the core with `overlap` pixels more on each side; where a window
-reaches beyond the picture, whoever cuts it fills it by replicating the picture's border.
+reaches beyond the picture, the caller pads it by replicating the picture's border.
 """
 
 from __future__ import annotations

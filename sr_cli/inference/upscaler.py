@@ -139,7 +139,7 @@ class Upscaler:
         return self._enlarger.count_tiles(height, width)
 
     def working_bytes(self, height: int, width: int) -> int:
-        """Estimate the memory that a picture of this size takes meanwhile, besides input and output."""
+        """Estimate the memory that a picture of this size needs, without input and output."""
         return self._enlarger.working_bytes(height, width)
 
 

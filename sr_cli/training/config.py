@@ -53,7 +53,7 @@ class ComparisonConfig(Settings, frozen=True, kw_only=True, forbid_unknown_field
     feature_weight: Weight = 0.0
     """Weight of the feature loss."""
     feature_target: Literal["target", "original"] = "target"
-    """What features are compared with: `target`, as all other losses, or the `original` even where a teacher is the
+    """Reference of the feature loss: `target`, as all other losses, or the `original` even where a teacher is the
     target."""
     feature_relative: bool = True
     """Divides each map's distance by the mean magnitude of the photo's map, so that the feature
@@ -98,7 +98,7 @@ class GanConfig(ComparisonConfig, frozen=True, kw_only=True, forbid_unknown_fiel
     """`vanilla`, `relativistic` or `auto`: relativistic average with the VGG-style discriminator except for SRGAN,
     else vanilla."""
     real: Literal["originals", "teacher", "both"] = "originals"
-    """What the discriminator takes for real: `originals`, `teacher`, or `both` by turns."""
+    """Images that the discriminator sees as real: `originals`, `teacher`, or `both` by turns."""
     discriminator_kind: Literal["vgg", "unet"] = "vgg"
     """`vgg` (Ledig et al. 2017) or `unet` with spectral normalisation (Wang et al. 2021)."""
     discriminator_features: Count = 64

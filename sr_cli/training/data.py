@@ -40,7 +40,7 @@ class CachedImage:
     lr_path: Path
     """(H/4, W/4, 3) uint8, .npy."""
     taught_path: Path | None = None
-    """What a teacher makes of `lr`, (H, W, 3) uint8, .npy; None without a teacher."""
+    """Output of a teacher for `lr`, (H, W, 3) uint8, .npy; None without a teacher."""
 
     @cached_property
     def hr(self) -> NDArray[np.uint8]:
@@ -71,7 +71,7 @@ class CachedImage:
 
 
 def find_images(roots: Sequence[Path]) -> list[Path]:
-    """Find all image files in folders, recursively, hidden ones left out; sorted. Files stand for themselves.
+    """Find all image files in folders, recursively, without hidden ones; sorted. Files stand for themselves.
 
     Raises InputError when a root is missing or nothing is found.
     """
@@ -136,7 +136,7 @@ def load_images(
 ) -> tuple[list[CachedImage], int]:
     """Load all images that can be read and hold a patch, at each of `sizes`.
 
-    Also gives the number of files left out, each reported. Raises InputError when nothing is left.
+    Also gives the number of files skipped, each reported. Raises InputError when nothing is left.
     """
     images: list[CachedImage] = []
     skipped = 0
@@ -218,7 +218,7 @@ class PatchDataset(torch.utils.data.Dataset[Patches]):
         return Patches(*(torch.from_numpy(np.stack(patches)) for patches in zip(*drawn, strict=True)))
 
     def place(self, rng: np.random.Generator) -> Place:
-        """Draw where a patch lies; it takes the same numbers from `rng` for every way of cutting it out."""
+        """Draw the position of a patch; it takes the same numbers from `rng` for every way of cutting it out."""
         for _ in range(_REDRAWS + 1):
             index = int(rng.integers(len(self.images)))
             lr = self.images[index].lr
@@ -268,7 +268,7 @@ def _augment(patch: NDArray[np.uint8], place: Place) -> NDArray[np.uint8]:
 
 
 class ResidentPatches:
-    """The same batches as a `PatchDataset` without degradation, cut out of images that lie on the device."""
+    """The same batches as a `PatchDataset` without degradation, cut out of images on the device."""
 
     def __init__(self, dataset: PatchDataset, device: torch.device) -> None:
         assert dataset.drawing.degrade == "none"

@@ -1,4 +1,4 @@
-"""What a training run tells its caller while it runs."""
+"""Events that a training run reports."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class StageProgress:
     seconds: float
     """Time spent on the stage, earlier processes included."""
     bad_steps: int = 0
-    """Steps left out because a loss was not finite."""
+    """Steps skipped because a loss was not finite."""
     val_psnr_y: float | None = None
     """Validation PSNR on luma, in dB, where this step was validated."""
     bicubic_psnr_y: float | None = None
@@ -89,7 +89,7 @@ class StageResult:
     seconds: float
     """Time spent on the stage."""
     bad_steps: int = 0
-    """Steps left out because a loss was not finite."""
+    """Steps skipped because a loss was not finite."""
 
     @property
     def complete(self) -> bool:

@@ -34,7 +34,7 @@ STAGES = {"pixel": ["pixel"], "photo": ["photo"], "gan": ["gan"], "both": ["pixe
 PARENTS = {"photo": ("pixel",), "gan": ("photo", "pixel")}
 """Stages of the same run whose best weights a stage starts from, the first that is there; else `NAME:pixel`."""
 SMALLEST_CROP = 64
-"""Validation images of fewer pixels a side are left out."""
+"""Validation images of fewer pixels a side are skipped."""
 
 
 def resolve_folder(options: TrainOptions) -> Path:
@@ -69,7 +69,7 @@ def resolve_config(options: TrainOptions, resumed: Path | None = None) -> TrainC
         pixel["feature_net"] = gan["feature_net"] = options.feature_net
     if options.stage == "photo":
         if options.degrade == "none":
-            raise UsageError("--stage photo trains on degraded inputs; leave out --degrade, or use --stage pixel")
+            raise UsageError("--stage photo trains on degraded inputs; omit --degrade, or use --stage pixel")
         flags["degrade"] = "photo"
     config = override(config, {**flags, "pixel": pixel, "gan": gan})
     if config.model not in models.PRESETS:
@@ -147,7 +147,7 @@ def _from_process_0(on_event: OnEvent) -> OnEvent:
 
 
 class _RunSetup:
-    """What a run needs besides its data. What can fail at once does so here, before anything large is downloaded."""
+    """Everything a run needs except its data. Checks fail here, before anything large is downloaded."""
 
     def __init__(self, options: TrainOptions, config: TrainConfig, run: Run, names: list[str]) -> None:
         self.options, self.config, self.run = options, config, run
@@ -171,7 +171,7 @@ class _RunSetup:
             self._start(names[0])
 
     def data(self, on_event: OnEvent, interruption: Interruption) -> tuple[TrainingData | None, int]:
-        """Give patches and validation crops, and the number of files left out; None if interrupted before."""
+        """Give patches and validation crops, and the number of files skipped; None if interrupted before."""
         config, options = self.config, self.options
         training, validating = _image_paths(options, on_event)
         self.run.about = _about(training, self.teacher)
@@ -246,7 +246,7 @@ def _check_folder(run: Run, names: list[str], resume: bool) -> None:
             f"{run.folder} already holds a {there[0]} stage; add --resume to continue it, or choose another --out"
         )
     if resume and not run.config.exists() and not there:
-        raise InputError(f"nothing to resume in {run.folder}; leave out --resume to start there")
+        raise InputError(f"nothing to resume in {run.folder}; omit --resume to start there")
 
 
 def _features(config: TrainConfig, stage: str, options: TrainOptions) -> FeatureLoss | None:

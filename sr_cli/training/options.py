@@ -1,4 +1,4 @@
-"""What a training run is asked for. Imports nothing heavy: `--help` reads it."""
+"""Options of a training run. Imports nothing heavy, since `--help` reads it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Confirm = Callable[[str], bool]
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What to train; also the options of `srup train`. None leaves a setting to the configuration."""
+    """Options of `srup train`. None leaves a setting to the configuration."""
 
     model: Annotated[
         str | None,

@@ -24,7 +24,7 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.about: dict[str, Any] = {}
-        """What every weights file of this run says of its origin: data, versions, git commit."""
+        """Origin that every weights file of this run records: data, versions, git commit."""
 
     @cached_property
     def _board(self) -> Any:

@@ -1,4 +1,4 @@
-"""What a step of training is: the pixel stage and the GAN stage.
+"""Steps of training: the pixel stage and the GAN stage.
 
 A stage knows its networks, losses and optimisers, and nothing of files, data or the loop around it.
 """
@@ -55,7 +55,7 @@ def _cpu_has_bf16() -> bool:
 
 
 class Stage(Protocol):
-    """What the loop needs of a stage."""
+    """Interface of a stage for the training loop."""
 
     name: str
     """`pixel`, `photo` or `gan`; names its files."""
@@ -68,7 +68,7 @@ class Stage(Protocol):
         """Take one optimisation step on float patches in 0..1.
 
         Returns scalars that are still on the device: the losses by name, and `bad`, which is 1 where
-        the step was left out because a loss or gradient was not finite.
+        the step was skipped because a loss or gradient was not finite.
         """
 
     def tensors(self) -> dict[str, Tensor]:
@@ -99,9 +99,9 @@ class Ema:
 class Optimisation:
     """Adam over one network: its schedule, gradient scaling and clipping, without waiting for the device.
 
-    The scaler serves every precision: it scales only for fp16, but it also makes the optimiser leave out
+    The scaler serves every precision: it scales only for fp16, but it also makes the optimiser skip
     a step whose gradients are not finite. It looks at gradients after they were averaged over all
-    processes, so that all of them leave out the same steps.
+    processes, so that all of them skip the same steps.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class Optimisation:
 
 
 class GeneratorStage:
-    """What both stages share: the generator on its device, its average, its optimiser, its precision."""
+    """Common part of both stages: the generator on its device, its average, optimiser and precision."""
 
     def __init__(
         self,

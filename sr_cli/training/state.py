@@ -1,4 +1,4 @@
-"""What a stage of training knows of its past besides tensors: saved with each checkpoint."""
+"""State of a training stage apart from its tensors, saved with each checkpoint."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TrainState:
     seconds: float = 0.0
     """Time spent on the stage, earlier processes included."""
     bad_steps: int = 0
-    """Steps left out so far because a loss or gradient was not finite."""
+    """Steps skipped so far because a loss or gradient was not finite."""
     recent_bad_steps: list[tuple[int, int]] = field(default_factory=list)
     """Bad steps as (step at which they were counted, their number), within the window."""
     parent_sha256: str | None = None

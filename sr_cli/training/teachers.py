@@ -1,6 +1,6 @@
 """Teachers: what a strong network makes of the training photos, computed once and kept next to them.
 
-A photo shows details that nobody can know from its reduction; what a teacher makes of the reduction does not, and it
+A photo shows details that cannot be derived from its reduction; a teacher's output does not, and it
 is the same at every step. The enlargements are keyed by the photo's content, its size and the teacher's weights.
 """
 

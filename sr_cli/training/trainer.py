@@ -28,7 +28,7 @@ REPORT_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run trains and validates on."""
+    """Training and validation data of a run."""
 
     patches: data.PatchDataset
     """Batches by step number: this process's share."""

@@ -63,7 +63,7 @@ def interpolate(crops: Sequence[ValidationCrop]) -> list[Rgb]:
 
 
 def mean_psnr_y(outputs: Sequence[Rgb], crops: Sequence[ValidationCrop]) -> float:
-    """Compute the mean PSNR on luma, in dB, four border pixels left out: `srup eval`'s."""
+    """Compute the mean PSNR on luma, in dB, without four border pixels, as `srup eval` does."""
     scores = [
         psnr(crop_border(luma(output), SCALE), crop_border(luma(crop.hr), SCALE))
         for output, crop in zip(outputs, crops, strict=True)

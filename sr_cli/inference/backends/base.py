@@ -1,4 +1,4 @@
-"""What all backends have in common: a network that is ready to run, and the class that makes one.
+"""Interface of the backends: a network that is ready to run, and the class that makes one.
 
 Importing this module does not import torch.
 """
@@ -54,9 +54,9 @@ class Requirement:
     """A package that a backend needs."""
 
     module: str
-    """What is imported."""
+    """Module to import."""
     remedy: str
-    """What to do where it is missing."""
+    """Advice if it is missing."""
 
 
 class Backend(ABC):
@@ -65,7 +65,7 @@ class Backend(ABC):
     name: ClassVar[str]
     """As `--backend` takes it."""
     summary: ClassVar[str]
-    """What it is, in a few words."""
+    """Description in a few words."""
     devices: ClassVar[tuple[str, ...]]
     """Types of devices: `cpu`, `cuda`, `mps`."""
     precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16", "bf16")

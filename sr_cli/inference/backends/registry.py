@@ -145,7 +145,7 @@ BACKENDS: dict[str, Backend] = {
 """By name."""
 
 NAMES = ("auto", *BACKENDS)
-"""What `--backend` takes."""
+"""Values of `--backend`."""
 
 
 def _without_triton(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What training minimises: `pixel` compares pictures, `adversarial` asks the discriminator.
+"""Losses: `pixel` compares images, `adversarial` uses the discriminator.
 
 The distance between feature maps is in `metrics.features`: evaluation reports it as well.
 """
