@@ -110,7 +110,7 @@ def test_a_still_that_is_no_frame_is_named(tmp_path: Path) -> None:
     path.write_bytes(apng(random_frames(1), 24, 16, hidden=True))
     sequence = images.read_all(path)
     assert len(sequence.frames) == 6
-    assert any("still picture" in note for note in images.losses(sequence.frames[0], formats.PNG))
+    assert any("still image" in note for note in images.losses(sequence.frames[0], formats.PNG))
 
 
 def test_a_frame_outside_the_picture_is_damaged(tmp_path: Path) -> None:
