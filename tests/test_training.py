@@ -596,8 +596,10 @@ def test_two_processes_train_as_one(material: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_train_and_resume_a_gan_stage(material: Path) -> None:
-    gan = ("--stage", "both", "--feature-weights", material / "features.npz")
-    assert torchrun(material, "whole", "--steps", 8, *gan).returncode == 0
+    # A process has one patch of a batch of 2, and BatchNorm needs more than one value of it: 16 pixels make one.
+    gan = ("--stage", "both", "--feature-weights", material / "features.npz", "--patch", "64")
+    whole = torchrun(material, "whole", "--steps", 8, *gan)
+    assert whole.returncode == 0, whole.stderr
     stopped = torchrun(material, "parts", "--steps", 8, *gan, "--max-minutes", "0.0001")
     assert stopped.returncode == 0, stopped.stderr
     done = torchrun(material, "parts", "--steps", 8, *gan, "--resume")
