@@ -5,25 +5,24 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from sr_cli.errors import UsageError, WeightsError
 from sr_cli.upscale.batch import run
-from sr_cli.upscale.events import ImageResult, UpscaleEvent
+from sr_cli.upscale.events import UpscaleEvent
 from sr_cli.upscale.options import UpscaleOptions
 from sr_cli.upscale.ray_actors import Pool, choose_pool
+from tests.batches import interrupt, noise_photos, pictures, statuses
+from tests.processes import ROOT, SRUP
 
 BICUBIC = UpscaleOptions(model="bicubic")
 TWO = UpscaleOptions(model="bicubic", engine="ray", devices="cpu:2")
-ROOT = Path(__file__).resolve().parents[1]
 
 
 DEADLY = """
@@ -67,19 +66,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Callable[[int], Path]:
-    def make(count: int) -> Path:
-        (tmp_path / "in").mkdir()
-        for index in range(count):
-            pixels = np.random.default_rng(index).integers(0, 256, (12, 16, 3), np.uint8)
-            Image.fromarray(pixels).save(tmp_path / f"in/{index:03}.png")
-        return tmp_path / "in"
-
-    return make
-
-
-def pictures(folder: Path) -> dict[str, bytes]:
-    """Without what a killed process left unfinished."""
-    return {path.name: path.read_bytes() for path in folder.glob("[!.]*.png")}
+    return lambda count: noise_photos(tmp_path / "in", count)
 
 
 def actors() -> list[int]:
@@ -94,10 +81,6 @@ def actors() -> list[int]:
             if command.startswith(b"ray::Actor"):
                 found.append(int(entry.name))
     return found
-
-
-def statuses(results: list[ImageResult]) -> list[str]:
-    return [result.status for result in results]
 
 
 @pytest.mark.needs("ray", "linux")
@@ -143,22 +126,10 @@ def test_ctrl_c_ends_the_job_and_leaves_it_resumable(
     cluster: str, photos: Callable[[int], Path], tmp_path: Path
 ) -> None:
     photos(30)
-    command = [sys.executable, "-m", "sr_cli", "upscale", "in", "-o", "out", "-m", "bicubic", "--engine", "ray"]
-    process = subprocess.Popen(
-        [*command, "--devices", "cpu:2", "--address", cluster, "--json-lines"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    while json.loads(process.stdout.readline())["event"] != "done":
-        pass
-    os.killpg(process.pid, signal.SIGINT)
-    lines, errors = process.communicate(timeout=120)
-    assert process.returncode == 130 and "Traceback" not in errors and "to resume" in errors
+    command = [*SRUP, "upscale", "in", "-o", "out", "-m", "bicubic", "--engine", "ray", "--devices", "cpu:2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
+    code, lines, errors = interrupt([*command, "--address", cluster], tmp_path, environment, signal.SIGINT)
+    assert code == 130 and "Traceback" not in errors and "to resume" in errors
     last = json.loads(lines.splitlines()[-1])
     assert last["event"] == "summary" and last["ending"] == "interrupted"
     results = run([tmp_path / "in"], tmp_path / "out", BICUBIC, lambda event: None)

@@ -35,6 +35,7 @@ from sr_cli.upscale.naming import Namer
 from sr_cli.upscale.options import UpscaleOptions
 from sr_cli.upscale.pipeline import WriterPool
 from sr_cli.upscale.worker import make_upscaler
+from tests.batches import statuses
 
 BICUBIC = UpscaleOptions(model="bicubic")
 
@@ -52,10 +53,6 @@ def upscale(*inputs: Any, to: Any = None, options: UpscaleOptions = BICUBIC, **c
 
 def tree(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-
-
-def statuses(results: list[ImageResult]) -> list[str]:
-    return [result.status for result in results]
 
 
 # Sizes

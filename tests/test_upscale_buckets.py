@@ -13,16 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import s3fs
-from PIL import Image
 
 from sr_cli.errors import SrupError
 from sr_cli.storage import remote
 from sr_cli.upscale.batch import run
 from sr_cli.upscale.options import UpscaleOptions
 from tests import s3_server
+from tests.batches import noise_photos
 from tests.s3_server import SECRET
 
 BICUBIC = UpscaleOptions(model="bicubic")
@@ -32,14 +31,6 @@ BICUBIC = UpscaleOptions(model="bicubic")
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with s3_server.running(monkeypatch):
         yield
-
-
-def photos(folder: Path, count: int) -> Path:
-    folder.mkdir()
-    for index in range(count):
-        pixels = np.random.default_rng(index).integers(0, 256, (12, 16, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / f"{index:03}.png")
-    return folder
 
 
 def fill(folder: Path) -> Any:
@@ -60,7 +51,7 @@ def fill(folder: Path) -> Any:
 )
 def test_from_bucket_to_bucket_with_three_kills(count: int, devices: str | None, server: None, tmp_path: Path) -> None:
     """Each output is there once, written once, and byte for byte that of a local run."""
-    fs = fill(photos(tmp_path / "photos", count))
+    fs = fill(noise_photos(tmp_path / "photos", count))
     command = [sys.executable, "-m", "sr_cli", "upscale", "s3://bucket-in/", "-m", "bicubic", "-o", "s3://bucket-out/"]
     command += [] if devices is None else ["--devices", devices]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
@@ -147,7 +138,7 @@ def _response(status: str, code: str, message: str) -> bytes:
 def test_a_server_that_misbehaves_is_one_line(
     answer: bytes | None, says: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (photo,) = photos(tmp_path / "photos", 1).iterdir()
+    (photo,) = noise_photos(tmp_path / "photos", 1).iterdir()
     bad = Misbehaving(answer)
     monkeypatch.setattr(remote, "BACKOFF_S", 0.001)
     monkeypatch.setattr(remote, "RETRIES", 1)

@@ -10,15 +10,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from sr_cli.errors import UsageError, WeightsError
 from sr_cli.inference import choose_devices
 from sr_cli.upscale.batch import run
-from sr_cli.upscale.events import ImageResult, UpscaleEvent
+from sr_cli.upscale.events import UpscaleEvent
 from sr_cli.upscale.options import UpscaleOptions
+from tests.batches import interrupt, noise_photos, pictures, statuses
+from tests.processes import ROOT, SRUP
 
 BICUBIC = UpscaleOptions(model="bicubic")
 TWO = replace(BICUBIC, devices="cpu:2")
@@ -27,20 +27,7 @@ COUNT = 30
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    (tmp_path / "in").mkdir()
-    for index in range(COUNT):
-        pixels = np.random.default_rng(index).integers(0, 256, (12, 16, 3), np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"in/{index:02}.png")
-    return tmp_path / "in"
-
-
-def pictures(folder: Path) -> dict[str, bytes]:
-    """Without what a killed process left unfinished, which the next run removes."""
-    return {path.name: path.read_bytes() for path in folder.glob("[!.]*.png")}
-
-
-def statuses(results: list[ImageResult]) -> list[str]:
-    return [result.status for result in results]
+    return noise_photos(tmp_path / "in", COUNT, digits=2)
 
 
 def children() -> list[int]:
@@ -131,7 +118,7 @@ def test_a_photo_that_kills_its_worker_twice_is_reported(photos: Path, tmp_path:
         "cpu:2",
         "--json",
     ]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     results = json.loads(done.stdout)["results"]
     (failed,) = [result for result in results if result["status"] == "failed"]
@@ -144,23 +131,10 @@ def test_a_photo_that_kills_its_worker_twice_is_reported(photos: Path, tmp_path:
 def test_an_interruption_ends_the_job_and_leaves_it_resumable(
     sent: signal.Signals, code: int, photos: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "sr_cli", "upscale", "in", "-o", "out", "-m", "bicubic", "--devices", "cpu:2"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
-    process = subprocess.Popen(
-        [*command, "--json-lines"],
-        cwd=tmp_path,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    while json.loads(process.stdout.readline())["event"] != "done":
-        pass
-    os.killpg(process.pid, sent)  # as a terminal does: to the workers as well
-    lines, errors = process.communicate(timeout=120)
-    assert process.returncode == code and "Traceback" not in errors
+    command = [*SRUP, "upscale", "in", "-o", "out", "-m", "bicubic", "--devices", "cpu:2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    returned, lines, errors = interrupt(command, tmp_path, environment, sent)
+    assert returned == code and "Traceback" not in errors
     assert json.loads(lines.splitlines()[-1])["ending"] == "interrupted"
     done = subprocess.run([*command, "--json"], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

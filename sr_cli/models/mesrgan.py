@@ -167,10 +167,9 @@ class Mesrgan(base.Generator):
                 base.init_he(module, 1.0 if linear else base.LEAKY_SLOPE, gain, generator)
             elif isinstance(module, nn.PReLU):
                 nn.init.constant_(module.weight, base.PRELU_SLOPE)
-        if isinstance(self.tail, nn.ModuleList):
-            for conv in self.tail:
-                assert isinstance(conv, nn.Conv2d)
-                equal_subpixels(conv)
+        if self.config.upsampler == "light":
+            for conv, factor in self.shuffled_convs():
+                equal_subpixels(conv, factor)
         if self.config.upsampler == "full":
             assert isinstance(self.tail, nn.Conv2d)
             init_identity_past_trunk(self.head, self.trunk_conv, self.upsampler, self.conv, self.tail, base.PRELU_SLOPE)

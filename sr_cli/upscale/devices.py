@@ -28,11 +28,11 @@ from sr_cli.inference import WorkerDevice
 from sr_cli.storage import Place
 from sr_cli.upscale.inputs import Task
 from sr_cli.upscale.journal import Journals
-from sr_cli.upscale.news import News, Sender
+from sr_cli.upscale.news import News, Ready, Sender
 from sr_cli.upscale.options import UpscaleOptions
 from sr_cli.upscale.tally import Tally
-from sr_cli.upscale.team import Died, Ready, Said, Team
-from sr_cli.upscale.worker import Worker, describe, for_device, make_upscaler
+from sr_cli.upscale.team import Died, Said, Team
+from sr_cli.upscale.worker import for_device, serve
 
 
 @dataclass(frozen=True)
@@ -193,11 +193,7 @@ def _worker(options: UpscaleOptions, orders: Connection, news: Connection) -> No
     office = _Office(orders, news)
     sender = Sender(office.send)
     try:
-        upscaler = make_upscaler(options)
-        describe(upscaler, sender)
-        office.send(Ready())
-        worker = Worker(options, _OfficeJournals(office), several=True, upscaler=upscaler)
-        worker.work(office.tasks(), sender)
+        serve(options, _OfficeJournals(office), office.tasks(), sender)
     except Terminated:
         sys.exit(TERMINATED)
     except Exception as error:

@@ -14,6 +14,7 @@ from pathlib import Path, PurePath
 from sr_cli import images
 from sr_cli.errors import InputError, OutputError, SrupError, UsageError
 from sr_cli.storage import Place, RemotePath, place
+from sr_cli.upscale.events import ImageResult
 from sr_cli.upscale.journal import Journals
 from sr_cli.upscale.naming import Namer
 from sr_cli.upscale.options import UpscaleOptions
@@ -52,6 +53,10 @@ class Task:
     def shown_target(self) -> Place:
         """The output as results name it."""
         return self.target or Path(PIPE)
+
+    def failed(self, error: str, exit_code: int) -> ImageResult:
+        """Return the result of a failure."""
+        return ImageResult(self.shown_source, self.shown_target, "failed", error=error, exit_code=exit_code)
 
 
 @dataclass(frozen=True)

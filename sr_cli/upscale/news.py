@@ -21,6 +21,11 @@ class Listener(Protocol):
 
 
 @dataclass(frozen=True)
+class Ready:
+    """A worker has loaded the model; tasks can come. For who gives them, not for a `Listener`."""
+
+
+@dataclass(frozen=True)
 class Started:
     """Work on a task begins."""
 
@@ -81,8 +86,12 @@ News: TypeAlias = Started | Progressed | Finished | Message | Fatal
 class Sender:
     """A `Listener` that sends what it hears."""
 
-    def __init__(self, send: Callable[[News], None]) -> None:
+    def __init__(self, send: Callable[[Ready | News], None]) -> None:
         self._send = send
+
+    def ready(self) -> None:
+        """Say that tasks can come."""
+        self._send(Ready())
 
     def started(self, index: int) -> None:
         self._send(Started(index))

@@ -23,10 +23,10 @@ from sr_cli import __version__
 from sr_cli.errors import SrupError, UsageError
 from sr_cli.upscale.inputs import Task
 from sr_cli.upscale.journal import Journals
-from sr_cli.upscale.news import News, Sender
+from sr_cli.upscale.news import News, Ready, Sender
 from sr_cli.upscale.options import UpscaleOptions
 from sr_cli.upscale.tally import Tally
-from sr_cli.upscale.team import Died, Ready, Said, Team
+from sr_cli.upscale.team import Died, Said, Team
 
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 """Environment of Ray, unless the user has set it: nothing goes to its makers, and nothing is printed."""
@@ -270,12 +270,8 @@ class Actor:
                 raise UsageError(f"--engine ray: srup {__version__} is on a node of the cluster, {self._version} here")
             with contextlib.suppress(OSError):  # paths of the other process mean the same where the folder is shared
                 os.chdir(self._folder)
-            from sr_cli.upscale.worker import Worker, describe, make_upscaler
+            from sr_cli.upscale.worker import serve
 
-            upscaler = make_upscaler(self._options)
-            describe(upscaler, sender)
-            self._news.put(Ready())
-            worker = Worker(self._options, Journals.of(self._options), several=True, upscaler=upscaler)
-            worker.work(self._coming(), sender)
+            serve(self._options, Journals.of(self._options), self._coming(), sender)
         except Exception as error:
             sender.fatal(error)

@@ -15,18 +15,13 @@ from typing import Generic, Protocol, Self, TypeAlias, TypeVar
 from sr_cli.errors import INTERNAL_ERROR, OutOfMemory, SrupError
 from sr_cli.upscale.events import ImageResult
 from sr_cli.upscale.inputs import Task
-from sr_cli.upscale.news import Fatal, Finished, News
+from sr_cli.upscale.news import Fatal, Finished, News, Ready
 from sr_cli.upscale.tally import Tally
 
 IN_HAND = 6
 """Tasks that a worker has at once: one in the network, some that are read ahead, some that are being written."""
 ATTEMPTS = 2
 """How often a task may be in the hands of a worker that dies."""
-
-
-@dataclass(frozen=True)
-class Ready:
-    """A worker has loaded the model; tasks can come."""
 
 
 @dataclass(frozen=True)
@@ -153,4 +148,4 @@ def _failed(task: Task, member: Member, died: Died) -> ImageResult:
     hint = ", perhaps for want of memory" if died.for_memory else ""
     error = f"{task.shown_source}: {member.label} {died.how} {ATTEMPTS} times while it worked on it{hint}"
     code = OutOfMemory.exit_code if died.for_memory else INTERNAL_ERROR
-    return ImageResult(task.shown_source, task.shown_target, "failed", error=error, exit_code=code)
+    return task.failed(error, code)

@@ -30,7 +30,7 @@ from sr_cli.upscale.events import Computation, ImageResult
 from sr_cli.upscale.inputs import Task
 from sr_cli.upscale.journal import Journals
 from sr_cli.upscale.naming import check_inside
-from sr_cli.upscale.news import Listener
+from sr_cli.upscale.news import Listener, Sender
 from sr_cli.upscale.options import UpscaleOptions
 from sr_cli.upscale.pipeline import Abandoned, RowGate, WriterPool
 
@@ -379,18 +379,26 @@ class Worker:
         if isinstance(error, MemoryError):
             error = OutOfMemory(f"{task.shown_source}: does not fit into memory")
         if isinstance(error, SrupError):
-            return _failed(task, str(error), error.exit_code)
+            return task.failed(str(error), error.exit_code)
         if isinstance(error, BrokenPipeError) or not self.several:
             raise error
         # A defect of ours must not cost a batch the thousands of files that it does not concern.
         message = f"{task.shown_source}: internal error: {type(error).__name__}: {error}; please report it"
-        return _failed(task, message, INTERNAL_ERROR)
+        return task.failed(message, INTERNAL_ERROR)
 
     def _finish(self, job: _Job, outcome: ImageResult) -> None:
         if self.claims and isinstance(job.task.target, Path):
             self.claims.release(job.task.target)
         # Network and writer may run out of memory at once: the listener takes the first reason.
         self.listener.finished(job.index, outcome)
+
+
+def serve(options: UpscaleOptions, journals: Journals, tasks: Iterable[tuple[int, Task]], sender: Sender) -> None:
+    """Be a worker of a `Team`: load the model, say so, and do tasks as they come. Raises what ends the whole job."""
+    upscaler = make_upscaler(options)
+    describe(upscaler, sender)
+    sender.ready()
+    Worker(options, journals, several=True, upscaler=upscaler).work(tasks, sender)
 
 
 def _pixels_to_come(job: _Job) -> int:
@@ -422,10 +430,6 @@ def _exists(task: Task) -> bool:
 
 def _skip(index: int, task: Task, reason: str) -> _Job:
     return _Job(index, task, outcome=ImageResult(task.shown_source, task.shown_target, "skipped", note=reason))
-
-
-def _failed(task: Task, error: str, exit_code: int) -> ImageResult:
-    return ImageResult(task.shown_source, task.shown_target, "failed", error=error, exit_code=exit_code)
 
 
 def _make_folder(folder: Path) -> None:
