@@ -280,6 +280,19 @@ def test_a_gan_stage_without_a_teacher_cannot_take_it_for_real(material: Path) -
         train(material, "run", stage="gan", config=material / "teaching.toml")
 
 
+@pytest.mark.parametrize(("feature_weight", "kept", "snapshots"), [(0, 4, []), (1, 8, ["pixel-000008.safetensors"])])
+def test_where_features_are_compared_the_newest_weights_are_the_best(
+    material: Path, monkeypatch: pytest.MonkeyPatch, feature_weight: float, kept: int, snapshots: list[str]
+) -> None:
+    falling = iter([20.0, 30.0, 29.0])  # bicubic, step 4, step 8
+    monkeypatch.setattr(trainer.validation, "mean_psnr_y", lambda outputs, crops: next(falling))
+    with (material / "small.toml").open("a") as file:
+        file.write(f"[pixel]\nfeature_weight = {feature_weight}\nfeature_net = 'squeezenet1_1'\n")
+    train(material, "run")
+    assert checkpoint.load_state(material / "run" / "pixel.best.safetensors")[1]["step"] == kept
+    assert [path.name for path in (material / "run").glob("snapshots/*")] == snapshots
+
+
 # --- resuming
 
 

@@ -142,7 +142,7 @@ class TrainConfig(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     validate_every: Count = 500
     """Steps between validations and checkpoints."""
     sample_every: Count = 1000
-    """Steps between pictures of the validation crops (and a GAN stage's snapshots), among those validated."""
+    """Steps between pictures of the validation crops (and snapshots, where PSNR does not choose), if validated then."""
     even_upsampler: bool = True
     """Whether a constant stays a constant through each PixelShuffle, from the first step on (`layers.even_subpixels`).
     Without it a generator answers a discriminator with a screen of dots, the same in every low-resolution pixel."""

@@ -61,6 +61,9 @@ class Stage(Protocol):
     """`pixel`, `photo` or `gan`; names its files."""
     steps: int
     """Steps of the whole stage."""
+    judged_by_psnr: bool
+    """Whether the best weights are those with the highest validation PSNR. Features and a discriminator cost PSNR by
+    design; with them the newest weights are the best."""
     device: torch.device
     ema: Ema
 
@@ -162,6 +165,7 @@ class GeneratorStage:
         self.name = name
         self.steps = own.steps
         self.comparison: ComparisonConfig = own
+        self.judged_by_psnr = name != "gan" and not own.compares_features
         self.features = features and features.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device = device
         self.teacher_weight = config.teacher_weight

@@ -116,20 +116,20 @@ class Trainer:
     def _validate(self, event: StageProgress, stage: Stage, state: TrainState) -> StageProgress:
         """Measure the averaged weights, keep them if they are the best, and add both to `event`.
 
-        A GAN stage's newest weights count as its best: PSNR falls by design there. Its snapshots are kept,
-        to choose from by other measures and by looking.
+        Where PSNR falls by design the newest weights count as the best, and snapshots are kept, to choose from
+        by other measures and by looking.
         """
         outputs = validation.enlarge(stage.ema.model, self.data.crops)
         psnr = validation.mean_psnr_y(outputs, self.data.crops)
         origin = self.run.origin(stage.name, self.config, state, psnr)
-        if stage.name == "gan" or state.best_psnr_y is None or psnr > state.best_psnr_y:
+        if not stage.judged_by_psnr or state.best_psnr_y is None or psnr > state.best_psnr_y:
             state.best_psnr_y = psnr
             self.run.save_weights(self.run.best(stage.name), stage.ema.model, origin)
         samples = None
         if event.step % self.config.sample_every == 0 or event.step == event.steps:
             samples = self.run.samples(stage.name, event.step)
             validation.save_samples(samples, outputs, self.data.crops)
-            if stage.name == "gan":
+            if not stage.judged_by_psnr:
                 self.run.save_weights(self.run.snapshot(stage.name, event.step), stage.ema.model, origin)
         return dataclasses.replace(event, val_psnr_y=psnr, bicubic_psnr_y=self.bicubic_psnr_y, samples=samples)
 
