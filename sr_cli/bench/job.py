@@ -132,7 +132,7 @@ def _precisions(device: str) -> tuple[str, ...]:
         return ("fp32", "fp16", "bf16")
     if device == "mps":
         return ("fp32", "fp16")
-    return ("fp32", "bf16") if this_processor().has_bf16 else ("fp32",)
+    return ("fp32", "bf16") if this_processor().has_fast_bf16 else ("fp32",)
 
 
 def load_or_draw(name: str) -> LoadedModel:

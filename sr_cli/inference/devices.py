@@ -95,14 +95,14 @@ def choose_precision(
         return "fp16", "twice as fast as fp32 on a GPU, and within a level of it"
     if device == "mps":
         return "fp32", "fp16 has not been measured on this kind of device"
-    if not (processor or this_processor()).has_amx:
-        return "fp32", "the processor has no matrix units for bf16 (AMX)"
+    if not (processor or this_processor()).has_fast_bf16:
+        return "fp32", "bf16 is not known to be faster on this processor"
     if bf16_share is None:
         return "fp32", "what bf16 changes with these weights has not been measured"
-    kept = f"bf16 keeps {100 * bf16_share:.2f} % of the values within 1 level of fp32 with these weights"
+    kept = f"bf16 keeps {100 * bf16_share:.3f} % of the values within 1 level of fp32 with these weights"
     if bf16_share < BF16_SHARE:
         return "fp32", f"{kept}, fewer than {100 * BF16_SHARE:.1f} %"
-    return "bf16", f"the processor has matrix units for it (AMX), and {kept}"
+    return "bf16", f"the processor computes bf16 at twice the speed of fp32 or more, and {kept}"
 
 
 def dtype_of(precision: str) -> torch.dtype:
