@@ -9,11 +9,11 @@ import base64
 import fcntl
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,7 +62,6 @@ class Browser:
         os.close(to_browser)
         os.close(from_browser)
         self._out, self._in = ours_out, ours_in
-        os.set_blocking(ours_in, False)
         self._received = b""
         self._last = 0
         self.events: list[dict[str, Any]] = []
@@ -76,26 +75,24 @@ class Browser:
         data = json.dumps(message).encode() + b"\0"
         while data:
             data = data[os.write(self._out, data) :]
-        deadline = time.monotonic() + _TIMEOUT
-        while True:
-            answer = self._receive(deadline, method)
-            if answer.get("id") == self._last:
-                if "error" in answer:
-                    raise RuntimeError(f"{method}: {answer['error']}")
-                return answer["result"]
+        while (answer := self._receive(method)).get("id") != self._last:
             self.events.append(answer)
+        if "error" in answer:
+            raise RuntimeError(f"{method}: {answer['error']}")
+        return answer["result"]
 
-    def _receive(self, deadline: float, method: str) -> dict[str, Any]:
+    def wait_for_event(self) -> None:
+        """Wait for the next event, and keep it."""
+        self.events.append(self._receive("an event"))
+
+    def _receive(self, method: str) -> dict[str, Any]:
         while b"\0" not in self._received:
-            try:
-                chunk = os.read(self._in, 1 << 20)
-                if not chunk:
-                    raise RuntimeError(f"the browser has ended during {method}")
-                self._received += chunk
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"no answer to {method}") from None
-                time.sleep(0.005)
+            if not select.select([self._in], [], [], _TIMEOUT)[0]:
+                raise TimeoutError(f"no answer to {method}")
+            chunk = os.read(self._in, 1 << 20)
+            if not chunk:
+                raise RuntimeError(f"the browser has ended during {method}")
+            self._received += chunk
         message, self._received = self._received.split(b"\0", 1)
         return json.loads(message)
 
@@ -127,8 +124,9 @@ class Browser:
                 {"name": "prefers-reduced-motion", "value": "reduce" if calm else "no-preference"},
             ],
         )
-        page.send("Page.navigate", url=file.resolve().as_uri())
-        page.wait("document.readyState === 'complete' && location.protocol === 'file:'")
+        page.send("Page.setLifecycleEventsEnabled", enabled=True)
+        loader = page.send("Page.navigate", url=file.resolve().as_uri())["loaderId"]
+        page.wait_for_event("Page.lifecycleEvent", {"name": "load", "loaderId": loader})
         return page
 
     def close(self) -> None:
@@ -161,13 +159,18 @@ class Page:
             raise RuntimeError(details.get("exception", {}).get("description") or details["text"])
         return answer["result"].get("value")
 
-    def wait(self, condition: str, seconds: float = 30.0) -> None:
-        """Until a JavaScript expression is true."""
-        deadline = time.monotonic() + seconds
-        while not self.js(condition):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"never true: {condition}")
-            time.sleep(0.02)
+    def wait(self, condition: str) -> None:
+        """Until a JavaScript expression is true, which the page looks at before each of its frames."""
+        self.js(
+            "new Promise((done, failed) => { const look = () => { "
+            f"try {{ ({condition}) ? done() : requestAnimationFrame(look); }} catch (error) {{ failed(error); }} "
+            "}; look(); })"
+        )
+
+    def wait_for_event(self, method: str, wanted: dict[str, Any]) -> None:
+        """Until the browser has sent an event with these parameters."""
+        while not any(wanted.items() <= event.items() for event in self._events(method)):
+            self._browser.wait_for_event()
 
     def key(self, key: str, *, shift: bool = False, kind: str = "both") -> None:
         """Presses and releases a key (`a`, `ArrowLeft`, ` `); `kind` is `down` or `up` for half of it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from sr_cli.cli.console import Console, say
 from sr_cli.cli.upscale import EXAMPLES
 from sr_cli.errors import Terminated
 from sr_cli.upscale import worker
+from sr_cli.upscale.tally import Tally
 
 
 class Terminal(io.StringIO):
@@ -50,13 +52,21 @@ def test_a_stopped_batch_says_how_far_it_came_and_resumes(
 ) -> None:
     command = ["upscale", str(photos(tmp_path / "in", 4)), "-o", str(tmp_path / "out"), "-m", "bicubic"]
     enlarge, calls = worker.enlarge, []
+    finished, done = Tally.finished, threading.Semaphore(0)
+
+    def finish(*arguments: Any) -> None:
+        finished(*arguments)
+        done.release()
 
     def stop_at_the_third(*arguments: Any) -> Any:
         calls.append(arguments)
         if len(calls) == 3:
+            assert done.acquire(timeout=60)  # writers are threads of their own
+            assert done.acquire(timeout=60)
             raise signal
         return enlarge(*arguments)
 
+    monkeypatch.setattr(Tally, "finished", finish)
     monkeypatch.setattr(worker, "enlarge", stop_at_the_third)
     assert run(command) == code
     assert capsys.readouterr().err.splitlines()[-1] == (

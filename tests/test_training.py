@@ -520,6 +520,7 @@ def test_corrupt_images_are_named_and_counted(material: Path) -> None:
         ({"recipe": "secret"}, "secret"),
         ({"patch": 24}, "patch"),
         ({"patch": 16, "stage": "gan"}, "patch"),
+        ({"batch": 1, "stage": "gan"}, r"one patch of 32 pixels.*--batch.*--patch"),
         ({"device": "abacus"}, "abacus"),
         ({"data": (), "dataset": "set5"}, "set5"),
         ({"data": ()}, r"DIV2K.*--yes.*--data DIR"),

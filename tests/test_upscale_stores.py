@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +22,7 @@ from sr_cli.upscale.estimate import estimate
 from sr_cli.upscale.events import ImageResult
 from sr_cli.upscale.options import UpscaleOptions
 from tests import s3_server
+from tests.processes import Forked
 from tests.s3_server import SECRET
 
 BICUBIC = UpscaleOptions(model="bicubic", recursive=True)
@@ -192,20 +189,18 @@ def objects(fs: Any) -> dict[str, bytes]:
 
 def test_from_bucket_to_bucket_with_kills(s3: Any, photos: Path, tmp_path: Path) -> None:
     """Killed in the middle, resumed: each output there once and byte for byte that of a local run."""
-    command = [sys.executable, "-m", "sr_cli", "upscale", "s3://bucket-in/", "-r", "-m", "bicubic"]
-    command += ["-o", "s3://bucket-out/", "--json"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
-    for wanted in (1, 3):
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, cwd=tmp_path)
-        while process.poll() is None and len(objects(s3)) < wanted:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert {result["status"] for result in json.loads(done.stdout)["results"]} <= {"done", "skipped"}
+    command = ("upscale", "s3://bucket-in/", "-r", "-m", "bicubic", "-o", "s3://bucket-out/", "--json-lines")
+    for _ in range(2):
+        with Forked(*command, cwd=tmp_path) as process:
+            process.event(lambda event: event["event"] == "done")
+    with Forked(*command, cwd=tmp_path) as process:
+        lines = process.stdout.read()
+        assert process.wait() == 0, process.stderr()
+        assert SECRET not in lines + process.stderr()
+    *_, summary = map(json.loads, lines.splitlines())
+    assert summary["event"] == "summary"
+    assert summary["failed"] == 0 and summary["done"] + summary["skipped"] == 6
     assert objects(s3) == local(photos, tmp_path)
-    assert SECRET not in done.stdout + done.stderr
 
 
 def outcome(source: Any, target: Any) -> tuple[int, str]:

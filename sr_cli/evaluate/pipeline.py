@@ -70,7 +70,9 @@ class Pipeline:
     def run(self, pairs: Sequence[datasets.Pair]) -> Iterator[tuple[datasets.Pair, Record]]:
         """Yield each pair with its results, in order."""
         workers = self._workers()
-        with Prefetch(map(self._read, pairs), _READ_AHEAD) as images_read, ThreadPoolExecutor(workers) as scorer:
+        positions = {pair.name: position for position, pair in enumerate(self.dataset.pairs)}
+        read = (self._read(pair, positions[pair.name]) for pair in pairs)
+        with Prefetch(read, _READ_AHEAD) as images_read, ThreadPoolExecutor(workers) as scorer:
             scoring: deque[tuple[datasets.Pair, Future[Record]]] = deque()
             try:
                 for pair, image in zip(pairs, images_read, strict=True):
@@ -91,13 +93,12 @@ class Pipeline:
         busy = any(m.upscaler.weights_sha256 and m.upscaler.device_name == "cpu" for m in self.methods)
         return max(1, cores // 4) if busy else cores
 
-    def _read(self, pair: datasets.Pair) -> _Input | SrupError:
+    def _read(self, pair: datasets.Pair, position: int) -> _Input | SrupError:
         """Read and reduce an image; an error comes back as a value, for it must not end the others' reading."""
         try:
             hr, lr = datasets.load(pair)
         except SrupError as error:
             return error
-        position = self.dataset.pairs.index(pair)
         return _Input(hr, self.options.low_resolution.make(hr, lr, self.options.convention, position, pair.name))
 
     def _upscale(self, image: _Input | SrupError) -> dict[str, _Output | SrupError]:

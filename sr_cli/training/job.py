@@ -17,7 +17,7 @@ import sr_cli
 from sr_cli import models, storage, weights
 from sr_cli.errors import InputError, OutputError, UsageError, WeightsError
 from sr_cli.inference import Upscaler, choose_device, memory
-from sr_cli.metrics.features import FeatureLoss, feature_net
+from sr_cli.metrics.features import FeatureLoss, FeatureNet, feature_net
 from sr_cli.models.mesrgan import MesrganConfig, with_light_upsampler
 from sr_cli.training import data, parallel, sources, stages, teachers, validation
 from sr_cli.training.config import TrainConfig, override, read_toml
@@ -153,6 +153,8 @@ class _RunSetup:
         self.options, self.config, self.run = options, config, run
         if config.batch % parallel.world():
             raise UsageError(f"--batch {config.batch} cannot be shared equally by {parallel.world()} processes")
+        if "gan" in names:
+            stages.check_patches(config, config.batch // parallel.world())
         for folder in [*options.data, *([options.val] if options.val else [])]:
             data.find_images([folder])  # a mistyped name is not worth a download
         nets = {own.feature_net for own in map(config.of, names) if own.compares_features}
@@ -161,7 +163,7 @@ class _RunSetup:
             () if options.feature_weights else sorted(nets),
             options.confirm,
         )
-        self.features = {name: _features(config, name, options) for name in names}
+        self.features = _features(config, names, options)
         self.teacher: Upscaler | None = None
         if options.teacher:
             self.teacher = teachers.load_teacher(options.teacher, options.device, options.offline)
@@ -249,14 +251,21 @@ def _check_folder(run: Run, names: list[str], resume: bool) -> None:
         raise InputError(f"nothing to resume in {run.folder}; omit --resume to start there")
 
 
-def _features(config: TrainConfig, stage: str, options: TrainOptions) -> FeatureLoss | None:
-    own = config.of(stage)
-    if not own.compares_features:
-        return None
-    net = feature_net(own.feature_net, options.feature_weights, options.offline)
-    if config.patch < net.min_side:
-        raise UsageError(f"{own.feature_net} needs --patch of at least {net.min_side}, not {config.patch}")
-    return FeatureLoss(net, own.feature_loss, own.feature_relative)
+def _features(config: TrainConfig, names: list[str], options: TrainOptions) -> dict[str, FeatureLoss | None]:
+    """Build each stage's feature loss, None where it has none; stages with the same network share it."""
+    nets: dict[str, FeatureNet] = {}
+    losses: dict[str, FeatureLoss | None] = dict.fromkeys(names)
+    for stage in names:
+        own = config.of(stage)
+        if not own.compares_features:
+            continue
+        name = own.feature_net
+        if name not in nets:
+            nets[name] = feature_net(name, options.feature_weights, options.offline)
+        if config.patch < nets[name].min_side:
+            raise UsageError(f"{name} needs --patch of at least {nets[name].min_side}, not {config.patch}")
+        losses[stage] = FeatureLoss(nets[name], own.feature_loss, own.feature_relative)
+    return losses
 
 
 def _image_paths(options: TrainOptions, on_event: OnEvent) -> tuple[list[Path], list[Path]]:

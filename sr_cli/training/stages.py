@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from sr_cli import models
+from sr_cli.errors import UsageError
 from sr_cli.metrics.features import FeatureLoss
 from sr_cli.models.discriminator import DISCRIMINATORS, STRIDE
 from sr_cli.models.layers import even_subpixels
 from sr_cli.training import checkpoint, parallel
-from sr_cli.training.config import ComparisonConfig, OptimiserConfig, TrainConfig
+from sr_cli.training.config import ComparisonConfig, GanConfig, OptimiserConfig, TrainConfig
 from sr_cli.training.data import Patches
 from sr_cli.training.losses import adversarial, pixel
 
@@ -228,6 +229,21 @@ class GeneratorStage:
         self.optimisation.restore("adam", tensors)
 
 
+def shown_side(config: GanConfig, patch: int) -> int:
+    """Compute the side of what the discriminator sees of a patch: all of it, or a window that has room to move."""
+    return patch - STRIDE if config.discriminator_shift and patch >= 2 * STRIDE else patch
+
+
+def check_patches(config: TrainConfig, batch: int) -> None:
+    """Raise UsageError where `batch` patches in a process leave the discriminator's BatchNorm a single value."""
+    side = shown_side(config.gan, config.patch)
+    if config.gan.discriminator_kind == "vgg" and batch * (side // STRIDE) ** 2 < 2:
+        raise UsageError(
+            f"one patch of {config.patch} pixels in a process is too little for the GAN stage's discriminator: choose "
+            "a larger --batch, or --patch 48 or more"
+        )
+
+
 class PixelStage(GeneratorStage):
     """The pixel and photo stages: comparisons alone."""
 
@@ -259,12 +275,12 @@ class GanStage(GeneratorStage):
 
     def _shown(self, rgb: Tensor, step: int) -> Tensor:
         """Cut out what the discriminator sees of the patches at a step: all, or a window that moves."""
-        height, width = rgb.shape[2] - STRIDE, rgb.shape[3] - STRIDE
-        if not self.config.discriminator_shift or min(height, width) < STRIDE:
+        side = shown_side(self.config, rgb.shape[-1])
+        if side == rgb.shape[-1]:
             return rgb
         place = random.Random(step)
         top, left = place.randrange(STRIDE), place.randrange(STRIDE)
-        return rgb[:, :, top : top + height, left : left + width]
+        return rgb[:, :, top : top + side, left : left + side]
 
     def step(self, step: int, patches: Patches) -> dict[str, Tensor]:
         real = self.real(patches)
