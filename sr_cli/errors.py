@@ -11,6 +11,11 @@ TERMINATED = 143
 """By SIGTERM."""
 
 
+def reason_of(error: Exception) -> str:
+    """Return what went wrong, without the path that an OSError repeats and its number."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 class SrupError(Exception):
     """Base of all errors meant for the user. `exit_code` is what the process returns."""
 

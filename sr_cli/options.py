@@ -44,7 +44,7 @@ class Option:
     """Leave it out of `--help`."""
 
 
-_NUMBERS = {int: "a whole number", float: "a number such as 2 or 0.5"}
+_NUMBERS = {int: "a whole number", float: "a number"}
 _METAVARS = {int: "N", float: "X", Path: "PATH", str: "TEXT"}
 SHORT_CHOICES = 15
 """Longest list of choices, joined by bars, that `--help` shows in place of the value."""
@@ -128,7 +128,7 @@ class OptionField:
             if isinstance(item, str) and self.words and item not in self.words and str not in self.types:
                 raise self._wrong(item)
             if isinstance(item, int | float) and not isinstance(item, bool) and not self._in_range(item):
-                raise UsageError(f"{self.flag} must be {self._range()}, not {item:g}")
+                raise UsageError(f"{self.flag} must be {self._range().removeprefix('of ')}, not {item:g}")
 
     def _value(self, text: str, typed: str) -> Any:
         if text in self.words:
@@ -150,10 +150,8 @@ class OptionField:
             return f"{self.count} whole numbers with commas between them, {self.metavar}"
         if not self.types:
             return either(self.words)
-        kind = next(kind for kind in self.types if kind in _NUMBERS)
-        return either(
-            [*self.words, f"{_NUMBERS[kind]}{' of at least 0' if kind is int and self.option.minimum == 0 else ''}"]
-        )
+        number = next(_NUMBERS[kind] for kind in self.types if kind in _NUMBERS)
+        return either([*self.words, f"{number} {self._range()}".rstrip()])
 
     def _in_range(self, value: float) -> bool:
         low, high = self.option.minimum, self.option.maximum
@@ -162,8 +160,8 @@ class OptionField:
     def _range(self) -> str:
         low, high = self.option.minimum, self.option.maximum
         if low is None:
-            return f"at most {high:g}"
-        return f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
+            return "" if high is None else f"at most {high:g}"
+        return f"of at least {low:g}" if high is None else f"between {low:g} and {high:g}"
 
 
 def either(words: Sequence[str]) -> str:

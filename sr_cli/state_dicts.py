@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import msgspec
 
-from sr_cli.errors import WeightsError
+from sr_cli.errors import WeightsError, reason_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -156,7 +156,7 @@ def read_pickle(path: Path, size_limit: int = PICKLE_LIMIT) -> Any:
     except FileNotFoundError:
         raise WeightsError(f"no file {path}") from None
     except (OSError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"cannot read {path}: {error}") from None
+        raise WeightsError(f"cannot read {path}: {reason_of(error)}") from None
     if size > size_limit:
         raise WeightsError(f"{path} is too large: {size / 1e6:.0f} MB, the limit is {size_limit / 1e6:.0f} MB")
     try:

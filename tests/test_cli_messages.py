@@ -134,19 +134,20 @@ def test_the_bar_is_gone_while_a_question_is_asked(monkeypatch: pytest.MonkeyPat
     on_terminal(monkeypatch)
     asked = []
     monkeypatch.setattr("sys.stdin", Terminal("y\n"))
+    monkeypatch.setenv("COLUMNS", "40")
     with Console().progress("starting") as bar:
         assert isinstance(bar, console_module._Bar)
 
-        def confirm(question: str, err: bool) -> bool:
+        def confirm(question: str, err: bool, show_default: bool) -> bool:
             assert not bar.bars.live.is_started
             asked.append(question)
             return True
 
         monkeypatch.setattr(train.typer, "confirm", confirm)
         ask = train._confirm(False, bar)
-        assert ask is not None and ask("Download 3.5 GB?")
+        assert ask is not None and ask("Download 3.5 GB of photos from a repository of the Hub?")
         assert bar.bars.live.is_started
-    assert asked == ["Download 3.5 GB?"]
+    assert asked == ["Download 3.5 GB of photos from a\n  repository of the Hub? [y/N]"]
 
 
 def test_a_mistyped_data_folder_is_said_before_any_question(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,10 +87,10 @@ def test_a_field_is_an_option(arguments: list[str], field: str, value: Any) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--amount", "many"], "--amount must be a whole number, not 'many'"),
+        (["--amount", "many"], "--amount must be a whole number between 1 and 9, not 'many'"),
         (["--amount", "10"], "--amount must be between 1 and 9, not 10"),
-        (["--share", "2x"], "--share must be a number such as 2 or 0.5, not '2x'"),
-        (["--share", "nan"], "--share must be a number such as 2 or 0.5, not 'nan'"),
+        (["--share", "2x"], "--share must be a number of at least 0, not '2x'"),
+        (["--share", "nan"], "--share must be a number of at least 0, not 'nan'"),
         (["--kind", "odd"], "--kind must be fine or coarse, not 'odd'"),
         (["--side", "big"], "--side must be auto or a whole number of at least 0, not 'big'"),
         (["--side", "-1"], "--side must be at least 0, not -1"),
@@ -178,7 +178,7 @@ def test_groups_of_upscale() -> None:
     [
         (["holiday photo.jpg", "-o", "x.png"], "srup upscale 'holiday photo.jpg' -o x.png"),
         (["upscael", "a.jpg"], "Did you mean 'upscale'"),
-        (["upscale", "a.jpg", "--scale", "2x"], "--scale must be a number such as 2 or 0.5, not '2x'"),
+        (["upscale", "a.jpg", "--scale", "2x"], "--scale must be a number between 1 and 16, not '2x'"),
         (["upscale", "a.jpg", "--scale", "17"], "--scale must be between 1 and 16, not 17"),
         (["eval", "--dataset", "set6"], "--dataset must be set5, set14"),
         (["eval", "--dataset", "set5", "--metrics", "beauty"], "--metrics must be psnr_y"),

@@ -614,6 +614,12 @@ def test_configuration_survives_toml(tmp_path: Path) -> None:
         assert config.override(config.TrainConfig(), config.read_toml(tmp_path / "config.toml")) == known
 
 
+def test_a_missing_configuration_is_named_once(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        config.read_toml(tmp_path / "c.toml")
+    assert str(caught.value) == f"cannot read the configuration {tmp_path / 'c.toml'}: No such file or directory"
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [

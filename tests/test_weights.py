@@ -242,7 +242,7 @@ def test_style_is_a_stage(home: Path, mine: dict[str, Any], tmp_path: Path) -> N
     write(home, mine)
     assert weights.styled("mine", "natural") == "mine:pixel"
     assert weights.styled("mesrgan", "crisp") == "mesrgan:gan"
-    with pytest.raises(UsageError, match=r"--style crisp: mine has no such style \(it has natural\)"):
+    with pytest.raises(UsageError, match=r"--style crisp: mine has only natural; leave --style out"):
         weights.styled("mine", "crisp")
     with pytest.raises(UsageError, match="it has no styles"):
         weights.styled("remacri", "crisp")

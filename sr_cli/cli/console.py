@@ -27,14 +27,25 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
 
 
+def wrapped(text: str, spare: int = 1) -> str:
+    """Break lines at words so that `spare` columns of the terminal stay free; what follows is indented further."""
+    width = shutil.get_terminal_size().columns - spare
+    return "\n".join(
+        textwrap.fill(
+            line,
+            width,
+            subsequent_indent=" " * (len(line) - len(line.lstrip()) + 2),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for line in text.split("\n")
+    )
+
+
 def say(text: str, stream: TextIO) -> None:
     """Print a line; on a terminal it is broken at words, not inside them."""
     if stream.isatty():
-        width = shutil.get_terminal_size().columns - 1
-        text = "\n".join(
-            textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-            for line in text.split("\n")
-        )
+        text = wrapped(text)
     if stream is sys.stderr:
         with suppress(OSError):  # a message that cannot be written must not end the work
             print(text, file=stream, flush=True)

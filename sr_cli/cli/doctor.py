@@ -49,7 +49,7 @@ def _tell(console: Console, diagnosis: Diagnosis) -> None:
     devices = []
     for device in diagnosis.devices:
         total = "" if device.total_bytes is None else f" of {format_bytes(device.total_bytes)}"
-        used = ", used" if choice and device.name in (choice.device, f"{choice.device}:0") else ""
+        used = ", used by default" if choice and device.name in (choice.device, f"{choice.device}:0") else ""
         devices.append(f"{device.name}: {device.description}, {format_bytes(device.free_bytes)}{total} free{used}")
     _section(console, "Devices", devices)
     if choice is not None:

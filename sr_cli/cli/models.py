@@ -157,6 +157,7 @@ def _of_name(name: str) -> dict[str, Any]:
         manifest.stage(name)  # for its error
         record["stage"] = spec.stage
         record["weights"] = [weight for weight in record["weights"] if weight["stage"] == spec.stage]
+    record["weights"] = record.pop("weights")  # the longest part, so the last one
     return record
 
 
@@ -408,11 +409,13 @@ def _tell(console: Console, record: dict[str, Any], indent: str = "") -> None:
                 console.data(f"{indent}{label}:")
                 _tell(console, item, indent + "  ")
         elif value not in (None, {}, []):
-            text = (
-                ", ".join(map(str, value))
-                if isinstance(value, list)
-                else f"{value:,}"
-                if type(value) is int
-                else str(value)
-            )
-            console.data(f"{indent}{label}: {text}")
+            console.data(f"{indent}{label}: {_text(value)}")
+
+
+def _text(value: Any) -> str:
+    """Return a fact for people."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

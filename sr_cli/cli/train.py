@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sr_cli.cli.console import Bar, Console, JsonLines, Quiet
+from sr_cli.cli.console import Bar, Console, JsonLines, Quiet, wrapped
 from sr_cli.errors import Interrupted
 from sr_cli.options import Option
 from sr_cli.training.options import TrainOptions
@@ -69,7 +69,7 @@ def _confirm(yes: bool, bar: Bar) -> Callable[[str], bool] | None:
 
     def ask(question: str) -> bool:
         with bar.hidden():
-            return typer.confirm(question, err=True)
+            return typer.confirm(wrapped(f"{question} [y/N]", spare=len(": y")), err=True, show_default=False)
 
     return ask
 
@@ -83,7 +83,7 @@ def _summarise(console: Console, result: TrainResult) -> None:
         quality = "not yet validated" if done.val_psnr_y is None else f"{done.val_psnr_y:.2f} dB, {done.weights}"
         console.note(f"{done.stage}: {done.step}/{done.steps} steps, {quality}")
     if result.skipped_images:
-        console.note(f"{result.skipped_images} images could not be used")
+        console.note(f"{result.skipped_images} photos could not be used")
 
 
 def _report(console: Console, bar: Bar) -> OnEvent:

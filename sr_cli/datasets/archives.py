@@ -16,7 +16,7 @@ from typing import IO, cast
 
 from sr_cli import storage
 from sr_cli.datasets.pairs import SUFFIXES
-from sr_cli.errors import InputError
+from sr_cli.errors import InputError, reason_of
 
 
 def unpack(archive: Path, target: Path, limit: int) -> int:
@@ -36,7 +36,7 @@ def unpack(archive: Path, target: Path, limit: int) -> int:
                     if _copy(source, file, member.size) > member.size:
                         raise _bomb(archive.name, limit)
     except (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile) as error:
-        raise InputError(f"{archive.name} cannot be unpacked: {error}") from None
+        raise InputError(f"{archive.name} cannot be unpacked: {reason_of(error)}") from None
     return len(chosen)
 
 

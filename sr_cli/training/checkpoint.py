@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from sr_cli import storage
-from sr_cli.errors import InputError, OutputError
+from sr_cli.errors import InputError, OutputError, reason_of
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         size = int.from_bytes(data[:8], "little")
         return tensors, json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["srup"])
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise InputError(f"cannot read the checkpoint {path}: {error}") from None
+        raise InputError(f"cannot read the checkpoint {path}: {reason_of(error)}") from None
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import msgspec
 import tomli_w
 from msgspec import Meta
 
-from sr_cli.errors import UsageError
+from sr_cli.errors import UsageError, reason_of
 from sr_cli.storage import schemas
 
 Weight = Annotated[float, Meta(ge=0)]
@@ -192,7 +192,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"cannot read the configuration {path}: {error}") from None
+        raise UsageError(f"cannot read the configuration {path}: {reason_of(error)}") from None
 
 
 def dump_toml(config: TrainConfig) -> str:

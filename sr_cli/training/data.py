@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sr_cli import storage
 from sr_cli.datasets import SCALE, SUFFIXES, crop_to_scale, degradation, read_rgb, reduce_image
-from sr_cli.errors import InputError
+from sr_cli.errors import InputError, reason_of
 
 _REDRAWS = 4
 _MARGIN = 12
@@ -144,7 +144,7 @@ def load_images(
         try:
             found = [cache_image(path, cache, size) for size in sizes]
         except (InputError, OSError, ValueError) as error:
-            report(f"skipped {error}" if isinstance(error, InputError) else f"skipped {path}: {error}")
+            report(f"skipped {error}" if isinstance(error, InputError) else f"skipped {path}: {reason_of(error)}")
             skipped += 1
             continue
         large = [image for image in found if min(image.hr.shape[:2]) >= patch]

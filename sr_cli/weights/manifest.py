@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from sr_cli.errors import WeightsError
+from sr_cli.errors import WeightsError, reason_of
 from sr_cli.storage import data_folder, schemas
 
 T = TypeVar("T")
@@ -255,7 +255,7 @@ def read_file(path: Path, folder: Path, origin: str = "built-in") -> Manifest:
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise WeightsError(f"cannot read the weights manifest {path}: {error}") from None
+        raise WeightsError(f"cannot read the weights manifest {path}: {reason_of(error)}") from None
     return parse(text, str(path), folder, origin)
 
 

@@ -76,6 +76,6 @@ def styled(spec: str, style: str) -> str:
         raise UsageError(f"--style chooses the stage of a model, and -m {spec} leaves no choice; leave one of them out")
     entry = read_manifest().model(parsed.name)
     if style not in entry.style:
-        have = f"it has {', '.join(entry.style)}" if entry.style else "it has no styles"
-        raise UsageError(f"--style {style}: {spec} has no such style ({have}); choose a stage with -m {spec}:STAGE")
+        have = f"only {', '.join(entry.style)}" if entry.style else "no styles"
+        raise UsageError(f"--style {style}: {spec} has {have}; leave --style out, or choose another model with -m")
     return f"{parsed.name}:{entry.style[style]}"
