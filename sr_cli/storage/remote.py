@@ -6,7 +6,9 @@ Every call is tried again after a failure that may pass, with backoff, and ends 
 
 from __future__ import annotations
 
+import functools
 import io
+import logging
 import os
 import random
 import re
@@ -26,9 +28,13 @@ RETRIES = 4
 BACKOFF_S = 1.0
 """Seconds before the first of them; doubled for each further one."""
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10, 60
+_MAY_PASS = (408, 425, 429)
+"""Of the refusals of HTTP (400 to 499), those that may pass."""
 
 EXTRAS = {"s3": "srup[s3]", "s3a": "srup[s3]", "gs": "srup[gcs]", "gcs": "srup[gcs]"}
 """What brings the driver of a protocol."""
+_PATIENT = ("gs", "gcs")
+"""Their driver itself tries six times, for half a minute."""
 
 _seen_buckets: set[str] = set()
 """Buckets that this process found to be there: one question, not one for each output."""
@@ -68,6 +74,10 @@ class RemotePath:
         return _without_secrets(self.url)
 
     @property
+    def _protocol(self) -> str:
+        return self.url.partition("://")[0].lower()
+
+    @property
     def _key(self) -> PurePosixPath:
         return PurePosixPath(self.url.partition("://")[2])
 
@@ -101,7 +111,10 @@ class RemotePath:
 
         def ask() -> RemoteInfo | None:
             try:
-                return _info(fs.info(path, refresh=True) if "s3" in fs.protocol else fs.info(path))
+                if "s3" in fs.protocol:
+                    return _info(fs.info(path, refresh=True))
+                fs.invalidate_cache(path.rpartition("/")[0] or path)  # else an old listing may answer
+                return _info(fs.info(path))
             except FileNotFoundError:
                 return None
 
@@ -109,9 +122,8 @@ class RemotePath:
 
     def check_bucket(self) -> None:
         """Raise OutputError if the bucket that it is in certainly does not exist."""
-        protocol, _, key = self.url.partition("://")
-        bucket = RemotePath(f"{protocol}://{key.split('/')[0]}")
-        if protocol.lower() in EXTRAS and bucket.url not in _seen_buckets:
+        bucket = RemotePath(f"{self._protocol}://{self._key.parts[0]}")
+        if self._protocol in EXTRAS and bucket.url not in _seen_buckets:
             fs, path = bucket._opened()
             if not bucket._attempt(lambda: bool(fs.exists(path)), OutputError, "cannot be looked up"):
                 raise OutputError(f"{bucket}: there is no such bucket; create it first")
@@ -180,15 +192,11 @@ class RemotePath:
 
     def _opened(self) -> tuple[Any, str]:
         """Return the file system and the path in it. Raises UsageError where there is no driver."""
-        from fsspec.config import conf
         from fsspec.core import url_to_fs
 
-        protocol = self.url.partition("://")[0].lower()
-        options: dict[str, Any] = {}
-        if protocol in ("s3", "s3a") and "config_kwargs" not in conf.get("s3", {}):
-            options["config_kwargs"] = {"connect_timeout": CONNECT_TIMEOUT_S, "read_timeout": READ_TIMEOUT_S}
+        protocol = self._protocol
         try:
-            fs, path = url_to_fs(self.url, **options)
+            fs, path = url_to_fs(self.url, **_options(protocol))
         except ImportError as error:
             extra = EXTRAS.get(protocol)
             advice = f"pip install '{extra}'" if extra else _one_line(error)
@@ -199,21 +207,22 @@ class RemotePath:
 
     def _attempt(self, work: Callable[[], T], error: type[SrupError], what: str) -> T:
         """Do `work`, again after failures that may pass. Raises `error`, one line."""
-        for attempt in range(RETRIES + 1):
+        attempts = 1 if self._protocol in _PATIENT else RETRIES + 1
+        for attempt in range(1, attempts + 1):
             try:
                 return work()
             except FileNotFoundError:
                 raise error(f"{self} {what}: there is no such bucket or file; check the name") from None
-            except PermissionError as problem:
-                detail = _one_line(problem)
-                raise error(f"{self} {what}: access is refused ({detail}); check the credentials") from None
             except Exception as problem:
-                name = type(problem).__name__
-                if "Credentials" in name or isinstance(problem, SrupError | TypeError | NotImplementedError):
-                    raise error(f"{self} {what}: {_one_line(problem)}") from None
-                if attempt == RETRIES:
-                    raise error(f"{self} {what} in {attempt + 1} attempts: {_one_line(problem)}") from None
-            time.sleep(BACKOFF_S * 2**attempt * random.uniform(0.75, 1.25))
+                detail = _one_line(problem)
+                if _is_refusal(problem):
+                    raise error(f"{self} {what}: access is refused ({detail}); check the credentials") from None
+                if _stays(problem):
+                    raise error(f"{self} {what}: {detail}") from None
+                if attempt == attempts:
+                    count = "several" if attempts == 1 else attempts
+                    raise error(f"{self} {what} in {count} attempts: {detail}") from None
+            time.sleep(BACKOFF_S * 2 ** (attempt - 1) * random.uniform(0.75, 1.25))
         raise AssertionError
 
 
@@ -238,6 +247,52 @@ def place(name: str) -> Place:
     return found
 
 
+@functools.cache
+def _options(protocol: str) -> dict[str, Any]:
+    """Return what a driver is given: our timeouts, unless fsspec's configuration has some. Keep it from printing.
+
+    Raises ImportError where the driver is not installed.
+    """
+    from fsspec.config import conf
+
+    if protocol in ("s3", "s3a") and "config_kwargs" not in conf.get("s3", {}):
+        return {"config_kwargs": {"connect_timeout": CONNECT_TIMEOUT_S, "read_timeout": READ_TIMEOUT_S}}
+    if protocol in ("gs", "gcs"):
+        # Experimental there: asks by gRPC what kind of bucket it is, for a minute where nobody answers.
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        logging.getLogger("gcsfs").addHandler(logging.NullHandler())  # else tracebacks go to standard error
+        if "requests_timeout" not in conf.get("gs", {}):
+            from aiohttp import ClientTimeout
+
+            return {"requests_timeout": ClientTimeout(sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S)}
+    if protocol == "hf":
+        from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+        disable_progress_bars()
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    return {}
+
+
+def _status(problem: Exception) -> int:
+    """Return the status of an answer by HTTP that an exception is about; 0 if there is none."""
+    response = getattr(problem, "response", None)
+    status = str(getattr(response, "status_code", None) or getattr(problem, "code", None))
+    return int(status) if status.isdecimal() else 0
+
+
+def _is_refusal(problem: Exception) -> bool:
+    """Return whether a store has refused access."""
+    refused = isinstance(problem, PermissionError) or _status(problem) in (401, 403)
+    return refused or str(problem).startswith("Forbidden: ")  # gcsfs
+
+
+def _stays(problem: Exception) -> bool:
+    """Return whether another attempt would fail as well."""
+    refused = 400 <= (status := _status(problem)) < 500 and status not in _MAY_PASS
+    ours = isinstance(problem, SrupError | TypeError | NotImplementedError)
+    return refused or ours or "Credentials" in type(problem).__name__
+
+
 def _info(details: dict[str, Any]) -> RemoteInfo | None:
     """Return what matters of fsspec's description; None for a folder."""
     if details.get("type") == "directory":
@@ -248,7 +303,7 @@ def _info(details: dict[str, Any]) -> RemoteInfo | None:
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(_without_secrets(str(error)).split())[:200]
+    text = " ".join(_without_secrets(str(error)).split()).partition(" For more information check")[0][:200]
     return text or type(error).__name__
 
 

@@ -14,6 +14,7 @@ import queue
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -21,9 +22,9 @@ from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from sr_cli.errors import TERMINATED, OutputError, SrupError, Terminated, UsageError
+from sr_cli.errors import TERMINATED, OutputError, SrupError, Terminated
 from sr_cli.inference import WorkerDevice
 from sr_cli.storage import Place
 from sr_cli.upscale.inputs import Task
@@ -31,7 +32,7 @@ from sr_cli.upscale.journal import Journals
 from sr_cli.upscale.news import News, Ready, Sender
 from sr_cli.upscale.options import UpscaleOptions
 from sr_cli.upscale.tally import Tally
-from sr_cli.upscale.team import Died, Said, Team
+from sr_cli.upscale.team import Died, Said, Team, check_shareable
 from sr_cli.upscale.worker import for_device, serve
 
 
@@ -70,11 +71,12 @@ def run(
     Raises UsageError for standard input or output, what a worker says of the whole job (WeightsError, say), and
     SrupError where no worker can be started.
     """
-    if any(task.source is None or task.target is None for task in tasks):
-        raise UsageError("--devices: standard input and output can only be used by one process; leave --devices out")
+    check_shareable(tasks, "--devices")
+
+    inbox: deque[tuple[_Process, Said]] = deque()
 
     def listen(workers: Sequence[_Process]) -> Iterable[tuple[_Process, Said]]:
-        return _listen(workers, journals)
+        return _listen(workers, journals, inbox)
 
     team = Team(tasks, tally, listen)
     try:
@@ -102,25 +104,34 @@ def _dismiss(team: Team[_Process]) -> None:
         raise
 
 
-def _listen(workers: Sequence[_Process], journals: Journals) -> Iterator[tuple[_Process, Said]]:
-    """Wait for what workers say next; keep the journal for them, and yield the rest."""
+def _listen(
+    workers: Sequence[_Process], journals: Journals, inbox: deque[tuple[_Process, Said]]
+) -> Iterator[tuple[_Process, Said]]:
+    """Wait for what workers say next; keep the journal for them, and yield the rest.
+
+    What has been received stays in `inbox` until it has been dealt with: after an interruption it is yielded again.
+    """
     by_news = {worker.news: worker for worker in workers}
-    for news in connection.wait(list(by_news)):
+    for news in () if inbox else connection.wait(list(by_news)):
         worker = by_news[news]  # type: ignore[index]
-        try:
-            message: Said | _Record = worker.news.recv()
-        except (EOFError, OSError, pickle.UnpicklingError):
-            yield worker, worker.died()
-            continue
-        if isinstance(message, _Record):
-            error: Exception | None = None
-            try:
-                journals.append(message.target, message.key, message.size, message.mtime_ns)
-            except (OSError, SrupError) as problem:
-                error = problem
-            worker.order(_Recorded(message.number, error))
-        else:
-            yield worker, message
+        with _uninterrupted():  # a worker waits for the answer
+            message = worker.receive()
+            if isinstance(message, _Record):
+                worker.order(_Recorded(message.number, _append(message, journals)))
+            else:
+                inbox.append((worker, message))
+    while inbox:
+        yield inbox[0]
+        inbox.popleft()
+
+
+def _append(record: _Record, journals: Journals) -> Exception | None:
+    """Write a line into the journal; return why not, where that fails."""
+    try:
+        journals.append(record.target, record.key, record.size, record.mtime_ns)
+    except (OSError, SrupError) as problem:
+        return problem
+    return None
 
 
 class _Process:
@@ -150,8 +161,16 @@ class _Process:
 
     def order(self, order: _Order) -> None:
         """Tell it what to do next."""
-        with contextlib.suppress(OSError):  # it is dead, as its end of `news` will tell
+        with contextlib.suppress(OSError), _uninterrupted():  # it is dead, as its end of `news` will tell
             self._orders.send(order)
+
+    def receive(self) -> Said | _Record:
+        """Return what it says next."""
+        try:
+            message: Said | _Record = self.news.recv()
+        except (EOFError, OSError, pickle.UnpicklingError):
+            return self.died()
+        return message
 
     def replacement(self) -> _Process:
         """See `Member`."""
@@ -167,6 +186,23 @@ class _Process:
             with contextlib.suppress(ValueError):
                 how = f"was ended by {signal.Signals(-code).name}"
         return Died(how, for_memory=code == -getattr(signal, "SIGKILL", 9))
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Put off Ctrl-C and SIGTERM until the end of the block, which must not be left half done."""
+    came: list[int] = []
+    before: dict[signal.Signals, Any] = {}
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for interruption in (signal.SIGINT, signal.SIGTERM):
+                before[interruption] = signal.signal(interruption, lambda number, _frame: came.append(number))
+        yield
+    finally:
+        for interruption, handler in before.items():
+            signal.signal(interruption, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
 
 
 @contextlib.contextmanager
@@ -189,10 +225,10 @@ def _interrupts_held() -> Iterator[None]:
 def _worker(options: UpscaleOptions, orders: Connection, news: Connection) -> None:
     """Load the model, do the tasks that come, and end with the job."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _terminated)
     office = _Office(orders, news)
     sender = Sender(office.send)
     try:
+        signal.signal(signal.SIGTERM, _terminated)  # before that there is nothing to finish
         serve(options, _OfficeJournals(office), office.tasks(), sender)
     except Terminated:
         sys.exit(TERMINATED)
@@ -204,6 +240,7 @@ def _worker(options: UpscaleOptions, orders: Connection, news: Connection) -> No
 
 
 def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut short what is being written
     raise Terminated
 
 

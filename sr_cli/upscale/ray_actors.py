@@ -26,7 +26,7 @@ from sr_cli.upscale.journal import Journals
 from sr_cli.upscale.news import News, Ready, Sender
 from sr_cli.upscale.options import UpscaleOptions
 from sr_cli.upscale.tally import Tally
-from sr_cli.upscale.team import Died, Said, Team
+from sr_cli.upscale.team import Died, Said, Team, check_shareable
 
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 """Environment of Ray, unless the user has set it: nothing goes to its makers, and nothing is printed."""
@@ -75,8 +75,7 @@ def run(tasks: Sequence[Task], options: UpscaleOptions, tally: Tally) -> None:
     Raises UsageError for standard input or output and for a cluster that cannot be had, what an actor says of the whole
     job (WeightsError, say), and SrupError where no actor can be started.
     """
-    if any(task.source is None or task.target is None for task in tasks):
-        raise UsageError("--engine ray: standard input and output can only be used by one process here")
+    check_shareable(tasks, "--engine ray")
     with _cluster(options.address, lambda line: tally.message("detail", line)) as nodes:
         pool = choose_pool(options.devices, nodes)
         tally.message("detail", str(pool))

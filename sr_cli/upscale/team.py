@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, Self, TypeAlias, TypeVar
 
-from sr_cli.errors import INTERNAL_ERROR, OutOfMemory, SrupError
+from sr_cli.errors import INTERNAL_ERROR, OutOfMemory, SrupError, UsageError
 from sr_cli.upscale.events import ImageResult
 from sr_cli.upscale.inputs import Task
 from sr_cli.upscale.news import Fatal, Finished, News, Ready
@@ -22,6 +22,12 @@ IN_HAND = 6
 """Tasks that a worker has at once: one in the network, some that are read ahead, some that are being written."""
 ATTEMPTS = 2
 """How often a task may be in the hands of a worker that dies."""
+
+
+def check_shareable(tasks: Iterable[Task], option: str) -> None:
+    """Raise UsageError, which names `option`, where a task needs the streams of this process."""
+    if any(task.source is None or task.target is None for task in tasks):
+        raise UsageError(f"{option}: standard input and output belong to one process; leave {option} out")
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ class Team(Generic[M]):
         while self.members:
             for member, said in self._listen(self.members):
                 if isinstance(said, Died):
-                    self.members.remove(member)
+                    self.members = [other for other in self.members if other is not member]
                 elif not isinstance(said, Fatal):
                     self._take_in(member, said)
 
@@ -131,7 +137,7 @@ class Team(Generic[M]):
         """Replace a worker that died; its tasks are tried once more, or reported."""
         self.members.remove(member)
         if member not in self._ready:
-            self._tally.message("note", f"{member.label} {died.how} while it started; it is left out")
+            self._tally.message("note", f"{member.label} {died.how} while it started; it is skipped")
             return
         for index in sorted(self._in_hand.pop(member)):
             self._deaths[index] = self._deaths.get(index, 0) + 1

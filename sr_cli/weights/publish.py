@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 
@@ -142,5 +143,7 @@ def _reason(error: BaseException | None, http_error: type[Exception]) -> str | N
             return f"the Hub answers HTTP {status}"
         if isinstance(error, http_error):
             return f"the connection failed ({type(error).__name__})"
+        if isinstance(error, json.JSONDecodeError):
+            return "the answer is not JSON, as a proxy's may be; check HF_ENDPOINT and the token's rights"
         error = error.__cause__ or error.__context__
     return None
