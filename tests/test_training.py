@@ -27,14 +27,15 @@ from torch import Tensor
 
 from sr_cli import models, weights
 from sr_cli.errors import DivergedError, InputError, OutputError, UsageError, WeightsError
-from sr_cli.training import checkpoint, stages, trainer
+from sr_cli.training import checkpoint, stages, teachers, trainer
+from sr_cli.training.data import Patches
 from sr_cli.training.events import Notice, StageProgress, TrainEvent, TrainResult
 from sr_cli.training.job import TrainOptions, run_training
 from sr_cli.training.run import Run
 from sr_cli.training.state import TrainState
 from tests.networks import TINY, use_tiny_presets
 from tests.processes import Forked, die_after_saving
-from tests.test_training_parts import picture, squeezenet_weights
+from tests.test_training_parts import FakeTeacher, picture, squeezenet_weights
 
 SMALL = "validate_every = 4\nsample_every = 8\n[gan]\ndiscriminator_features = 4\nfeature_net = 'squeezenet1_1'\n"
 
@@ -272,6 +273,27 @@ def test_the_photo_stage_starts_from_pixel_weights_and_degrades(
     assert info["parent_sha256"] == weights.load("mesrgan:pixel").sha256
     with pytest.raises(UsageError, match="--stage photo"):
         train(material, "third", stage="photo", degrade="none")
+
+
+def test_a_teacher_enlarges_the_degraded_inputs(material: Path, teacher: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (material / "inputs.toml").write_text("taught_inputs = 2\n" + SMALL)
+    inputs: dict[str, Any] = {"config": material / "inputs.toml", "stage": "photo", "steps": 2}
+    with pytest.raises(UsageError, match=r"taught_inputs = 2 needs --teacher"):
+        train(material, "run", **inputs)
+    with pytest.raises(UsageError, match=r"taught_inputs = 2 needs --degrade photo"):
+        train(material, "run", **{**inputs, "stage": "pixel"}, teacher=teacher)
+    monkeypatch.setattr(teachers, "load_teacher", lambda *_: FakeTeacher())
+    step = stages.PixelStage.step
+
+    def check(self: stages.PixelStage, number: int, patches: Patches) -> dict[str, Tensor]:
+        assert patches.taught is not None  # the fake teacher repeats what it sees
+        assert torch.equal(patches.taught, patches.lr.repeat_interleave(4, 2).repeat_interleave(4, 3))
+        return step(self, number, patches)
+
+    monkeypatch.setattr(stages.PixelStage, "step", check)
+    save_file(models.create(models.PRESETS["mesrgan"]).state_dict(), material / "start.safetensors")
+    assert train(material, "run", **inputs, teacher=teacher, init=material / "start.safetensors").complete
+    assert len(list((material / "cache").glob("*.photo-0-[01].taught*"))) == 6  # three photos, one is held out
 
 
 def test_a_gan_stage_without_a_teacher_cannot_take_it_for_real(material: Path) -> None:

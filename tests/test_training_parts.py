@@ -127,6 +127,7 @@ def test_a_photo_is_used_at_several_sizes(tmp_path: Path) -> None:
 class FakeTeacher:
     """Enlarges by repetition, and counts."""
 
+    name = "fake"
     weights_sha256 = "5" * 64
 
     def __init__(self) -> None:
@@ -149,6 +150,24 @@ def test_a_teacher_enlarges_each_photo_once(images: list[data.CachedImage]) -> N
     other.weights_sha256 = "6" * 64
     teachers.teach(images, other, lambda *_: None)
     assert other.enlarged == len(images)
+
+
+def test_degraded_reductions_are_made_once_and_differ(images: list[data.CachedImage]) -> None:
+    degraded = data.degraded_images(images, 2, seed=1)
+    assert len({image.lr_path for image in degraded}) == 2 * len(images)
+    for clean, pair in zip(images, zip(degraded[::2], degraded[1::2], strict=True), strict=True):
+        assert all(copy.hr_path == clean.hr_path and copy.lr.shape == clean.lr.shape for copy in pair)
+        assert not np.array_equal(pair[0].lr, pair[1].lr)
+        for copy in pair:  # it shows the same in the same place
+            apart, elsewhere = (np.abs(lr.astype(int) - clean.lr).mean() for lr in (copy.lr, np.roll(copy.lr, 5, 0)))
+            assert apart < elsewhere
+    made = {image.lr_path: image.lr_path.stat().st_mtime_ns for image in degraded}
+    assert data.degraded_images(images, 2, seed=1) == degraded
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+    # The teacher enlarges what it is shown.
+    taught = teachers.teach(degraded, FakeTeacher(), lambda *_: None)
+    assert taught is not None
+    assert all(np.array_equal(image.taught, image.lr.repeat(4, 0).repeat(4, 1)) for image in taught)
 
 
 def test_a_stopped_teacher_keeps_what_it_made(images: list[data.CachedImage]) -> None:

@@ -109,6 +109,23 @@ def whole_photo(hr: Rgb, rng: np.random.Generator, settings: Degradation = PHOTO
     return np.ascontiguousarray(photo(padded, rng, settings)[_PADDING:-_PADDING, _PADDING:-_PADDING])
 
 
+CELL = 64
+"""Side in LR pixels of what `cells` degrades at once; a multiple of JPEG's blocks, of halved chroma too."""
+
+
+def cells(hr: Rgb, rng: np.random.Generator, settings: Degradation = PHOTO) -> Rgb:
+    """Degrade a photo cell by cell, each as another photo: (H, W, 3), sides divisible by 4, to (H/4, W/4, 3).
+
+    One photo then shows as many kinds of damage as it has cells of 64x64 LR pixels.
+    """
+    lr = np.empty((hr.shape[0] // SCALE, hr.shape[1] // SCALE, 3), np.uint8)
+    for top in range(0, lr.shape[0], CELL):
+        for left in range(0, lr.shape[1], CELL):
+            cell = hr[SCALE * top : SCALE * (top + CELL), SCALE * left : SCALE * (left + CELL)]
+            lr[top : top + CELL, left : left + CELL] = whole_photo(cell, rng, settings)
+    return lr
+
+
 def _choose_filter(rng: np.random.Generator) -> Image.Resampling:
     return _FILTERS[rng.integers(len(_FILTERS))]
 

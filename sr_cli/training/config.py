@@ -133,6 +133,9 @@ class TrainConfig(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Sizes at which each photo is used, as shares of its sides; photos at full size are soft at the pixel."""
     teacher_weight: Annotated[float, Meta(ge=0, le=1)] = 1.0
     """Share of the teacher's picture in the target, where there is a teacher; the rest is the original."""
+    taught_inputs: Annotated[int, Meta(ge=0)] = 0
+    """Degraded reductions of each photo that are made once, enlarged by the teacher and trained on: its answers can be
+    inferred from the inputs. 0: the teacher enlarges the clean reduction, and each patch is degraded anew."""
     min_detail: Weight = 0.0
     """Patches whose luma deviates less than this (0..255) are drawn again, at most four times."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

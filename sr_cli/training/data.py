@@ -6,6 +6,7 @@ several processes, sees the same patches as one that ran through.
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class CachedImage:
     hr_path: Path
     """(H, W, 3) uint8, .npy."""
     lr_path: Path
-    """(H/4, W/4, 3) uint8, .npy."""
+    """The reduction, clean or degraded: (H/4, W/4, 3) uint8, .npy."""
     taught_path: Path | None = None
     """Output of a teacher for `lr`, (H, W, 3) uint8, .npy; None without a teacher."""
 
@@ -123,6 +124,23 @@ def cache_image(path: Path, cache: Path, size: float = 1.0) -> CachedImage:
     return CachedImage(path.name, hr_path, lr_path)
 
 
+def degraded_images(images: Sequence[CachedImage], number: int, seed: int) -> list[CachedImage]:
+    """Give each image `number` times, each time with a reduction that is degraded in another way, made at first use.
+
+    Raises OutputError when the cache cannot be written.
+    """
+    degraded = []
+    for image in images:
+        key = image.lr_path.name.removesuffix(".lr.npy")
+        for copy in range(number):
+            path = image.lr_path.with_name(f"{key}.photo-{seed}-{copy}.lr.npy")
+            if not path.exists():
+                rng = np.random.default_rng([seed, copy, *key.encode()])
+                save_array(path, degradation.cells(np.asarray(image.hr), rng))
+            degraded.append(dataclasses.replace(image, lr_path=path))
+    return degraded
+
+
 def _reduced(rgb: NDArray[np.uint8], size: float) -> NDArray[np.uint8]:
     """Reduce (H, W, 3) to (size H, size W, 3) by the antialiased bicubic filter."""
     if size == 1.0:
@@ -181,7 +199,7 @@ class Patches(NamedTuple):
     hr: Tensor
     """(batch, 3, patch, patch): the photos themselves."""
     taught: Tensor | None = None
-    """(batch, 3, patch, patch): what the teacher makes of the clean reduction; None without a teacher."""
+    """(batch, 3, patch, patch): the teacher's enlargement of the reduction; None without a teacher."""
 
 
 @dataclass(frozen=True)

@@ -163,10 +163,14 @@ class _RunSetup:
             () if options.feature_weights else sorted(nets),
             options.confirm,
         )
+        if config.taught_inputs and config.degrade == "none":
+            raise UsageError(f"taught_inputs = {config.taught_inputs} needs --degrade photo")
         self.features = _features(config, names, options)
         self.teacher: Upscaler | None = None
         if options.teacher:
             self.teacher = teachers.load_teacher(options.teacher, options.device, options.offline)
+        elif config.taught_inputs:
+            raise UsageError(f"taught_inputs = {config.taught_inputs} needs --teacher WEIGHTS")
         elif "gan" in names and config.gan.real != "originals":
             raise UsageError(f"gan.real = {config.gan.real!r} needs --teacher WEIGHTS")
         if names[0] != "pixel":
@@ -191,11 +195,16 @@ class _RunSetup:
         sizes = f" (at {len(config.sizes)} sizes)" if len(config.sizes) > 1 else ""
         on_event(Notice(f"{len(images)} training photos{sizes}, {len(held_out)} for validation, {skipped} skipped"))
         if self.teacher:
+            if config.taught_inputs:
+                images = parallel.first_then_others(
+                    lambda: data.degraded_images(images, config.taught_inputs, config.seed)
+                )
             taught = _teach(images, self.teacher, on_event, interruption)
             if taught is None:
                 return None, skipped
             images = taught
-        drawing = PatchDrawing(config.seed, config.batch, config.patch, config.min_detail, config.degrade)
+        degrade = "none" if config.taught_inputs else config.degrade  # they are degraded already
+        drawing = PatchDrawing(config.seed, config.batch, config.patch, config.min_detail, degrade)
         patches = PatchDataset(images, drawing, parallel.rank(), parallel.world())
         crops = validation.validation_crops(held_out, degrade=config.degrade)
         return TrainingData(patches, crops, _workers(options)), skipped

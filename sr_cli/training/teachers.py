@@ -1,7 +1,8 @@
 """Teachers: what a strong network makes of the training photos, computed once and kept next to them.
 
-A photo shows details that cannot be derived from its reduction; a teacher's output does not, and it
-is the same at every step. The enlargements are keyed by the photo's content, its size and the teacher's weights.
+A photo shows details that cannot be derived from its reduction; a teacher's output does not, and it is the same at
+every step. What a teacher makes of a degraded reduction can be derived from that one. The enlargements are keyed by
+the photo's content, its size, its damage and the teacher's weights.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def taught_path(image: CachedImage, sha256: str) -> Path:
 def teach(
     images: Sequence[CachedImage], teacher: Upscaler, progress: Done, should_stop: Callable[[], bool] = lambda: False
 ) -> list[CachedImage] | None:
-    """Enlarge the clean reduction of each image once, and give the images with their enlargements.
+    """Enlarge the reduction of each image once, and give the images with their enlargements.
 
     What a run that was killed or stopped has made is kept. None if `should_stop` said so. Raises OutputError when
     the cache cannot be written.
