@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sr_cli import images
-from sr_cli.images import exif, xmp
+from sr_cli.images import exif, phrases, xmp
 from sr_cli.images.decode import oriented
 from sr_cli.images.geometry import Move
 from tests.foreign import EXIFTOOL, FFMPEG
@@ -241,7 +241,20 @@ def test_hostile_and_broken_packets_are_left_out_and_named(packet: bytes) -> Non
     assert xmp.edited(packet, Move((4, 3), (8, 6))) == xmp.Edited(None, (xmp.UNREADABLE,))
 
 
-def test_what_lies_behind_a_png_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (phrases.dropped("gain map"), "the gain map is dropped"),
+        (phrases.dropped("local edits of Camera Raw"), "the local edits of Camera Raw are dropped"),
+        (phrases.other_images(1), "another image is dropped"),
+        (phrases.other_images(2), "2 other images are dropped"),
+    ],
+)
+def test_words_for_what_is_dropped(words: str, expected: str) -> None:
+    assert words == expected
+
+
+def test_bytes_after_a_png_are_named(tmp_path: Path) -> None:
     Image.new("RGB", (9, 7)).save(tmp_path / "a.png")
     with (tmp_path / "a.png").open("ab") as file:
         file.write(b"more")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
+from sr_cli.images import phrases
 from sr_cli.images.photo import Photo
 from sr_cli.images.source import Source
 
@@ -100,7 +101,7 @@ def _read_meta(contents: Contents, data: bytes) -> None:
         elif kind == b"auxC":
             what = next((what for mark, what in _AUXILIARY.items() if mark in content.lower()), None)
             if what:
-                contents.notes.append(f"the {what} is dropped")
+                contents.notes.append(phrases.dropped(what))
     _note_items(contents, boxes, primary)
     contents.notes = list(dict.fromkeys(contents.notes))
 
@@ -156,11 +157,7 @@ def _note_items(contents: Contents, boxes: dict[bytes, bytes], primary: int) -> 
             items.difference_update(targets)
     further = len(items - {primary})
     if further:
-        contents.notes.append(
-            "another image in the file is dropped"
-            if further == 1
-            else f"{further} other images in the file are dropped"
-        )
+        contents.notes.append(phrases.other_images(further))
 
 
 def _references(data: bytes) -> Iterator[tuple[bytes, int, tuple[int, ...]]]:

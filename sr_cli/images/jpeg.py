@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 from sr_cli.images import exif as exif_block
-from sr_cli.images import photoshop, xmp
+from sr_cli.images import photoshop, phrases, xmp
 from sr_cli.images.photo import Photo
 from sr_cli.images.source import NO_END, Source
 
@@ -203,15 +203,14 @@ def _with_extension(contents: Contents) -> bytes | None:
 
 
 def _note_appended(contents: Contents, file: BinaryIO) -> None:
-    """Name what follows the picture, by the multi-picture index, XMP, or the bytes themselves."""
+    """Name what follows the image, by the multi-picture index, XMP, or the bytes themselves."""
     promised = xmp.promises(contents.xmp) if contents.xmp else ()
-    notes = [f"the {what} is dropped" for what in promised]
+    notes = [phrases.dropped(what) for what in promised]
     known = sum(what in ("gain map", "depth map") for what in promised)
     known += not known and any("gain map" in note for note in contents.notes)
     further = contents.pictures - 1 - known
     if further > 0:
-        one, more = "another image is dropped", f"{further} other images are dropped"
-        notes.append(one if further == 1 else more)
+        notes.append(phrases.other_images(further))
     if contents.end is not None:
         file.seek(contents.end)
         head = file.read(_WINDOW)

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from sr_cli.images import exif, photoshop, png_chunks, xmp
+from sr_cli.images import exif, photoshop, phrases, png_chunks, xmp
 from sr_cli.images.geometry import Move
 
 Pixels: TypeAlias = NDArray[np.unsignedinteger[Any]]
@@ -130,7 +130,7 @@ def with_pixels(photo: Photo, pixels: Pixels, alpha: Pixels | None, *, orientati
     height, width = pixels.shape[:2]
     move = Move((photo.width, photo.height), (width, height), orientation)
     packet = xmp.Edited(None) if photo.xmp is None else xmp.edited(photo.xmp, move)
-    lost = [f"the {what} is dropped" for what in packet.lost]
+    lost = [phrases.dropped(what) for what in packet.lost]
     resources = photo.photoshop
     if orientation != 1 and (resources := photoshop.without_paths(photo.photoshop)) != photo.photoshop:
         lost.append("paths of Photoshop are dropped: they cannot be rotated with the photo")
