@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from sr_cli import inference
+from sr_cli.upscale import worker
 from sr_cli.upscale.events import ImageResult
+from sr_cli.upscale.inputs import Task
 
 
 def noise_photos(folder: Path, count: int, digits: int = 3) -> Path:
@@ -22,6 +28,41 @@ def noise_photos(folder: Path, count: int, digits: int = 3) -> Path:
         pixels = np.random.default_rng(index).integers(0, 256, (12, 16, 3), np.uint8)
         Image.fromarray(pixels).save(folder / f"{index:0{digits}}.png")
     return folder
+
+
+def photos_in_two_folders(folder: Path, count: int) -> Path:
+    """Fill `a` and `b` of a new folder with `count` photos of noise, 8x6, by turns; gives the folder."""
+    for index in range(count):
+        path = folder / "ab"[index % 2] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(index).integers(0, 256, (6, 8, 3), np.uint8)).save(path)
+    return folder
+
+
+def end_at_photo(number: int, error: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raise `error` where the network would enlarge its n-th photo."""
+    really, calls = inference.Upscaler.upscale, itertools.count(1)
+
+    def upscale(*arguments: Any) -> Any:
+        if next(calls) == number:
+            raise error
+        return really(*arguments)
+
+    monkeypatch.setattr(inference.Upscaler, "upscale", upscale)
+
+
+def die_of_deadly_photos() -> None:
+    """Let this process kill itself when it gets a photo named `deadly`, or the first time one named `once`."""
+    really = worker.check_source
+
+    def check(task: Task) -> None:
+        mark = Path(f"{task.source}.killed")
+        if "deadly" in str(task.source) or ("once" in str(task.source) and not mark.exists()):
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        really(task)
+
+    worker.check_source = check
 
 
 def pictures(folder: Path) -> dict[str, bytes]:

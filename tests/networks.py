@@ -34,6 +34,16 @@ def with_weights(config: models.GeneratorConfig) -> models.Generator:
     return model.eval()
 
 
+def with_biases(model: models.Generator) -> models.Generator:
+    """Return a network with random biases as well: fresh ones are zero and would hide what becomes of them."""
+    random = torch.Generator().manual_seed(0)
+    model.reset_parameters(random)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d) and module.bias is not None:
+            torch.nn.init.normal_(module.bias, std=0.1, generator=random)
+    return model.eval()
+
+
 def use_tiny_presets() -> None:
     """Let `srup train -m mesrgan` and `-m srgan` train tiny networks, in a process that does nothing else."""
     models.PRESETS.update(TINY)

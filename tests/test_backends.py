@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -22,19 +23,11 @@ from sr_cli.models import PRESETS, Generator, create
 from sr_cli.models.mesrgan import UPSAMPLERS, MesrganConfig
 from sr_cli.models.rrdbnet import RrdbnetConfig
 from sr_cli.weights import LoadedModel
+from tests.networks import with_biases
+from tests.processes import Forked
 
 CPU = torch.device("cpu")
 LEVEL = 1 / 255
-
-
-def with_biases(model: Generator) -> Generator:
-    """Random weights, and biases as well: fresh ones are zero and would hide what becomes of them."""
-    random = torch.Generator().manual_seed(0)
-    model.reset_parameters(random)
-    for module in model.modules():
-        if isinstance(module, torch.nn.Conv2d) and module.bias is not None:
-            torch.nn.init.normal_(module.bias, std=0.1, generator=random)
-    return model.eval()
 
 
 def small_mesrgan() -> Generator:
@@ -73,19 +66,22 @@ def test_buffered_dense_blocks_agree_with_concatenated_ones(name: str) -> None:
         assert (result - folded(batch)).abs().max() < 1e-4
 
 
-def test_the_compiled_network_never_silently_runs_operation_by_operation(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("shapes", [2, pytest.param(9, marks=pytest.mark.slow)])  # torch's own limit is 8
+def test_the_compiled_network_never_silently_runs_operation_by_operation(
+    shapes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from sr_cli.inference.backends import compiled
 
     # torch's own tracing and limits, without the compiler behind them.
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda module, **options: compile_(module, backend="eager", dynamic=False))
-    monkeypatch.setattr(compiled, "_SHAPES", 9)
+    monkeypatch.setattr(compiled, "_SHAPES", shapes)
     network = compiled.prepare(small_mesrgan().fold(), torch.float32)
     with torch.inference_mode():
-        for side in range(4, 13):  # one more than torch's own limit
+        for side in range(4, 4 + shapes):
             assert network(torch.zeros(1, 3, side, 8)).shape == (1, 3, 4 * side, 32)
         with pytest.raises(FailOnRecompileLimitHit):
-            network(torch.zeros(1, 3, 13, 8))
+            network(torch.zeros(1, 3, 4 + shapes, 8))
 
 
 def test_results_stay_when_the_network_runs_again() -> None:
@@ -258,20 +254,21 @@ def test_four_threads_share_one_upscaler_and_get_the_same_bytes(backend: str) ->
         assert np.array_equal(result, expected[index % 3])
 
 
+def free_a_network_and_take_a_signal() -> None:
+    """Let another thread free a network of OpenVINO; then handle a signal, and end."""
+    networks = [backends.prepare(small_mesrgan().fold(), torch.float32, "openvino")]
+    networks[0](torch.rand(1, 3, 16, 16))
+    other = threading.Thread(target=networks.clear)
+    other.start()
+    other.join()
+    signal.signal(signal.SIGUSR1, lambda *_: print("handled", flush=True))
+    signal.raise_signal(signal.SIGUSR1)
+    os._exit(0)
+
+
 @pytest.mark.needs("posix")
 def test_a_signal_after_another_thread_freed_the_openvino_network() -> None:
     """The plugin's stack for signal handlers stays mapped (the handlers of Python run on it)."""
-    code = """
-import signal, threading, torch
-from sr_cli.inference import backends
-from tests.test_backends import small_mesrgan
-networks = [backends.prepare(small_mesrgan().fold(), torch.float32, "openvino")]
-networks[0](torch.rand(1, 3, 16, 16))
-other = threading.Thread(target=networks.clear)
-other.start(), other.join()
-signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
-signal.raise_signal(signal.SIGUSR1)
-"""
-    root = Path(__file__).resolve().parents[1]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+    with Forked(prepare=free_a_network_and_take_a_signal) as process:
+        assert process.stdout.read() == "handled\n"
+        assert process.wait() == 0, process.stderr()

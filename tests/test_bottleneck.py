@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -19,13 +20,14 @@ from sr_cli.inference.backends import bottleneck_cpu, bottleneck_gpu, eager, fus
 from sr_cli.inference.backends.bottleneck import BottleneckWeights, BufferedBottleneck, BufferedTrunk
 from sr_cli.models import PRESETS, Generator, create
 from sr_cli.models.mesrgan import UPSAMPLERS, Bottleneck, Mesrgan, MesrganConfig
+from tests.networks import with_biases
 
 # (channels, output channels, expansion, N, H, W, adds): MESRGAN's own widths and odd ones.
 CASES = [
     (64, 32, 1, 1, 7, 9, False),
+    (192, 64, 1, 1, 6, 5, True),
     (96, 32, 1, 2, 5, 3, False),
     (160, 32, 1, 1, 4, 33, False),
-    (192, 64, 1, 1, 6, 5, True),
     (128, 32, 2, 1, 3, 3, False),
     (24, 8, 1, 3, 1, 1, False),
     (40, 24, 1, 1, 17, 13, True),
@@ -68,20 +70,20 @@ def test_torch_forms_agree_with_float64(form: type[BufferedBottleneck], case: tu
     assert worst_error(form, case, torch.float32) < TOLERANCE[torch.float32]
 
 
-def in_the_interpreter() -> None:
-    """Check the kernels, and networks on them, where Triton interprets."""
+def in_the_interpreter(cases: int, networks: int) -> None:
+    """Check the kernels in the first cases, and the first networks on them, where Triton interprets."""
     from sr_cli.inference.backends.bottleneck_kernels import Kernels
 
-    for case in CASES:
+    for case in CASES[:cases]:
         error = worst_error(Kernels, case, torch.float32)
         assert error < TOLERANCE[torch.float32], (case, error)
         print(case, "agrees")
     # Triton 3.8's interpreter multiplies the bits of bf16 as integers: that precision needs a GPU.
-    for case in (CASES[0], CASES[6]):
+    for case in CASES[:cases:6]:
         error = worst_error(Kernels, case, torch.float16)
         assert error < TOLERANCE[torch.float16], error
         print(case, "fp16 agrees")
-    for folded in folded_networks(features=16, growth=8):
+    for folded in itertools.islice(folded_networks(features=16, growth=8), networks):
         batch = torch.rand(2, 3, 6, 7, generator=torch.Generator().manual_seed(1))
         with torch.inference_mode():
             assert (fused.prepare(folded, torch.float32)(batch) - folded(batch)).abs().max() < 1e-4
@@ -89,15 +91,17 @@ def in_the_interpreter() -> None:
 
 
 @pytest.mark.needs("triton")
-def test_kernels_agree_with_float64_in_the_interpreter() -> None:
+@pytest.mark.parametrize(
+    ("cases", "networks"), [(2, 1), pytest.param(len(CASES), len(UPSAMPLERS), marks=pytest.mark.slow)]
+)
+def test_kernels_agree_with_float64_in_the_interpreter(cases: int, networks: int) -> None:
     # In a process of its own, because Triton decides on its interpreter when a kernel is defined.
     root = Path(__file__).resolve().parents[1]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(root)}
-    run = subprocess.run(
-        [sys.executable, __file__], env=environment, cwd=root, capture_output=True, text=True, timeout=600
-    )
+    command = [sys.executable, __file__, str(cases), str(networks)]
+    run = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert run.stdout.count("agrees") == len(CASES) + 2 + len(UPSAMPLERS)
+    assert run.stdout.count("agrees") == cases + len(CASES[:cases:6]) + networks
 
 
 @pytest.mark.needs("cuda")
@@ -119,16 +123,6 @@ def test_a_buffer_that_a_kernel_would_write_beyond_is_refused() -> None:
         layer.append(torch.zeros(1, 4, 4, 95))
     with pytest.raises(ValueError, match="not contiguous"):
         layer.append(torch.zeros(1, 4, 4, 200)[..., :100])
-
-
-def with_biases(model: Generator) -> Generator:
-    """Random weights, and biases as well: fresh ones are zero and would hide what becomes of them."""
-    random = torch.Generator().manual_seed(0)
-    model.reset_parameters(random)
-    for module in model.modules():
-        if isinstance(module, torch.nn.Conv2d) and module.bias is not None:
-            torch.nn.init.normal_(module.bias, std=0.1, generator=random)
-    return model.eval()
 
 
 def folded_networks(**changes: int) -> Iterator[Generator]:
@@ -286,4 +280,4 @@ def test_on_the_second_gpu_everything_is_on_the_second_gpu(dtype: torch.dtype) -
 
 
 if __name__ == "__main__":
-    in_the_interpreter()
+    in_the_interpreter(*map(int, sys.argv[1:]))

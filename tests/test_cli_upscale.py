@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +21,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from sr_cli.__main__ import run
+from tests.batches import end_at_photo
 from tests.networks import SMALL, with_weights
 
 Srup = Callable[..., "CompletedProcess[str]"]
@@ -190,19 +190,8 @@ def test_json_lines_tell_the_whole_story(photo: Path, tmp_path: Path, capsys: py
 def test_an_interrupted_job_still_tells_what_it_did(
     mode: str, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sr_cli import inference
-
     shutil.copy(photo, tmp_path / "b.png")
-    really, calls = inference.Upscaler.upscale, 0
-
-    def interrupted(self: inference.Upscaler, *arguments: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 2:
-            raise KeyboardInterrupt
-        return really(self, *arguments)
-
-    monkeypatch.setattr(inference.Upscaler, "upscale", interrupted)
+    end_at_photo(2, KeyboardInterrupt, monkeypatch)
     assert run(["upscale", str(photo), str(tmp_path / "b.png"), "-m", "bicubic", mode, "-o", f"{tmp_path}/out/"]) == 130
     out = capsys.readouterr().out
     if mode == "--json":

@@ -24,23 +24,6 @@ BICUBIC = UpscaleOptions(model="bicubic")
 TWO = UpscaleOptions(model="bicubic", engine="ray", devices="cpu:2")
 
 
-DEADLY = """
-import os, signal
-from pathlib import Path
-def install():
-    from sr_cli.upscale import worker
-    really = worker.check_source
-    def check(task):
-        mark = Path(f"{task.source}.killed")
-        if "deadly" in str(task.source) or ("once" in str(task.source) and not mark.exists()):
-            mark.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        really(task)
-    worker.check_source = check
-"""
-"""Kills every actor that gets a photo of the one name, and the first one that gets a photo of the other."""
-
-
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A cluster of two cores, and its address; in homes of its own, as its actors have its environment."""
@@ -51,14 +34,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             patch.setenv(name, str(home))
         for name, value in {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}.items():
             patch.setenv(name, value)
-        (home / "deadly.py").write_text(DEADLY)
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(home)]))
+        patch.setenv("PYTHONPATH", str(ROOT))
         context = ray.init(
             num_cpus=2,
             include_dashboard=False,
             log_to_driver=False,
             logging_level="ERROR",
-            runtime_env={"worker_process_setup_hook": "deadly.install"},
+            runtime_env={"worker_process_setup_hook": "tests.batches.die_of_deadly_photos"},
         )
         try:
             yield context.address_info["gcs_address"]
@@ -71,8 +53,9 @@ def photos(tmp_path: Path) -> Callable[[int], Path]:
     return lambda count: noise_photos(tmp_path / "in", count)
 
 
+@pytest.mark.slow
 @pytest.mark.needs("ray", "linux")
-@pytest.mark.parametrize("count", [40, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [40, 200])
 def test_a_cluster_does_what_one_process_does(
     count: int, cluster: str, photos: Callable[[int], Path], tmp_path: Path
 ) -> None:
@@ -109,6 +92,7 @@ def test_a_cluster_does_what_one_process_does(
     assert statuses(again).count("done") == 2 and statuses(again).count("skipped") == count - 2
 
 
+@pytest.mark.slow
 @pytest.mark.needs("ray", "linux")
 def test_ctrl_c_ends_the_job_and_leaves_it_resumable(
     cluster: str, photos: Callable[[int], Path], tmp_path: Path
@@ -124,6 +108,7 @@ def test_ctrl_c_ends_the_job_and_leaves_it_resumable(
     assert set(statuses(results)) == {"done", "skipped"} and len(pictures(tmp_path / "out")) == 30
 
 
+@pytest.mark.slow
 @pytest.mark.needs("ray", "linux")
 def test_an_error_of_the_whole_job_is_raised_once(cluster: str, photos: Callable[[int], Path], tmp_path: Path) -> None:
     options = UpscaleOptions(model="nosuch", engine="ray", devices="cpu:1")

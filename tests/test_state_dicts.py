@@ -17,18 +17,12 @@ from safetensors.torch import save, save_file
 
 from sr_cli import models, state_dicts, weights
 from sr_cli.errors import WeightsError
-from sr_cli.models.esrgan import EsrganConfig
-from sr_cli.models.mesrgan import MesrganConfig
 from sr_cli.models.msrresnet import MsrresnetConfig
 from sr_cli.models.rrdbnet import RrdbnetConfig
-from sr_cli.models.srgan import SrganConfig
+from tests.networks import SMALL
 
 FAMILIES = {
-    "srgan": SrganConfig(2, 8),
-    "esrgan": EsrganConfig(2, 8, 4),
-    "mesrgan": MesrganConfig(2, 8, 4),
-    "mesrgan-single": MesrganConfig(2, 8, 4, upsampler="single"),
-    "mesrgan-poster": MesrganConfig(2, 8, 4, 2, "full"),
+    **SMALL,
     "rrdbnet": RrdbnetConfig(2, 8, 4),
     "msrresnet": MsrresnetConfig(2, 8),
 }
@@ -297,7 +291,7 @@ def test_missing_and_unexpected_tensors_are_named() -> None:
     del shapes["head.bias"]
     shapes |= {"x": (1,), "trunk_conv.bias": (9,)}
     expected = (
-        r"here does not fit it: missing head\.bias; unexpected x; of other shape trunk_conv\.bias \(.*\(9,\).*\(8,\)"
+        r"here does not fit it: missing head\.bias; unexpected x; of other shape trunk_conv\.bias \(.*\(9,\).*\(16,\)"
     )
     with pytest.raises(WeightsError, match=expected):
         state_dicts.check_fit(network, shapes, "here", "it")

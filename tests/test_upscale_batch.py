@@ -35,7 +35,7 @@ from sr_cli.upscale.naming import Namer
 from sr_cli.upscale.options import UpscaleOptions
 from sr_cli.upscale.pipeline import WriterPool
 from sr_cli.upscale.worker import make_upscaler
-from tests.batches import statuses
+from tests.batches import end_at_photo, statuses
 
 BICUBIC = UpscaleOptions(model="bicubic")
 
@@ -712,16 +712,7 @@ def test_an_interrupted_job_ends_every_input_it_began(
     for index in range(5):
         picture(tmp_path / f"in/{index}.png", index)
     events: list[UpscaleEvent] = []
-    really, calls = inference.Upscaler.upscale, 0
-
-    def interrupted(self: inference.Upscaler, *arguments: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 3:
-            raise error
-        return really(self, *arguments)
-
-    monkeypatch.setattr(inference.Upscaler, "upscale", interrupted)
+    end_at_photo(3, error, monkeypatch)
     with pytest.raises(error):
         run([tmp_path / "in"], tmp_path / "out", BICUBIC, events.append)
     ends = {"done", "skipped", "failed", "interrupted"}

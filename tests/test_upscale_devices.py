@@ -98,15 +98,9 @@ def test_a_worker_that_dies_is_replaced(count: int, kills: int, tmp_path: Path) 
 
 
 _DEADLY = """
-import os, signal, sys
-from sr_cli.upscale import worker
-really = worker.check_source
-def deadly(task):
-    if "deadly" in str(task.source):
-        os.kill(os.getpid(), signal.SIGKILL)
-    really(task)
-worker.check_source = deadly
 from sr_cli.__main__ import main
+from tests.batches import die_of_deadly_photos
+die_of_deadly_photos()
 if __name__ == "__main__":
     main()
 """

@@ -9,7 +9,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,18 +20,14 @@ from sr_cli.upscale.estimate import estimate
 from sr_cli.upscale.events import ImageResult
 from sr_cli.upscale.options import UpscaleOptions
 from sr_cli.upscale.shards import Shard, shard_of
+from tests.batches import photos_in_two_folders
 
 BICUBIC = UpscaleOptions(model="bicubic", recursive=True)
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    for index in range(12):
-        path = tmp_path / f"in/{'ab'[index % 2]}/{index}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = np.random.default_rng(index).integers(0, 256, (6, 8, 3), np.uint8)
-        Image.fromarray(pixels).save(path)
-    return tmp_path / "in"
+    return photos_in_two_folders(tmp_path / "in", 12)
 
 
 def pictures(folder: Path) -> dict[str, bytes]:

@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import numpy as np
 import pytest
 import s3fs
-from PIL import Image
 
 from sr_cli.errors import InputError, OutputError, SrupError, UsageError
 from sr_cli.storage import RemotePath, place, remote
@@ -22,6 +20,7 @@ from sr_cli.upscale.estimate import estimate
 from sr_cli.upscale.events import ImageResult
 from sr_cli.upscale.options import UpscaleOptions
 from tests import s3_server
+from tests.batches import photos_in_two_folders
 from tests.processes import Forked
 from tests.s3_server import SECRET
 
@@ -36,12 +35,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    for index in range(6):
-        path = tmp_path / f"in/{'ab'[index % 2]}/{index}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = np.random.default_rng(index).integers(0, 256, (6, 8, 3), np.uint8)
-        Image.fromarray(pixels).save(path)
-    return tmp_path / "in"
+    return photos_in_two_folders(tmp_path / "in", 6)
 
 
 @pytest.fixture

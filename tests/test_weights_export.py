@@ -13,20 +13,15 @@ from safetensors.torch import load_file, save_file
 from sr_cli import models, weights
 from sr_cli.errors import OutputError, UsageError, WeightsError
 from sr_cli.models.compact import to_compact
-from sr_cli.models.esrgan import EsrganConfig
-from sr_cli.models.mesrgan import Mesrgan, MesrganConfig
+from sr_cli.models.mesrgan import Mesrgan
 from sr_cli.models.msrresnet import MsrresnetConfig
 from sr_cli.models.rrdbnet import RrdbnetConfig
-from sr_cli.models.srgan import SrganConfig
 from sr_cli.weights.export import export
+from tests.networks import SMALL
 from tests.test_rrdbnet import new_style
 
 CONFIGS = {
-    "srgan": SrganConfig(2, 8),
-    "esrgan": EsrganConfig(2, 8, 4),
-    "mesrgan": MesrganConfig(2, 8, 4),
-    "mesrgan-single": MesrganConfig(2, 8, 4, upsampler="single"),
-    "mesrgan-poster": MesrganConfig(2, 8, 4, 2, "full"),
+    **SMALL,
     "rrdbnet": RrdbnetConfig(1, 8, 32),  # spandrel knows no other growth
     "rrdbnet-x2": RrdbnetConfig(1, 8, 32, 2, 2),
     "msrresnet": MsrresnetConfig(2, 8),
