@@ -138,7 +138,7 @@ def test_examples_of_the_documentation(
 ) -> None:
     pixel = with_weights(SMALL["mesrgan"])
     register(home, "mesrgan", {"pixel": (pixel, None), "gan": (fine_tuned(pixel), "pixel")}, "pixel")
-    Image.open(ROOT / "assets" / "kitten.jpg").save(tmp_path / "photo.png")
+    Image.open(ROOT / "assets" / "kitten.jpg").resize((48, 32)).save(tmp_path / "photo.png")
     monkeypatch.chdir(tmp_path)
     exec(compile(example, "docs/api.md", "exec"), {})
     if "photo_x4" in example:

@@ -21,6 +21,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from sr_cli.__main__ import run
+from sr_cli.storage.remote import NamedBytes
 from tests.batches import end_at_photo
 from tests.networks import SMALL, with_weights
 
@@ -35,15 +36,15 @@ def photo(tmp_path: Path) -> Path:
     return path
 
 
-def test_writes_beside_the_input(srup: Srup, photo: Path) -> None:
-    result = srup("upscale", photo, "-m", "bicubic")
+def test_writes_beside_the_input(srup_here: Srup, photo: Path) -> None:
+    result = srup_here("upscale", photo, "-m", "bicubic")
     assert result.returncode == 0, result.stderr
     assert result.stdout == ""
     assert Image.open(photo.with_name("photo_bicubic_x4.png")).size == (68, 48)
 
 
-def test_bundled_weights_need_no_network(srup: Srup, photo: Path, tmp_path: Path) -> None:
-    result = srup("upscale", photo, "-o", tmp_path / "out.png", "--json", "--offline")
+def test_bundled_weights_need_no_network(srup_here: Srup, photo: Path, tmp_path: Path) -> None:
+    result = srup_here("upscale", photo, "-o", tmp_path / "out.png", "--json", "--offline")
     assert result.returncode == 0, result.stderr
     record = json.loads(result.stdout)["results"][0]
     assert record["status"] == "done"
@@ -215,11 +216,11 @@ def test_control_characters_in_names_are_not_printed(tmp_path: Path, capsys: pyt
     assert "\x1b" not in _one_line(capsys)
 
 
-def test_published_low_resolution_images(srup: Srup, shared: Path, tmp_path: Path) -> None:
+def test_published_low_resolution_images(srup_here: Srup, shared: Path, tmp_path: Path) -> None:
     """The first of Set5 through the command line: well above bicubic's 31.8 dB for this image."""
     lr = tmp_path / "lr.png"
     shutil.copy(shared / "data/test/Set5/img_001_SRF_4_LR.png", lr)
-    assert srup("upscale", lr, "-m", "mesrgan:pixel", "-o", tmp_path / "sr.png").returncode == 0
+    assert srup_here("upscale", lr, "-m", "mesrgan:pixel", "-o", tmp_path / "sr.png").returncode == 0
     hr = np.asarray(Image.open(shared / "data/test/Set5/img_001_SRF_4_HR.png").convert("RGB"), float)
     sr = np.asarray(Image.open(tmp_path / "sr.png"), float)
     luma = ((hr - sr) @ np.array([65.481, 128.553, 24.966]) / 255)[4:-4, 4:-4]
@@ -235,23 +236,43 @@ def _piped(data: bytes, *arguments: str, cwd: Path) -> CompletedProcess[bytes]:
     return subprocess.run(command, input=data, capture_output=True, timeout=120, cwd=cwd, env=environment)
 
 
+@pytest.fixture
+def piped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> Callable[..., CompletedProcess[bytes]]:
+    """As `_piped`, in this process."""
+
+    def piped(data: bytes, *arguments: str) -> CompletedProcess[bytes]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(NamedBytes(data, "<stdin>")))
+        code = run(["upscale", *arguments])
+        return CompletedProcess(arguments, code, *capfdbinary.readouterr())
+
+    return piped
+
+
 @pytest.mark.parametrize(("format", "signature"), [(None, b"\x89PNG"), ("jpg", b"\xff\xd8\xff"), ("webp", b"RIFF")])
 def test_from_standard_input_to_standard_output(
-    format: str | None, signature: bytes, photo: Path, tmp_path: Path
+    format: str | None, signature: bytes, photo: Path, tmp_path: Path, piped: Callable[..., CompletedProcess[bytes]]
 ) -> None:
-    wish = ["--format", format] if format else []
-    result = _piped(photo.read_bytes(), "-", "-o", "-", "-m", "bicubic", *wish, cwd=tmp_path)
+    arguments = ["-", "-o", "-", "-m", "bicubic"]
+    if format is None:  # through real pipes
+        result = _piped(photo.read_bytes(), *arguments, cwd=tmp_path)
+    else:
+        result = piped(photo.read_bytes(), *arguments, "--format", format)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith(signature)
     assert result.stderr == b""
     assert Image.open(io.BytesIO(result.stdout)).size == (68, 48)
 
 
-def test_from_standard_input_to_a_file_and_a_folder(photo: Path, tmp_path: Path) -> None:
+def test_from_standard_input_to_a_file_and_a_folder(
+    photo: Path, tmp_path: Path, piped: Callable[..., CompletedProcess[bytes]]
+) -> None:
     data = photo.read_bytes()
-    assert _piped(data, "-", "-o", "out.jpg", "-m", "bicubic", cwd=tmp_path).returncode == 0
+    assert piped(data, "-", "-o", "out.jpg", "-m", "bicubic").returncode == 0
     assert Image.open(tmp_path / "out.jpg").size == (68, 48)
-    assert _piped(data, "-", "photo.png", "-o", "out", "-m", "bicubic", cwd=tmp_path).returncode == 0
+    assert piped(data, "-", "photo.png", "-o", "out", "-m", "bicubic").returncode == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"stdin_bicubic_x4.png", "photo_bicubic_x4.png"}
 
 
@@ -268,9 +289,14 @@ def test_from_standard_input_to_a_file_and_a_folder(photo: Path, tmp_path: Path)
     ],
 )
 def test_pipes_that_make_no_sense(
-    data: bytes, arguments: list[str], code: int, word: bytes, photo: Path, tmp_path: Path
+    data: bytes,
+    arguments: list[str],
+    code: int,
+    word: bytes,
+    photo: Path,
+    piped: Callable[..., CompletedProcess[bytes]],
 ) -> None:
-    result = _piped(data, *arguments, "-m", "bicubic", cwd=tmp_path)
+    result = piped(data, *arguments, "-m", "bicubic")
     assert (result.returncode, result.stdout) == (code, b"")
     assert result.stderr.count(b"\n") == 1 and word in result.stderr
 

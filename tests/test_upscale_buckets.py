@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,8 @@ from sr_cli.storage import remote
 from sr_cli.upscale.batch import run
 from sr_cli.upscale.options import UpscaleOptions
 from tests import s3_server
-from tests.batches import noise_photos
+from tests.batches import noise_photos, photos_in_two_folders
+from tests.processes import Forked
 from tests.s3_server import SECRET
 
 BICUBIC = UpscaleOptions(model="bicubic")
@@ -51,10 +49,9 @@ def fill(folder: Path) -> Any:
 )
 def test_from_bucket_to_bucket_with_three_kills(count: int, devices: str | None, server: None, tmp_path: Path) -> None:
     """Each output is there once, written once, and byte for byte that of a local run."""
-    fs = fill(noise_photos(tmp_path / "photos", count))
-    command = [sys.executable, "-m", "sr_cli", "upscale", "s3://bucket-in/", "-m", "bicubic", "-o", "s3://bucket-out/"]
+    fs = fill(photos_in_two_folders(tmp_path / "photos", count))
+    command = ["upscale", "s3://bucket-in/", "-r", "-m", "bicubic", "-o", "s3://bucket-out/"]
     command += [] if devices is None else ["--devices", devices]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
     written: dict[str, str] = {}
 
     def note_outputs() -> None:
@@ -65,25 +62,21 @@ def test_from_bucket_to_bucket_with_three_kills(count: int, devices: str | None,
                 assert written.setdefault(name, str(info["LastModified"])) == str(info["LastModified"])
 
     for _ in range(3):
-        process = subprocess.Popen(
-            [*command, "--json-lines"], env=environment, stdout=subprocess.PIPE, text=True, cwd=tmp_path
-        )
-        assert process.stdout is not None
-        done = 0
-        while done < count // 5:
-            done += json.loads(process.stdout.readline())["event"] == "done"
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        with Forked(*command, "--json-lines", cwd=tmp_path) as process:
+            for _ in range(count // 5):
+                process.event(lambda event: event["event"] == "done")
         note_outputs()
     assert count // 5 * 3 <= len(written) < count
-    last = subprocess.run([*command, "--json"], env=environment, capture_output=True, text=True, cwd=tmp_path)
-    assert last.returncode == 0, last.stderr
-    statuses = [result["status"] for result in json.loads(last.stdout)["results"]]
+    with Forked(*command, "--json", cwd=tmp_path) as process:
+        last = process.stdout.read()
+        assert process.wait() == 0, process.stderr()
+        assert SECRET not in last + process.stderr()
+    statuses = [result["status"] for result in json.loads(last)["results"]]
     assert len(statuses) == count and statuses.count("skipped") >= len(written) - 8
     note_outputs()
-    assert SECRET not in last.stdout + last.stderr
-    run([tmp_path / "photos"], tmp_path / "local", BICUBIC, lambda event: None)
-    expected = {path.name: path.read_bytes() for path in (tmp_path / "local").glob("*.png")}
+    run([tmp_path / "photos"], tmp_path / "local", replace(BICUBIC, recursive=True), lambda event: None)
+    local = tmp_path / "local"
+    expected = {path.relative_to(local).as_posix(): path.read_bytes() for path in local.rglob("*.png")}
     assert {name.removeprefix("bucket-out/"): fs.cat_file(name) for name in written} == expected
 
 

@@ -109,9 +109,9 @@ def test_what_processes_with_fewer_threads_did_is_done_for_one_with_as_many(phot
     (tmp_path / "out").mkdir()
     before = torch.get_num_threads()
     try:
-        enlarge(photos[:2], tmp_path / "out", device="auto", devices="cpu:2")
+        enlarge(photos[:2], tmp_path / "out", device="auto", devices="cpu:2", backend="eager")
         torch.set_num_threads(before + 1)
-        again = enlarge(photos[:2], tmp_path / "out", threads=max(1, before // 2))
+        again = enlarge(photos[:2], tmp_path / "out", threads=max(1, before // 2), backend="eager")
     finally:
         torch.set_num_threads(before)
     assert [result.status for result in again] == ["skipped", "skipped"]

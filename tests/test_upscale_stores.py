@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,7 +20,6 @@ from sr_cli.upscale.events import ImageResult
 from sr_cli.upscale.options import UpscaleOptions
 from tests import s3_server
 from tests.batches import photos_in_two_folders
-from tests.processes import Forked
 from tests.s3_server import SECRET
 
 BICUBIC = UpscaleOptions(model="bicubic", recursive=True)
@@ -174,27 +172,6 @@ def s3(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         fs.put(f"{photos}/", "bucket-in/", recursive=True)
         fs.invalidate_cache()
         yield fs
-
-
-def objects(fs: Any) -> dict[str, bytes]:
-    fs.invalidate_cache()
-    return {n.removeprefix("bucket-out/"): fs.cat_file(n) for n in fs.find("bucket-out") if n.endswith(".png")}
-
-
-def test_from_bucket_to_bucket_with_kills(s3: Any, photos: Path, tmp_path: Path) -> None:
-    """Killed in the middle, resumed: each output there once and byte for byte that of a local run."""
-    command = ("upscale", "s3://bucket-in/", "-r", "-m", "bicubic", "-o", "s3://bucket-out/", "--json-lines")
-    for _ in range(2):
-        with Forked(*command, cwd=tmp_path) as process:
-            process.event(lambda event: event["event"] == "done")
-    with Forked(*command, cwd=tmp_path) as process:
-        lines = process.stdout.read()
-        assert process.wait() == 0, process.stderr()
-        assert SECRET not in lines + process.stderr()
-    *_, summary = map(json.loads, lines.splitlines())
-    assert summary["event"] == "summary"
-    assert summary["failed"] == 0 and summary["done"] + summary["skipped"] == 6
-    assert objects(s3) == local(photos, tmp_path)
 
 
 def outcome(source: Any, target: Any) -> tuple[int, str]:
