@@ -22,7 +22,7 @@ from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from sr_cli.errors import TERMINATED, OutputError, SrupError, Terminated
 from sr_cli.inference import WorkerDevice
@@ -223,12 +223,11 @@ def _interrupts_held() -> Iterator[None]:
 
 
 def _worker(options: UpscaleOptions, orders: Connection, news: Connection) -> None:
-    """Load the model, do the tasks that come, and end with the job."""
+    """Load the model, do the tasks that come, and end with the job; on SIGTERM, when what has begun is written."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     office = _Office(orders, news)
     sender = Sender(office.send)
     try:
-        signal.signal(signal.SIGTERM, _terminated)  # before that there is nothing to finish
         serve(options, _OfficeJournals(office), office.tasks(), sender)
     except Terminated:
         sys.exit(TERMINATED)
@@ -239,16 +238,16 @@ def _worker(options: UpscaleOptions, orders: Connection, news: Connection) -> No
         news.close()
 
 
-def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut short what is being written
-    raise Terminated
-
-
 class _Office:
-    """The other end: takes what this worker says, and gives it tasks."""
+    """The other end: takes what this worker says, and gives it tasks.
+
+    SIGTERM stops the main thread where it says something, and nowhere else: an exception in the midst of what it does
+    with other threads could leave them waiting for each other.
+    """
 
     def __init__(self, orders: Connection, news: Connection) -> None:
         self._orders, self._news = orders, news
+        self._stopping = False
         self._sending = threading.Lock()
         self._tasks: queue.SimpleQueue[tuple[int, Task] | None] = queue.SimpleQueue()
         self._records: dict[int, Future[None]] = {}
@@ -256,13 +255,23 @@ class _Office:
         threading.Thread(target=self._hear, name="srup-orders", daemon=True).start()
 
     def send(self, message: Ready | News) -> None:
+        """Send it. Raises Terminated in the main thread, after SIGTERM."""
+        if threading.current_thread() is threading.main_thread():
+            if isinstance(message, Ready):  # until now there was nothing to finish
+                signal.signal(signal.SIGTERM, self._stop)
+            if self._stopping:
+                raise Terminated
         with self._sending:
             self._news.send(message)
 
     def tasks(self) -> Iterator[tuple[int, Task]]:
         """Yield tasks as they come."""
-        while (order := self._tasks.get()) is not None:
+        while (order := self._tasks.get()) is not None and not self._stopping:
             yield order
+
+    def _stop(self, _signal: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+        self._tasks.put(None)
 
     def record(self, target: Place, key: str, status: os.stat_result) -> None:
         """Return when the output is in the journal. Raises OSError, or OutputError for a store."""
