@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -146,6 +147,18 @@ def test_ray_that_is_not_installed_is_named(
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match=r"pip install 'srup\[ray\]'"):
         run([photos(2)], tmp_path / "out", TWO, lambda event: None)
+
+
+@pytest.mark.needs("ray")
+@pytest.mark.parametrize(
+    ("options", "environment"), [(["--address", "127.0.0.1:9"], {}), ([], {"RAY_ADDRESS": "127.0.0.1:9"})]
+)
+def test_a_cluster_that_is_not_there_is_one_line_at_once(
+    options: list[str], environment: dict[str, str], srup: Any, photos: Callable[[int], Path]
+) -> None:
+    done = srup("upscale", photos(2), "-o", "out/", "-m", "bicubic", "--engine", "ray", *options, **environment)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and "no cluster at 127.0.0.1:9" in line and line.endswith("check --address")
 
 
 def test_options_that_contradict_ray(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import os
 import queue
 import re
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -28,8 +29,7 @@ from sr_cli.upscale.options import UpscaleOptions
 from sr_cli.upscale.tally import Tally
 from sr_cli.upscale.team import Died, Said, Team, check_shareable
 
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
-"""Environment of Ray, unless the user has set it: nothing goes to its makers, and nothing is printed."""
+_REACH_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True)
@@ -162,8 +162,7 @@ def _cluster(address: str | None, hear: Callable[[str], None]) -> Iterator[list[
     `hear` gets the lines that Ray prints meanwhile. A cluster that this process is connected to already is used, and
     left as it is.
     """
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing goes to its makers
     try:
         import ray
     except ImportError:
@@ -171,6 +170,7 @@ def _cluster(address: str | None, hear: Callable[[str], None]) -> Iterator[list[
     if ray.is_initialized():
         yield _nodes()
         return
+    _check_reachable(address or os.environ.get("RAY_ADDRESS", ""))
     with _stdout_without_ray(hear):
         try:
             with _same_signals():
@@ -181,6 +181,17 @@ def _cluster(address: str | None, hear: Callable[[str], None]) -> Iterator[list[
             yield _nodes()
         finally:
             ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raise UsageError where nobody listens at `HOST:PORT`; Ray itself would try for minutes, and print lines."""
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal() or "/" in host:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"--engine ray: no cluster at {address}: {error}; check --address") from None
 
 
 def _nodes() -> list[tuple[int, int]]:
