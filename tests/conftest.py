@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # Before torch is imported: several test processes share the cores, and idle threads of one would slow the others.
@@ -16,6 +17,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from tests.fake_hub import FakeHub
 from tests.needs import FIXTURES, NEEDS, SHARED, there
 from tests.processes import ROOT, SRUP
+
+hypothesis.settings.register_profile("srup", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("srup")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -230,7 +230,7 @@ def test_convolutions_with_projections_by_product(case: tuple[int, ...], monkeyp
     assert worst_error(Mixed, (*case[:3], 1, 21, 6, case[6]), torch.float32) < TOLERANCE[torch.float32]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     height=st.integers(1, 70),
     width=st.integers(1, 12),

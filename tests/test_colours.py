@@ -14,7 +14,7 @@ from sr_cli.inference import colours
 from sr_cli.inference.colours import REACH, keep_colours
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.integers(1, 20),
     st.integers(1, 20),
@@ -61,7 +61,7 @@ def test_influence_ends_at_the_reach() -> None:
     assert difference.max() < 0.4 / 40
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 14), st.booleans())
 def test_a_margin_is_what_is_cut_off(height: int, width: int, margin: int, channels_last: bool) -> None:
     margin = min(margin, (min(height, width) - 1) // 2)
@@ -84,7 +84,7 @@ def test_flat_pictures_are_exact_with_any_weights(dtype: type, channels: int) ->
         assert (upscaler().upscale(flat).pixels == value).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 4), st.sampled_from([1, 2, 3, 4, 8]))
 def test_reduction_and_enlargement_are_those_of_torch(height: int, width: int, margin: int, scale: int) -> None:
     small = torch.rand(2, 3, height + 2 * margin, width + 2 * margin, generator=torch.Generator().manual_seed(margin))

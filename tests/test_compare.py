@@ -81,7 +81,7 @@ def test_the_most_different_place_comes_first() -> None:
     assert found[0].of(second).shape == (128, 128, 3)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(0, 9))
 def test_spots_lie_inside_and_apart(height: int, width: int, count: int) -> None:
     found = differences.find([noise(height, width), noise(height, width, 1)], count)

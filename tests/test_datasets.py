@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
@@ -45,7 +45,6 @@ def test_published_lr_is_close_to_ours(shared: Path) -> None:
     assert min(scores) > 46
 
 
-@settings(deadline=None)
 @given(small_images)
 def test_aliased_reduction_is_torchs(image: np.ndarray) -> None:
     image = np.random.default_rng(image.shape[0]).integers(0, 256, image.shape, dtype=np.uint8)

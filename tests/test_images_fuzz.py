@@ -278,14 +278,14 @@ def encoded(sequence: PhotoSequence, format: str) -> bytes:
 names, seeds = st.sampled_from(sorted(corpus())), st.integers(0, 2**32)
 
 
-@settings(max_examples=300, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, database=None, suppress_health_check=list(HealthCheck))
 @given(names, seeds)
 def test_damaged_files(name: str, seed: int) -> None:
     check(name, seed)
 
 
 @pytest.mark.long
-@settings(max_examples=LONG, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=LONG, database=None, suppress_health_check=list(HealthCheck))
 @given(names, seeds)
 def test_many_damaged_files(name: str, seed: int) -> None:
     check(name, seed)

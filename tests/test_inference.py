@@ -40,7 +40,7 @@ def _picture(height: int, width: int, dtype: type = np.uint8, channels: int = 3)
 
 
 @pytest.mark.parametrize("name", SMALL)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(height=st.integers(1, 40), width=st.integers(1, 40), tile=st.integers(8, 40))
 def test_tiles_with_full_overlap_equal_the_whole(name: str, height: int, width: int, tile: int) -> None:
     pixels = _picture(height, width, np.float32)

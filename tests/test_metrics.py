@@ -27,7 +27,7 @@ def noisy(image: np.ndarray, amount: int = 25) -> np.ndarray:
     return np.clip(image.astype(int) + noise, 0, 255).astype(np.uint8)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(images)
 def test_agree_with_scikit_image(image: np.ndarray) -> None:
     other = noisy(image)

@@ -16,7 +16,7 @@ from sr_cli.upscale.resample import resample, to_encoded, to_linear
 DEPTHS = (np.uint8, np.uint16)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.sampled_from(DEPTHS),
     st.integers(0, 65535),
