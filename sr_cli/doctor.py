@@ -258,7 +258,7 @@ def _model(verified: tuple[Verification, ...]) -> tuple[str, weights.LoadedModel
 
 
 def _self_test(label: str, model: weights.LoadedModel | None, choice: Setup | None) -> SelfTest:
-    """Upscale a small picture the way `srup upscale` would, and once more in the plainest way."""
+    """Upscale a small photo the way `srup upscale` would, and once more in the plainest way."""
     picture = _picture()
     started = time.perf_counter()
     try:

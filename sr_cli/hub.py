@@ -127,7 +127,7 @@ def download(
     so far and in all. A login (`hf auth login`, HF_TOKEN) is used where there is one.
 
     Raises `error` with one line: not in the cache and offline, no network, no such file (404), no
-    access (401, 403), content that is not the expected (nothing of it is left behind), a cache that
+    access (401, 403), unexpected content (which is deleted), a cache that
     cannot be written, a full disk.
     """
     target = _target(source)
@@ -254,7 +254,7 @@ class _Download:
             raise self.error(f"{self.source}: the server sent more than the {remote.size} bytes it announced")
 
     def append(self, chunks: Iterator[bytes], done: int, size: int | None) -> int:
-        """Write what comes behind the first `done` bytes; return how many there are then."""
+        """Append what follows the first `done` bytes; return the number of bytes then."""
         with self.partial.open("r+b" if done else "wb") as file:
             file.seek(done)
             for chunk in chunks:

@@ -39,7 +39,7 @@ class Option:
     maximum: float | None = None
     """Largest number allowed."""
     completion: Literal["", "model"] = ""
-    """What a shell offers for it, besides the choices."""
+    """What a shell completes it with, in addition to the choices."""
     hidden: bool = False
     """Leave it out of `--help`."""
 
@@ -59,7 +59,7 @@ class OptionField:
     option: Option
     """How it is offered."""
     types: tuple[type, ...]
-    """What a value may be, besides one of the words: bool, int, float, str or Path."""
+    """Types of a value that is none of the words: bool, int, float, str or Path."""
     words: tuple[str, ...] = ()
     """Choices of its `Literal`."""
     count: int = 1

@@ -2,7 +2,7 @@
 
 python tools/batch_throughput.py [--files 500] [--model mesrgan] [--rounds 3]
 
-In turns: the whole command as its own process, start-up, reading and writing included; and the same pictures, already
+In turns: the whole command as its own process, start-up, reading and writing included; and the same photos, already
 in memory, through one `Upscaler`, already loaded.
 """
 

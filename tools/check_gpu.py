@@ -3,7 +3,7 @@
 Usage: python tools/check_gpu.py [--device cuda] [--short] [--backend NAME ...] [--json FILE]
 
 The first thing to run on a GPU: about four minutes. Every model in every precision by every backend, recorded graphs
-against the same operations one by one, whole pictures (RGB, grey, 16 bits, float) in tiles, and batches and pictures
+against the same operations one by one, whole images (RGB, grey, 16 bits, float) in tiles, and batches and images
 around 2^31 values. Ends with 1 if anything is further from the reference than it may be. `--short` takes seconds, on a
 CPU as well.
 """
@@ -85,7 +85,7 @@ class Scale:
     runs: int
     """Timed runs of each network."""
     picture: tuple[int, int]
-    """Height and width of the pictures that are cut into tiles."""
+    """Height and width of the images that are cut into tiles."""
     tile: int
     """Side of those tiles' cores."""
     roofline: int
@@ -260,7 +260,7 @@ def values_moved(generator: Generator) -> float:
 
 
 def check_pictures(loaded: dict[str, LoadedModel], device: torch.device, scale: Scale, backend: str) -> Iterator[Check]:
-    """Compare pictures of all kinds, in tiles, with the same tiles on the CPU, which computes them one by one."""
+    """Compare images of all kinds, in tiles, with the same tiles on the CPU, which computes them one by one."""
     small = np.random.default_rng(0).integers(0, 256, (*scale.picture, 3)).astype(np.uint8)
     kinds = {
         "8 bits": small,
@@ -286,10 +286,10 @@ def check_pictures(loaded: dict[str, LoadedModel], device: torch.device, scale: 
 
 
 def check_beyond_32_bits(loaded: dict[str, LoadedModel], device: torch.device) -> Iterator[Check]:
-    """Compare what comes near 2^31 values or beyond with the same picture computed in small parts."""
+    """Compare what comes near 2^31 values or beyond with the same image computed in small parts."""
     for name, model in loaded.items():
         setup = choose_setup(InferenceOptions(device=str(device), overlap="full"), model)
-        # A row of eight of the largest tiles; then a picture in one pass that is larger than can be counted.
+        # A row of eight of the largest tiles; then an image in one pass that is larger than can be counted.
         wide = (setup.tile, 8 * setup.tile)
         side = int(largest_window(model.generator.peak_values_per_pixel) ** 0.5) + 64
         for what, chosen, shape in (
@@ -305,7 +305,7 @@ def check_beyond_32_bits(loaded: dict[str, LoadedModel], device: torch.device) -
 
 
 def enlarged(model: LoadedModel, setup: inference.Setup, picture: np.ndarray) -> np.ndarray:
-    """Enlarge a picture exactly as `setup` says."""
+    """Enlarge an image exactly as `setup` says."""
     network = TiledNetwork(model, setup)
     height, width, channels = picture.shape
     output = np.empty((height * network.scale, width * network.scale, channels), picture.dtype)
@@ -324,7 +324,7 @@ def levels(result: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def picture_levels(result: np.ndarray, expected: np.ndarray) -> float:
-    """Give the largest difference between two pictures of one type in levels of 255."""
+    """Give the largest difference between two images of one type in levels of 255."""
     top = {1: 255, 2: 65535, 4: 1}[result.itemsize]
     return 255 / top * float(np.abs(result.astype(float) - expected).max())
 

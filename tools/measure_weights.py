@@ -2,10 +2,10 @@
 
     python tools/measure_weights.py WEIGHTS PICTURE... [--side 256] [--overlap] [--bf16]
 
-The pictures are photos reduced to a quarter (low resolution); their middle is used, `--side` pixels square. Both values
+The photos are photos reduced to a quarter (low resolution); their middle is used, `--side` pixels square. Both values
 are measured unless one is asked for:
 
-- `overlap`: each picture is enlarged whole and in tiles of 48 pixels, far smaller than those that are ever chosen, so
+- `overlap`: each photo is enlarged whole and in tiles of 48 pixels, far smaller than those that are ever chosen, so
   that every part of it comes to lie at a tile's edge. The answer is the smallest multiple of 4 at which no value
   anywhere differs by more than 0.9 of 255 levels before rounding, hence by at most 1 after it.
 - `bf16_share`: the share of values, rounded to 8 bits, that differ by at most 1 level between bf16 and fp32. From 0.999

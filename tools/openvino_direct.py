@@ -2,7 +2,7 @@
 
 python tools/openvino_direct.py [--model mesrgan] [--tile 256] [--rounds 5]
 
-A picture that is exactly a grid of tiles goes through `inference.Upscaler`, with all that it does (padding, conversion
+An image that is exactly a grid of tiles goes through `inference.Upscaler`, with all that it does (padding, conversion
 to floats, keeping colours, placing, rounding); its tiles' windows go through OpenVINO's own compiled model, floats in,
 floats out, nothing else: one after the other, and by its queue for throughput, which computes several at once.
 """

@@ -1,4 +1,4 @@
-"""Times forward passes of all networks in turns, and whole pictures.
+"""Times forward passes of all networks in turns, and whole images.
 
 What is timed is Table 1 of Eriksson and Löf, "Lightweight Super-Resolution": one forward pass for a batch of
 128x128 inputs. All cells of a batch size take turns, so that a machine that warms up or gets busy slows all
@@ -62,7 +62,7 @@ class _Plan:
     columns: tuple[Column, ...]
     batches: tuple[int, ...]
     side: int
-    """Of the picture that goes through whole; 0: none."""
+    """Of the image that goes through whole; 0: none."""
 
     @property
     def parts(self) -> int:
@@ -250,7 +250,7 @@ def cell(key: Key, batch: int, times: Times, levels: float) -> Cell:
 def _photos(
     loaded: Mapping[str, LoadedModel], networks: Mapping[Key, backends.Network], plan: _Plan, report: OnEvent
 ) -> list[PhotoCell]:
-    """Time a whole picture by each model: in the first column, for comparison, and as `srup upscale FOLDER` would."""
+    """Time a whole image by each model: in the first column, for comparison, and as `srup upscale FOLDER` would."""
     if not plan.side:
         return []
     keys = []
@@ -266,7 +266,7 @@ def _photos(
 
 
 def _time_photo(model: LoadedModel, key: Key, side: int, device: torch.device) -> PhotoCell:
-    """Time a picture through an `Upscaler`, with a clock around its network."""
+    """Time an image through an `Upscaler`, with a clock around its network."""
     clock = Clock(device)
     upscaler = Upscaler(
         model, wrap_network=clock.around, device=str(device), precision=key.precision, backend=key.backend

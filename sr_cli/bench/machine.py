@@ -1,4 +1,4 @@
-"""What a time depends on besides the program."""
+"""Facts about the machine that a time depends on."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class PhotoCell(Timed):
-    """One picture through an `Upscaler`, with its tiles, conversions and copies."""
+    """One image through an `Upscaler`, with its tiles, conversions and copies."""
 
     megapixels_per_second: float
     """Output pixels."""
@@ -86,7 +86,7 @@ class BenchResult:
     models: list[ModelFacts] = field(default_factory=list)
     """Costs of the models."""
     photos: list[PhotoCell] = field(default_factory=list)
-    """Whole pictures."""
+    """Whole images."""
 
     def cell(self, model: str, batch: int, precision: str, backend: str) -> Cell | None:
         """Find a cell; None where a backend could not run a model."""

@@ -35,9 +35,9 @@ class Comparison:
     photo: Path
     """The photo."""
     width: int
-    """Columns of the enlarged pictures."""
+    """Columns of the enlarged photos."""
     height: int
-    """Rows of the enlarged pictures."""
+    """Rows of the enlarged photos."""
     scale: int
     """The largest factor of all models."""
     layers: tuple[Layer, ...]
@@ -145,7 +145,7 @@ def _enlarge(
 
 @contextlib.contextmanager
 def _store(count: int, height: int, width: int) -> Iterator[list[NDArray[np.uint8]]]:
-    """Give room for `count` pictures; on disk if they are large, as a few of a camera's full size fill a memory."""
+    """Give room for `count` photos; on disk if they are large, because a few of full camera size fill the memory."""
     shape = (height, width, 3)
     if count * math.prod(shape) <= _IN_MEMORY:
         yield [np.empty(shape, np.uint8) for _ in range(count)]

@@ -16,7 +16,7 @@ from sr_cli.compare.methods import Layer
 from sr_cli.metrics.differences import Spot
 
 _OVERHEAD = 2**17
-"""Bytes of the page that are no pictures: the template and the figures."""
+"""Bytes of the page that are no photos: the template and the figures."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Content:
     spots: Sequence[Spot]
     """Where they differ most."""
     scale: int
-    """How much larger the pictures are than the original."""
+    """How much larger the photos are than the original."""
 
     def crops(self) -> list[list[NDArray[np.uint8]]]:
         """Return for each spot what each layer shows there, the original with its pixels repeated."""
@@ -51,7 +51,7 @@ class Content:
 def build(content: Content, max_bytes: int, on_tile: tiles.OnTile) -> tuple[str, tiles.Pyramid]:
     """Return the HTML text and the tiles in it, in at most `max_bytes`.
 
-    Raises UsageError where not even reduced pictures fit.
+    Raises UsageError where not even reduced photos fit.
     """
     spots: list[dict[str, Any]] = [
         {
@@ -96,5 +96,5 @@ def render(name: str, models: int, record: dict[str, Any]) -> str:
 
 
 def _data_url(pixels: NDArray[np.uint8]) -> str:
-    """Return a lossless picture as a data URL."""
+    """Return a lossless photo as a data URL."""
     return "data:image/webp;base64," + base64.b64encode(tiles.encode(pixels, tiles.LOSSLESS)).decode("ascii")

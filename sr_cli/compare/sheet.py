@@ -1,4 +1,4 @@
-"""A static picture of the places where the models differ most: a row for each place, a column for each model."""
+"""A static sheet of the places where the models differ most: a row for each place, a column for each model."""
 
 from __future__ import annotations
 

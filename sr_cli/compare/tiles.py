@@ -1,4 +1,4 @@
-"""Pictures cut into tiles at several sizes, encoded within a budget of bytes."""
+"""Photos cut into tiles at several sizes, encoded within a budget of bytes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Tile:
     """A tile to encode."""
 
     layer: int
-    """Which picture."""
+    """Which photo."""
     level: int
     """Which size of it; 0 is the full one."""
     index: int
@@ -61,7 +61,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Level:
-    """One size of a picture."""
+    """One size of a photo."""
 
     width: int
     """Its columns."""
@@ -78,10 +78,10 @@ class Level:
 
 @dataclass(frozen=True)
 class Pyramid:
-    """All tiles of all pictures."""
+    """All tiles of all photos."""
 
     pictures: tuple[tuple[Level, ...], ...]
-    """For each picture its sizes, the full one first."""
+    """For each photo its sizes, the full one first."""
     format: str
     """`WEBP` or `AVIF`."""
     quality: int
@@ -91,7 +91,7 @@ class Pyramid:
 
 
 def levels(picture: Picture) -> list[Picture]:
-    """Return a picture (H, W, 3) and its reductions by STEP each, down to one that fits a tile."""
+    """Return a photo (H, W, 3) and its reductions by STEP each, down to one that fits a tile."""
     found = [picture]
     while max(found[-1].shape[:2]) > TILE:
         found.append(_reduced(found[-1]))
@@ -99,7 +99,7 @@ def levels(picture: Picture) -> list[Picture]:
 
 
 def _reduced(picture: Picture) -> Picture:
-    """Return a picture reduced by STEP, the mean of each square, computed in strips: it may be on disk."""
+    """Return a photo reduced by STEP, the mean of each square, computed in strips: it may be on disk."""
     height, width = picture.shape[:2]
     reduced = np.empty((-(-height // STEP), -(-width // STEP), 3), np.uint8)
     for top in range(0, height, TILE):
@@ -141,10 +141,10 @@ def encode(pixels: Picture, quality: int) -> bytes:
 
 
 def build(pictures: Sequence[Picture], budget: int, on_tile: OnTile | None = None) -> Pyramid:
-    """Return tiles of all pictures in at most `budget` bytes of base64, at the best quality that allows.
+    """Return tiles of all photos in at most `budget` bytes of base64, at the best quality that allows.
 
     Where even the lowest does not, full-size tiles are left out, those with the least differences between
-    the pictures (all but the first, the original) first; smaller sizes are always there. Raises UsageError
+    the photos (all but the first, the original) first; smaller sizes are always there. Raises UsageError
     where even those do not fit.
     """
     sized = [levels(picture) for picture in pictures]
@@ -203,7 +203,7 @@ def _choose_quality(
 
 
 def _within(tiles: list[Tile], encoded: list[bytes], pictures: Sequence[Picture], room: int) -> list[bytes | None]:
-    """Return the encoded tiles; None for the full-size ones that do not fit, where the pictures differ least."""
+    """Return the encoded tiles; None for the full-size ones that do not fit, where the photos differ least."""
     excess = sum(map(len, encoded)) - room
     kept: list[bytes | None] = list(encoded)
     if excess <= 0:

@@ -15,7 +15,7 @@ from PIL import Image
 from sr_cli.metrics import differences
 
 HR = "HR"
-"""The name of the reference among a crop's pictures."""
+"""The name of the reference among a crop's images."""
 
 
 @dataclass(frozen=True)

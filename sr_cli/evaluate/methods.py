@@ -16,7 +16,7 @@ from sr_cli.weights.manifest import read_manifest
 from sr_cli.weights.specs import is_path
 
 TIMED_SIDE = 128
-"""Side, in LR pixels, of the picture whose upscaling a report times."""
+"""Side, in LR pixels, of the photo whose upscaling a report times."""
 _TIMED_RUNS = 3
 
 

@@ -2,7 +2,7 @@
 
 Where alpha is 0 the stored colour is arbitrary, usually black, and an enlarger mixes it into the edge: the
 dark fringe known from naive upscalers. Here the visible colours are spread outwards under the transparent
-part first, so every pixel that a network mixes has a colour that belongs to the picture.
+part first, so every pixel that a network mixes has a colour that belongs to the image.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def bleed(pixels: Pixels, alpha: Pixels | None) -> Pixels:
     Pixels of at least 1/8 alpha stay exactly as they are. Fainter ones, whose stored colour is coarse or
     arbitrary, move towards the alpha-weighted mean of their neighbourhood, the more the less is seen of them
     (a pull-push pyramid: Gortler et al., "The Lumigraph", 1996, section 3.4). Colours of a fully transparent
-    picture stay as they are.
+    image stay as they are.
     """
     if alpha is None:
         return pixels

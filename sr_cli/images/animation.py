@@ -1,4 +1,4 @@
-"""Animations as complete pictures: frames of APNG composed by its specification, all others by Pillow's decoders."""
+"""Animations as complete images: frames of APNG composed by its specification, all others by Pillow's decoders."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OVER = 1
 
 
 def read_frames(source: Source, image: Image.Image, profile: bytes | None) -> PhotoSequence:
-    """Read all frames of a GIF, WebP or AVIF as complete pictures of one kind. Raises InputError over a limit."""
+    """Read all frames of a GIF, WebP or AVIF as complete images of one kind. Raises InputError over a limit."""
     count: int = image.n_frames  # type: ignore[attr-defined]
     source.check_pixels(image.width, image.height, count)
     frames, durations = [], []
@@ -76,7 +76,7 @@ def read_apng(source: Source, contents: png.Contents) -> PhotoSequence:
 
 
 def _over(drawn: Pixels, below: Pixels) -> Pixels:
-    """Lay one picture over another (13.16): colours and alpha (H, W, 4), not premultiplied."""
+    """Lay one image over another (13.16): colours and alpha (H, W, 4), not premultiplied."""
     top = np.iinfo(drawn.dtype).max
     front = drawn[..., 3:].astype(np.float64) / top
     back = below[..., 3:].astype(np.float64) / top * (1 - front)
@@ -86,7 +86,7 @@ def _over(drawn: Pixels, below: Pixels) -> Pixels:
 
 
 def _frame(source: Source, contents: png.Contents, frame: png.Frame) -> Pixels:
-    """Decode a frame's own 8-bit pixels (h, w, 4), by Pillow as a still picture of its size."""
+    """Decode a frame's own 8-bit pixels (h, w, 4), by Pillow as a still image of its size."""
     header = struct.pack(">IIBBBBB", frame.width, frame.height, contents.bits, contents.colour_type, 0, 0,
                          contents.interlaced)  # fmt: skip
     chunks = [(b"IHDR", header)]

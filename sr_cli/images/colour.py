@@ -12,7 +12,7 @@ _RGB, _GRAY = b"RGB ", b"GRAY"
 
 @functools.cache
 def srgb_profile() -> bytes:
-    """Return the sRGB profile that converted pictures carry."""
+    """Return the sRGB profile that converted images carry."""
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
@@ -29,7 +29,7 @@ def fitting(profile: bytes | None, *, gray: bool) -> bytes | None:
 
 
 def gray_or_rgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, bytes | None]:
-    """Convert a decoded picture of any of Pillow's 8-bit modes to L, LA, RGB or RGBA; with the profile that then fits.
+    """Convert a decoded image of any of Pillow's 8-bit modes to L, LA, RGB or RGBA; with the profile that then fits.
 
     Gray and RGB keep their numbers and their profile. Ink (CMYK) and Lab are converted to sRGB, through the
     embedded profile if it is usable; ink without one by plain subtraction.
@@ -48,7 +48,7 @@ def gray_or_rgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image,
 
 
 def _without_palette(image: Image.Image) -> Image.Image:
-    """Convert a palette picture to gray or RGB, with alpha where the palette has any."""
+    """Convert a palette image to gray or RGB, with alpha where the palette has any."""
     transparent = image.mode == "PA" or "transparency" in image.info
     wide = image.convert("RGBA" if transparent else "RGB")
     red, green, blue = wide.split()[:3]

@@ -27,16 +27,16 @@ _CONVERTED = {"CMYK": "CMYK", "LAB": "CIE Lab"}
 
 
 def read(source: Path | BinaryIO, *, limits: Limits | None = None) -> Photo:
-    """Read the picture in a file or stream (the first one if it holds several), upright.
+    """Read the image in a file or stream (the first one if it holds several), upright.
 
-    Raises InputError with one line that names the file: missing, a folder, empty, no picture of a format we
+    Raises InputError with one line that names the file: missing, a folder, empty, no image of a format we
     read, damaged, cut off, or over a limit; OutOfMemory if it does not fit.
     """
     return _read(source, limits or Limits(), every=False).frames[0]
 
 
 def read_all(source: Path | BinaryIO, *, limits: Limits | None = None) -> PhotoSequence:
-    """Read all pictures in a file or stream: the pages of a TIFF, or the frames of an animated GIF, WebP, AVIF or PNG.
+    """Read all images in a file or stream: the pages of a TIFF, or the frames of an animated GIF, WebP, AVIF or PNG.
 
     The frames of an animation are composed: each is what is to be seen, whatever the file's disposal and
     blending. Metadata are with the first frame, with each page. Raises like `read`.

@@ -27,7 +27,7 @@ _STRIPE_ROWS = 128
 
 @dataclass(frozen=True)
 class WriteOptions:
-    """How pictures are written."""
+    """How images are written."""
 
     format: str | None = None
     """"png", "jpeg", "webp", "tiff" or "gif"; None: what the suffix says, PNG for a stream."""
@@ -71,9 +71,9 @@ def write_all(
     placing: called with the complete temporary file just before it gets its name.
     frames: what to write in place of `sequence.frames`, as many, e.g. a generator of enlarged ones: PNG and
     TIFF take and forget them one by one, so memory holds one frame only.
-    wait_for_rows: only for a single picture as PNG, whose pixels are still being filled: called with how many rows
+    wait_for_rows: only for a single image as PNG, whose pixels are still being filled: called with how many rows
     have to be final next, and returns once they are.
-    Raises UsageError, too, if the format holds only one picture, or pages where this is an animation.
+    Raises UsageError, too, if the format holds only one image, or pages where this is an animation.
     """
     if options.quality is not None and not 1 <= options.quality <= 100:
         raise UsageError(f"quality is 1 to 100, not {options.quality}")
@@ -93,7 +93,7 @@ def write_all(
         modified = sequence.frames[0].modified_ns
         if modified is not None and not options.strip:
             file.flush()
-            with contextlib.suppress(OSError):  # some network shares keep no times: the picture matters more
+            with contextlib.suppress(OSError):  # some network shares keep no times: the image matters more
                 os.utime(file.fileno() if os.utime in os.supports_fd else file.name, ns=(modified, modified))
 
 

@@ -155,7 +155,7 @@ def orientation(data: bytes) -> int:
                 value = block.value(entry) or 1
                 return value if value <= 8 else 1
     except struct.error:
-        pass  # cut off: what was not there does not turn the picture
+        pass  # cut off: what was not there does not turn the image
     return 1
 
 
@@ -180,7 +180,7 @@ def dpi(data: bytes) -> tuple[float, float] | None:
 
 
 def edited(data: bytes, move: Move) -> bytes:
-    """Edit the block so that it is true for the moved picture: upright, its size, its places; no embedded thumbnail.
+    """Edit the block so that it is true for the moved image: upright, its size, its places; no embedded thumbnail.
 
     Only entries that are there are changed; a block that is cut off is changed as far as it goes.
     """
@@ -196,7 +196,7 @@ def edited(data: bytes, move: Move) -> bytes:
 
 
 def as_srgb(data: bytes) -> bytes:
-    """Edit the block of a picture whose colours were converted to sRGB (EXIF 2.32, 4.6.6.2, ColorSpace)."""
+    """Edit the block of an image whose colours were converted to sRGB (EXIF 2.32, 4.6.6.2, ColorSpace)."""
     block = _Block(data)
     for ifd in block.directories():
         entry = block.found(ifd).get(_COLOUR_SPACE)
@@ -221,16 +221,16 @@ def _set_sizes(block: _Block, entries: dict[int, _Entry], move: Move) -> None:
 
 
 def _swap_resolutions(block: _Block, entries: dict[int, _Entry], move: Move) -> None:
-    """Exchange across and down where the picture was turned.
+    """Exchange across and down where the image was turned.
 
-    Dots per inch stay as they are, so a print grows with the picture.
+    Dots per inch stay as they are, so a print grows with the image.
     """
     if move.swaps:
         _swap(block, entries.get(X_RESOLUTION), entries.get(Y_RESOLUTION))
 
 
 def _scale_focal_plane(block: _Block, entries: dict[int, _Entry], move: Move) -> None:
-    """Scale the pixels per unit of length on the sensor: as many more as the picture has (EXIF 2.32, 4.6.6.7)."""
+    """Scale the pixels per unit of length on the sensor: as many more as the image has (EXIF 2.32, 4.6.6.7)."""
     across, down = entries.get(_FOCAL_PLANE_X), entries.get(_FOCAL_PLANE_Y)
     if move.swaps:
         _swap(block, across, down)
@@ -261,7 +261,7 @@ def _move_subject(block: _Block, entries: dict[int, _Entry], move: Move) -> None
 
 
 def moved_subject(values: Sequence[float], move: Move) -> list[int]:
-    """Move a SubjectArea or SubjectLocation (2 to 4 numbers) into the new picture."""
+    """Move a SubjectArea or SubjectLocation (2 to 4 numbers) into the new image."""
     x, y = move.point(values[0], values[1])
     moved = [min(x, move.after[0] - 1), min(y, move.after[1] - 1)]
     if len(values) == 3:
@@ -272,7 +272,7 @@ def moved_subject(values: Sequence[float], move: Move) -> list[int]:
 
 
 def _drop_thumbnails(block: _Block) -> None:
-    """Unlink the directories after the first, which describe thumbnails, and take pictures out of all others."""
+    """Unlink the directories after the first, which describe thumbnails, and take images out of all others."""
     for ifd in [*block.directories(), *_further_directories(block)]:
         with contextlib.suppress(struct.error):
             _blank_thumbnail(block, ifd)
@@ -284,7 +284,7 @@ def _drop_thumbnails(block: _Block) -> None:
 
 
 def _further_directories(block: _Block) -> list[int]:
-    """List the directories that hold pictures: those that follow another one, and the children called SubIFDs."""
+    """List the directories that hold images: those that follow another one, and the children called SubIFDs."""
     found: list[int] = []
     for first in block.directories():
         with contextlib.suppress(struct.error):

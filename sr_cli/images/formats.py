@@ -100,7 +100,7 @@ def for_target(target: Path, name: str | None = None) -> OutputFormat:
 
 
 def check_size(output: OutputFormat, width: int, height: int) -> None:
-    """Raise UsageError if the format cannot hold a picture of this size."""
+    """Raise UsageError if the format cannot hold an image of this size."""
     if max(width, height) > output.max_side:
         raise UsageError(
             f"{width}x{height} is too large for {output.name}, which ends at {output.max_side:,} pixels a side; "

@@ -1,4 +1,4 @@
-"""Where a place in a stored picture is found after the picture was turned upright and enlarged."""
+"""Maps positions in a stored image to those in the upright, enlarged image."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Move:
-    """A stored picture becomes another one: turned as its EXIF orientation says, then scaled.
+    """A stored image becomes another one: turned as its EXIF orientation says, then scaled.
 
     Places are distances from the left and the upper edge, in pixels or as shares (0..1) of width and height.
     """
@@ -15,7 +15,7 @@ class Move:
     before: tuple[int, int]
     """Width and height as stored."""
     after: tuple[int, int]
-    """Width and height of the upright, scaled picture."""
+    """Width and height of the upright, scaled image."""
     orientation: int = 1
     """EXIF orientation 1..8 that is applied (CIPA DC-008, 4.6.5.1.6)."""
 
@@ -26,12 +26,12 @@ class Move:
 
     @property
     def upright(self) -> tuple[int, int]:
-        """Width and height of the turned picture before it is scaled."""
+        """Width and height of the turned image before it is scaled."""
         return (self.before[1], self.before[0]) if self.swaps else self.before
 
     @property
     def scale(self) -> tuple[float, float]:
-        """Factors of the upright picture's width and height."""
+        """Factors of the upright image's width and height."""
         width, height = self.upright
         return self.after[0] / width, self.after[1] / height
 
@@ -55,7 +55,7 @@ class Move:
         return x, y
 
     def point(self, x: float, y: float, within: tuple[float, float] | None = None) -> tuple[float, float]:
-        """Turn and scale a point in pixels. within: the area's size, if it is not the picture's."""
+        """Turn and scale a point in pixels. within: the area's size, if it is not the image's."""
         width, height = within or self.before
         x, y = self.share(x / width, y / height)
         new_width, new_height = self.scaled_size((width, height))

@@ -1,6 +1,6 @@
 """AVIF and HEIF: metadata in their boxes that Pillow's decoders do not return.
 
-Sources: ISO/IEC 14496-12 (boxes, items, `colr`), ISO/IEC 23008-12 (image items, auxiliary pictures), AV1 Image
+Sources: ISO/IEC 14496-12 (boxes, items, `colr`), ISO/IEC 23008-12 (image items, auxiliary images), AV1 Image
 File Format 1.1 (`av1C`, `tmap`), ITU-T H.273 (code points of colours).
 """
 
@@ -171,7 +171,7 @@ def _references(data: bytes) -> Iterator[tuple[bytes, int, tuple[int, ...]]]:
 
 
 def _read_movie(contents: Contents, data: bytes) -> None:
-    """Read the colours of an animation, which its track says again, where the first picture's item says nothing."""
+    """Read the colours of an animation, which its track says again, where the first image's item says nothing."""
     found = Contents()
     for entry in _sample_entries(data, 0):
         for kind, content in _boxes(entry[_SAMPLE_ENTRY_HEAD:]):

@@ -1,7 +1,7 @@
 """JPEG: reads the metadata in its segments and writes the segments of an output.
 
 Pillow hands over part of it only: the last comment, the first packet of XMP, the first resources of Photoshop.
-Sources: ITU-T T.81, annex B (markers); CIPA DC-008, 4.7 (EXIF) and DC-007 (MPF: further pictures); Adobe, "XMP
+Sources: ITU-T T.81, annex B (markers); CIPA DC-008, 4.7 (EXIF) and DC-007 (MPF: further images); Adobe, "XMP
 Specification", part 3, 1.1.3 (XMP, extended XMP); ICC.1:2022, B.4; ISO 21496-1 (gain maps); C2PA 1.4, A.3.
 """
 
@@ -45,9 +45,9 @@ class Contents:
     notes: list[str] = field(default_factory=list)
     """Data that is dropped, in words for `losses`."""
     end: int | None = None
-    """Where the picture ends, after its end marker; None if that is missing."""
+    """Where the image ends, after its end marker; None if that is missing."""
     pictures: int = 1
-    """How many pictures the file has, its multi-picture index says."""
+    """Number of images in the file, by its multi-picture index."""
     extensions: dict[bytes, dict[int, bytes]] = field(default_factory=dict)
     """Pieces of extended XMP by the name of the extension and by offset."""
 
@@ -61,7 +61,7 @@ def segments(file: BinaryIO) -> Iterator[tuple[int, int, int]]:
         if marker == _END:
             yield marker, at, 0
             return
-        if marker == 0xD8:  # the next picture begins without an end of this one
+        if marker == 0xD8:  # the next image begins without an end of this one
             return
         file.seek(at)
         size = file.read(2)
@@ -97,7 +97,7 @@ def makes_pixels(marker: int, start: bytes) -> bool:
 
 
 def inspect(source: Source) -> Contents:
-    """Read all segments of the first picture, and what follows it. Raises InputError above a limit."""
+    """Read all segments of the first image, and what follows it. Raises InputError above a limit."""
     file, contents, scanned = source.file, Contents(), False
     file.seek(source.start)
     for marker, offset, length in segments(file):
@@ -170,7 +170,7 @@ def _add_exif(contents: Contents, data: bytes) -> None:
 
 
 def _picture_count(index: bytes) -> int:
-    """Return the number of pictures in a multi-picture index, a TIFF structure (DC-007, 5.2.3.2)."""
+    """Return the number of images in a multi-picture index, a TIFF structure (DC-007, 5.2.3.2)."""
     order = "<" if index[:2] == b"II" else ">"
     try:
         (at,) = struct.unpack_from(order + "I", index, 4)

@@ -1,8 +1,8 @@
-"""Outputs say of themselves that they are outputs, so that no folder's pictures are enlarged twice.
+"""Marks outputs as outputs, so that none in a folder is enlarged again.
 
 The mark is the last event of xmpMM:History, "resized" by "srup" and its version: XMP is the one place that every
 output format has, and the history is where it says what programs did. Without any other metadata (`--strip`) the
-mark stays. A program that edits the picture afterwards and keeps a history adds its own event; then the picture is
+mark stays. A program that edits the image afterwards and keeps a history adds its own event; then the image is
 no longer ours.
 """
 

@@ -21,7 +21,7 @@ def cores() -> int:
 class InOrder(Generic[Result]):
     """Calls in threads; `emit` gets their results in the order in which they were submitted.
 
-    A single call runs in the caller's thread, so that small pictures start no threads. At most two calls per
+    A single call runs in the caller's thread, so that small images start no threads. At most two calls per
     thread are under way; `submit` waits for the oldest beyond that.
     """
 

@@ -16,7 +16,7 @@ Pixels: TypeAlias = NDArray[np.unsignedinteger[Any]]
 
 @dataclass(frozen=True)
 class Photo:
-    """One still picture in memory, upright (its EXIF orientation is already applied)."""
+    """One still image in memory, upright (its EXIF orientation is already applied)."""
 
     pixels: Pixels
     """(H, W, C) uint8 or uint16, the full range of its type; C is 3 (RGB) or 1 (grayscale)."""
@@ -87,7 +87,7 @@ class PhotoSequence:
     """Content of a file: one photo, the pages of a TIFF, or the frames of an animation."""
 
     frames: tuple[Photo, ...]
-    """At least one; those of an animation are complete pictures of one size (already composed)."""
+    """At least one; those of an animation are complete images of one size (already composed)."""
     kind: Literal["still", "pages", "animation"] = "still"
     durations_ms: tuple[float, ...] = ()
     """How long each frame of an animation is shown, milliseconds."""
@@ -106,9 +106,9 @@ class Limits:
     """Limits above which a file is refused, so that a small hostile file cannot exhaust the machine."""
 
     max_pixels: int = 250_000_000
-    """Pixels read of one picture, or of all frames of an animation together (`--max-pixels`)."""
+    """Pixels read of one image, or of all frames of an animation together (`--max-pixels`)."""
     max_output_pixels: int = 4_000_000_000
-    """Pixels of one picture written (`--max-output-pixels`)."""
+    """Pixels of one image written (`--max-output-pixels`)."""
     max_frames: int = 2_000
     """Frames of an animation or pages of a file (`--max-frames`)."""
     max_metadata_bytes: int = 64 * 2**20

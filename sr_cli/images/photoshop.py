@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 IPTC = 0x0404
 JPEG_PREFIX = b"Photoshop 3.0\0"
-# Thumbnails; guides, slices and layers in pixels of the old picture.
+# Thumbnails; guides, slices and layers in pixels of the old image.
 _OF_OLD_PIXELS = {0x0409, 0x040C, 0x0408, 0x041A, 0x0400, 0x0402, 0x0430}
 _THUMBNAILS = {0x0409, 0x040C}
 _PATHS = range(0x07D0, 0x0BB7)
@@ -24,7 +24,7 @@ class Resources:
     iptc: bytes | None = None
     """IPTC records."""
     others: bytes = b""
-    """The other resources that stay true for an enlarged picture, as stored."""
+    """The other resources that stay true for an enlarged image, as stored."""
     notes: tuple[str, ...] = ()
     """Data that was dropped, in words for `losses`."""
 

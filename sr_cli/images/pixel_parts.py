@@ -99,7 +99,7 @@ def _check_frame(source: Source, marker: int, header: bytes) -> None:
 def without_end(source: Source) -> Image.Image:
     """Decode a JPEG that ends without its end marker. Raises ValueError if it lacks pixels.
 
-    The picture is complete if all its scans have begun and its pixels do not depend on the bits that follow.
+    The image is complete if all its scans have begun and its pixels do not depend on the bits that follow.
     """
     if not _has_all_scans(source):
         raise ValueError("cut off")
@@ -112,7 +112,7 @@ def without_end(source: Source) -> Image.Image:
 def check_bottom(source: Source, image: Image.Image, end: int) -> None:
     """Raise ValueError if a JPEG lacks pixels although its end marker, before offset `end`, is there.
 
-    Decoders fill what is missing with the last colour. So only pictures with a flat corner are looked at again.
+    Decoders fill what is missing with the last colour. So only images with a flat corner are looked at again.
     """
     width, height = image.size
     corner = image.crop((max(0, width - 8), max(0, height - 8), width, height))
@@ -122,7 +122,7 @@ def check_bottom(source: Source, image: Image.Image, end: int) -> None:
 
 
 def _check_complete(source: Source, image: Image.Image, pieces: list[Piece]) -> None:
-    """Raise ValueError if the pixels depend on what follows `pieces`, which hold the picture without its end."""
+    """Raise ValueError if the pixels depend on what follows `pieces`, which hold the image without its end."""
     random = Random(0)
     expected = _digest(image)
     for filling in (b"\xff\0" * 64, bytes(64), bytes(random.randrange(255) for _ in range(64))):

@@ -50,7 +50,7 @@ _UP = 2
 
 @dataclass
 class Frame:
-    """A frame of an animation: its place, what it does to the picture, and where its pixels are (11.3.6.2)."""
+    """A frame of an animation: its place, what it does to the image, and where its pixels are (11.3.6.2)."""
 
     width: int
     height: int
@@ -96,7 +96,7 @@ class Contents:
 
     @property
     def hides_still(self) -> bool:
-        """Whether the picture in IDAT is none of the animation's frames (4.9)."""
+        """Whether the image in IDAT is none of the animation's frames (4.9)."""
         return self.animated and bool(self.frames) and self.frames[0].pieces[:1] != self.idat[:1]
 
 
@@ -202,7 +202,7 @@ def pixel_data(source: Source, pieces: Sequence[tuple[int, int]]) -> bytes:
 
 
 def _add_checked(contents: Contents, source: Source, kind: bytes, data: bytes, sound: bool) -> None:
-    """Add a chunk, or name it: a damaged one that is not needed to see the picture is skipped (13.2)."""
+    """Add a chunk, or name it: a damaged one that is not needed to see the image is skipped (13.2)."""
     if sound and (kind != b"tRNS" or len(data) in _transparency_sizes(contents)):
         _add(contents, source, kind, data)
     elif kind == b"PLTE" and contents.colour_type == _PALETTE:
@@ -228,7 +228,7 @@ def _add(contents: Contents, source: Source, kind: bytes, data: bytes) -> None:
     elif kind in _COLOUR_CHUNKS:
         contents.colour_chunks.append((kind, data))
     elif kind in _METADATA:
-        with contextlib.suppress(ValueError, struct.error, zlib.error):  # unreadable metadata spoil no picture
+        with contextlib.suppress(ValueError, struct.error, zlib.error):  # unreadable metadata spoil no image
             _add_metadata(contents, source, kind, data)
     elif kind in png_chunks.CARRIED or kind[3:4].islower():
         # A lower case letter there: safe to copy, whatever was done to the pixels (5.4).
@@ -340,7 +340,7 @@ def read_16_bits(source: Source, contents: Contents) -> Photo:
 
 
 def decoded_16_bits(data: bytes, contents: Contents) -> Photo:
-    """Decode the pixels of a 16-bit picture from its compressed stream. Raises ValueError if that is damaged."""
+    """Decode the pixels of a 16-bit image from its compressed stream. Raises ValueError if that is damaged."""
     samples = _unfiltered(data, contents)
     if contents.colour_type in (_GRAY_ALPHA, _RGB_ALPHA):
         return Photo(np.ascontiguousarray(samples[..., :-1]), np.ascontiguousarray(samples[..., -1]))
@@ -353,7 +353,7 @@ def decoded_16_bits(data: bytes, contents: Contents) -> Photo:
 def _unfiltered(data: bytes, contents: Contents) -> NDArray[np.uint16]:
     """Decode samples (H, W, 1 to 4) from the compressed stream, all filters and Adam7 undone by Pillow's decoder.
 
-    That decoder knows no picture of several 16-bit samples, but it works on pixels of as many bytes: one or
+    That decoder knows no image of several 16-bit samples, but it works on pixels of as many bytes: one or
     two samples pass as pixels of 2 or 4 bytes; of three or four it gives the higher bytes ("16B" says big
     endian, as stored) and in a second run the lower ones ("16L", the same as if it were little endian).
     """

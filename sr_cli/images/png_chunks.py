@@ -48,14 +48,14 @@ def write(chunks: Sequence[Chunk], channels: int, alpha: bool, bits: int) -> lis
             if channels == 1 and len(set(colour)) > 1:
                 continue  # a background colour for a gray image
             data = struct.pack(f">{channels}H", *colour[:channels])
-        elif kind == b"sBIT":  # every bit of an enlarged picture means something
+        elif kind == b"sBIT":  # every bit of an enlarged image means something
             data = bytes([bits] * (channels + alpha))
         result.append((kind, data))
     return result
 
 
 def moved(chunks: Sequence[Chunk], move: Move) -> tuple[Chunk, ...]:
-    """Change sizes and places in chunks to the moved picture's; those that cannot be read stay as they are."""
+    """Change sizes and places in chunks to the moved image's; those that cannot be read stay as they are."""
     return tuple((kind, _moved(kind, data, move)) for kind, data in chunks)
 
 

@@ -26,7 +26,7 @@ class Header:
     bits: int
     """Bits per sample in memory, 8 or 16."""
     channels: int
-    """1 gray, 3 RGB, one more with transparency; at most what the picture turns out to have."""
+    """1 gray, 3 RGB, one more with transparency; at most what the image turns out to have."""
 
 
 def probe(source: Path | BinaryIO, *, limits: Limits | None = None) -> Header:

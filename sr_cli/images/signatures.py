@@ -51,7 +51,7 @@ _WEB_PAGES = (b"<!doctype", b"<html", b"<svg", b"<?xml")
 _AVIF_BRANDS = {b"avif", b"avis", b"avio"}
 _HEVC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 _STILL_BRANDS = {b"mif1", b"mif2", b"msf1", b"miaf", b"jpeg", b"jpgs"}
-"""Pictures in a container of ISO/IEC 23008-12, whatever codec compresses them."""
+"""Images in a container of ISO/IEC 23008-12, whatever codec compresses them."""
 
 
 def identify(name: str, head: bytes) -> str:
@@ -96,7 +96,7 @@ def _brands(head: bytes) -> list[bytes]:
 def _identify_media(name: str, head: bytes) -> str:
     """Tell HEIF from AVIF: by the codec of the items, else by the first brand that names a codec.
 
-    `mif1` as the major brand says only that the file holds pictures, and some programs put in a wrong one.
+    `mif1` as the major brand says only that the file holds images, and some programs put in a wrong one.
     """
     brands = _brands(head)
     for brand, error in ((b"crx ", raw_photo(name)), (b"jxl ", _not_opened(name, "a JPEG XL image"))):

@@ -47,14 +47,14 @@ class Source:
             )
 
     def check_pixels(self, width: int, height: int, frames: int = 1) -> None:
-        """Raise InputError for a picture without pixels, or if all frames together have more than the limit."""
+        """Raise InputError for an image without pixels, or if all frames together have more than the limit."""
         if width < 1 or height < 1:
             raise InputError(f"{self.name}: has no pixels ({width}x{height})")
         self.check_frames(frames)
         self.check_total(width * height * frames, f"{width}x{height}" + (f" times {frames}" if frames > 1 else ""))
 
     def check_total(self, pixels: int, size: str) -> None:
-        """Raise InputError if pictures of `pixels` together, described as `size`, have more than the limit."""
+        """Raise InputError if images of `pixels` together, described as `size`, have more than the limit."""
         if pixels > self.limits.max_pixels:
             raise self.too_large(size)
 
@@ -89,7 +89,7 @@ class Source:
 def opened(source: Path | BinaryIO, limits: Limits) -> Iterator[Source]:
     """Open a path or a stream (which need not be seekable) for decoders.
 
-    A pipe or a device is read into memory, once, up to the limit and only if it begins like a picture. Raises
+    A pipe or a device is read into memory, once, up to the limit and only if it begins like an image. Raises
     InputError.
     """
     if not isinstance(source, Path):

@@ -1,4 +1,4 @@
-"""TIFF read: which pictures a file holds, and their pixels with all bits.
+"""TIFF read: which images a file holds, and their pixels with all bits.
 
 `tifffile` reads tags and lays out strips and tiles; Pillow decodes what has 8 bits or less, and what `tifffile`
 cannot decompress. Sources: Adobe, "TIFF Revision 6.0", 1992 (the section is named where it matters); Adobe,
@@ -89,7 +89,7 @@ _FORMATS = {2: "signed integers", 3: "floating-point numbers", 5: "complex numbe
 
 @dataclass(frozen=True)
 class Page:
-    """One picture of a TIFF file."""
+    """One image of a TIFF file."""
 
     tags: tifffile.TiffPage
     """`tifffile`'s view of its directory."""
@@ -168,9 +168,9 @@ class Page:
 
 
 def pages(source: Source) -> list[Page]:
-    """Find all pictures of a TIFF file in full size, without reduced copies, masks and depth maps.
+    """Find all images of a TIFF file in full size, without reduced copies, masks and depth maps.
 
-    Where all pages of the main chain are reduced copies, the full pictures are looked for in their child
+    Where all pages of the main chain are reduced copies, the full images are looked for in their child
     directories. Raises InputError for a raw photo and above a limit; ValueError, struct.error or
     tifffile.TiffFileError if the file is damaged.
     """
@@ -270,7 +270,7 @@ def _check_supported(source: Source, page: Page) -> None:
 
 
 def unsupported(source: Source, what: str) -> InputError:
-    """Build the error for a kind of picture that is not supported."""
+    """Build the error for a kind of image that is not supported."""
     return InputError(f"{source.name}: {what} cannot be read; save it as RGB or gray with 8 or 16 bits per sample")
 
 
@@ -308,7 +308,7 @@ def open_image(source: Source, page: Page) -> Image.Image:
     """Open one page with Pillow. Raises InputError if it cannot read pages of this kind.
 
     Pillow is given the file with another directory at its end, which holds only what makes pixels. So neither a
-    long text nor the page's place in the file matters, and the picture is not turned.
+    long text nor the page's place in the file matters, and the image is not turned.
     """
     directories, layout = page.directories, page.directories.layout
     fields = {entry.tag: Field(entry.type, entry.length, directories.value(entry))

@@ -38,7 +38,7 @@ CARRIED = frozenset({*_DESCRIPTION, ORIENTATION, *_CHILDREN, XMP, IPTC, PHOTOSHO
 """Tags of a page that an output can have."""
 _MAX_ENTRIES = 4096
 _MAX_NUMBERS = 2**22
-"""Numbers of one value: more strips than any picture within the limits has."""
+"""Numbers of one value: more strips than any image within the limits has."""
 
 
 @dataclass(frozen=True)

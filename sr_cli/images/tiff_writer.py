@@ -62,7 +62,7 @@ class TiffWriter:
         file.write(self._layout.pack(self._layout.offset, 0))
 
     def page(self, photo: Photo, *, several: bool = False) -> None:
-        """Write the next picture. several: it is one page of many (section 8, NewSubfileType)."""
+        """Write the next image. several: it is one page of many (section 8, NewSubfileType)."""
         stored = np.dtype("u1" if photo.bits == 8 else f"{self._layout.order}u2")
         samples = photo.pixels.shape[2] + (photo.alpha is not None)
         rows = max(1, _STRIPE_BYTES // (photo.width * samples * stored.itemsize))

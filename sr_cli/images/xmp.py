@@ -1,4 +1,4 @@
-"""XMP packets as trees: what describes pixels follows the picture, what points at lost attachments goes.
+"""XMP packets as trees: what describes pixels follows the image, what points at lost attachments goes.
 
 Which properties these are, and what is done with each, is listed in docs/photos.md. Sources: Adobe, "XMP
 Specification" parts 1 (data model, RDF/XML), 2 (properties) and 3 (extended XMP in JPEG), 2012 to 2020; the
@@ -101,7 +101,7 @@ def parsed(packet: bytes) -> Packet:
 
 
 def edited(packet: bytes, move: Move) -> Edited:
-    """Edit the packet so that it is true for the moved picture, without properties that promise what is not carried.
+    """Edit the packet so that it is true for the moved image, without properties that promise what is not carried.
 
     A packet in which nothing changes stays as it is, byte for byte.
     """
@@ -160,7 +160,7 @@ def last_software(packet: bytes) -> str | None:
 
 
 def as_srgb(packet: bytes) -> bytes:
-    """Edit the packet of a picture whose colours were converted to sRGB: it names no other colour space."""
+    """Edit the packet of an image whose colours were converted to sRGB: it names no other colour space."""
     try:
         tree = parsed(packet)
     except ValueError:

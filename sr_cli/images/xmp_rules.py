@@ -88,7 +88,7 @@ class Tree:
 
 
 def apply(root: ET.Element, move: Move) -> tuple[bool, tuple[str, ...]]:
-    """Change the tree for the moved picture; whether anything changed, and what was promised and is lost."""
+    """Change the tree for the moved image; whether anything changed, and what was promised and is lost."""
     tree = Tree(root)
     for edit in _REMOVALS:
         for node in list(root.iter()):
@@ -143,7 +143,7 @@ def _subject(tree: Tree, node: ET.Element, move: Move) -> None:
 
 
 def _panorama(tree: Tree, node: ET.Element, move: Move) -> None:
-    """Scale GPano's place in the full sphere, and the largest rectangle without black in the picture."""
+    """Scale GPano's place in the full sphere, and the largest rectangle without black in the image."""
     full = tree.numbers(node, "GPano:FullPanoWidthPixels", "GPano:FullPanoHeightPixels")
     area = [f"GPano:CroppedArea{part}" for part in ("LeftPixels", "TopPixels", "ImageWidthPixels", "ImageHeightPixels")]
     inner = [f"GPano:LargestValidInteriorRect{part}" for part in ("Left", "Top", "Width", "Height")]
@@ -162,7 +162,7 @@ _APPLIED = (name("mwg-rs:AppliedToDimensions"), name("acdsee-rs:AppliedToDimensi
 
 
 def _regions(tree: Tree, node: ET.Element, move: Move) -> None:
-    """Move the regions of faces, pets, focus and bar codes, and the size of the picture that they were drawn in."""
+    """Move the regions of faces, pets, focus and bar codes, and the size of the image that they were drawn in."""
     applied = next((child for child in node if child.tag in _APPLIED), None)
     if applied is None:
         return
@@ -180,7 +180,7 @@ def _regions(tree: Tree, node: ET.Element, move: Move) -> None:
 
 
 def _is_upright_already(size: list[float], move: Move) -> bool:
-    """Return whether regions were drawn in the turned picture: then their picture has its proportions."""
+    """Return whether regions were drawn in the turned image: then their image has its proportions."""
     (width, height), ratio = move.before, size[0] / size[1]
     return move.swaps and abs(ratio - height / width) < 0.01 * ratio < abs(ratio - width / height)
 
@@ -268,7 +268,7 @@ _LOCAL_EDITS = [
 
 
 def _camera_raw(tree: Tree, node: ET.Element, move: Move) -> None:
-    """Move Camera Raw's edits that are still to be applied; shares, of the picture as it is stored."""
+    """Move Camera Raw's edits that are still to be applied; shares, of the image as it is stored."""
     if str(tree.text(node, "crs:AlreadyApplied")).lower() == "true":
         return
     if str(tree.text(node, "crs:CropUnits") or tree.text(node, "crs:CropUnit")) == "0":
@@ -301,7 +301,7 @@ _EDITS: tuple[Edit, ...] = (
 )
 
 
-# Promises of more bytes than the picture's
+# Promises of more bytes than the image's
 
 
 _SEMANTICS = {"GainMap": "gain map", "MotionPhoto": "video", "Depth": "depth map", "DepthMap": "depth map"}
@@ -344,7 +344,7 @@ def _video(tree: Tree, node: ET.Element, move: Move) -> None:
 
 
 def _thumbnails(tree: Tree, node: ET.Element, move: Move) -> None:
-    """Remove thumbnails, which show the old picture, and pointers to extended XMP, which is joined by now."""
+    """Remove thumbnails, which show the old image, and pointers to extended XMP, which is joined by now."""
     for full in (name("xmp:Thumbnails"), HAS_EXTENDED):
         tree.remove(node, full)
 

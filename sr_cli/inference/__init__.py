@@ -1,8 +1,8 @@
-"""Inference: how a picture goes through a network, or through plain interpolation.
+"""Inference: how an image goes through a network, or through plain interpolation.
 
 - `upscaler`: the public face. `enlarger`: what networks (`tiled`) and interpolations (`interpolation`) have in common.
 - `setup`: device, precision, backend and tiles, chosen once. `devices`, `processor`, `memory`: what this machine has.
-- `tiling`: how pictures are cut. `pixels`: from arrays to batches and back. `colours`: what a network must not change.
+- `tiling`: how images are cut. `pixels`: from arrays to batches and back. `colours`: what a network must not change.
 - `pictures`: Pillow images, arrays and tensors. `backends`: the ways to run a network. `ensemble`: eight runs in one.
 
 Importing this package does not import torch.

@@ -30,7 +30,7 @@ def keep_colours(output: torch.Tensor, rgb: torch.Tensor, margin: int = 0) -> to
     """Give `output` (N, C, s*H, s*W) the low frequencies of its input `rgb` (N, C, H, W) in 0..1, clamped; float.
 
     `output` itself may be clamped as well: at this size every copy counts.
-    `margin` input pixels are cut off each side of the result: they have influence, but no place in the picture.
+    `margin` input pixels are cut off each side of the result: they have influence, but no place in the image.
     """
     scale = output.shape[-1] // rgb.shape[-1]
     # Plane by plane: torch enlarges three channels side by side at a quarter of the speed.

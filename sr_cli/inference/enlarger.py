@@ -18,7 +18,7 @@ OnRows: TypeAlias = Callable[[AnyPixels], None]
 
 @dataclass(frozen=True)
 class EngineResult:
-    """Result for one picture, and how it was computed."""
+    """Result for one image, and how it was computed."""
 
     pixels: AnyPixels
     """(scale * H, scale * W, C), of the input's type and channels."""
@@ -35,7 +35,7 @@ class EngineResult:
 
 
 class Enlarger(Protocol):
-    """Enlarges pictures by a fixed factor."""
+    """Enlarges images by a fixed factor."""
 
     @property
     def name(self) -> str:
@@ -47,7 +47,7 @@ class Enlarger(Protocol):
 
     @property
     def setup(self) -> Setup:
-        """How it computes: the same for every picture."""
+        """How it computes: the same for every image."""
 
     def enlarge(
         self, pixels: AnyPixels, output: AnyPixels, progress: OnTiles | None, on_rows: OnRows | None
@@ -58,10 +58,10 @@ class Enlarger(Protocol):
         """
 
     def plan(self, height: int, width: int) -> tiling.Plan:
-        """Cut a picture of this size into tiles."""
+        """Cut an image of this size into tiles."""
 
     def count_tiles(self, height: int, width: int) -> int:
-        """Count the tiles that are computed for a picture of this size; 0 for interpolation."""
+        """Count the tiles that are computed for an image of this size; 0 for interpolation."""
 
     def working_bytes(self, height: int, width: int) -> int:
-        """Estimate the memory that a picture of this size needs, without input and output."""
+        """Estimate the memory that an image of this size needs, without input and output."""

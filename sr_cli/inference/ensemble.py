@@ -1,4 +1,4 @@
-"""The mean over the eight flips and rotations of a picture."""
+"""The mean over the eight flips and rotations of an image."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Interpolation:
         return EngineResult(output, 0, 0, 0, 0, self.setup)
 
     def plan(self, height: int, width: int) -> tiling.Plan:
-        """Return the whole picture as one tile."""
+        """Return the whole image as one tile."""
         return tiling.plan(height, width, 0, 0)
 
     def count_tiles(self, height: int, width: int) -> int:

@@ -23,7 +23,7 @@ Picture = TypeVar("Picture", Image.Image, NDArray[Any], "torch.Tensor")
 """A Pillow image, a numpy array or a torch tensor; see `enlarge`."""
 
 Enlarge = Callable[[AnyPixels], AnyPixels]
-"""(H, W, 1 or 3) as uint8, uint16 or float32 in 0..1, to the enlarged picture of the same type."""
+"""(H, W, 1 or 3) as uint8, uint16 or float32 in 0..1, to the enlarged image of the same type."""
 
 
 def enlarge(picture: Picture, engine: Enlarge) -> Picture:

@@ -1,4 +1,4 @@
-"""Pixels of pictures as arrays, and as batches for a network. Importing this module does not import torch."""
+"""Pixels of images as arrays, and as batches for a network. Importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def full_intensity(dtype: np.dtype[Any]) -> float:
 
 
 class Windows:
-    """A picture on a device, from which the windows of tiles are cut.
+    """An image on a device, from which the windows of tiles are cut.
 
-    Beyond the picture's border its outermost pixels are repeated, `overlap` times.
+    Beyond the image's border its outermost pixels are repeated, `overlap` times.
     """
 
     def __init__(self, pixels: AnyPixels, overlap: int, device: torch.device) -> None:
@@ -58,7 +58,7 @@ class Windows:
     def batch(self, tiles: Sequence[Tile], size: int) -> torch.Tensor:
         """Cut the windows of `tiles` as a network takes them: (size, 3, h, w) in 0..1, channels-last, on the device.
 
-        The last one is repeated where there are fewer than `size`: all batches of a picture have one shape.
+        The last one is repeated where there are fewer than `size`: all batches of an image have one shape.
         """
         import torch
 

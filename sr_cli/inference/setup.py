@@ -1,4 +1,4 @@
-"""How the pictures of a job are computed: asked for, and chosen once from what is known before it starts."""
+"""How the images of a job are computed: asked for, and chosen once from what is known before it starts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class OptionValues(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class InferenceOptions:
-    """How pictures shall be computed. Raises ValueError or UsageError naming the invalid argument."""
+    """How images shall be computed. Raises ValueError or UsageError naming the invalid argument."""
 
     device: str = "auto"
     """`auto` (cuda, else mps, else cpu), `cpu`, `cuda`, `cuda:N` or `mps`."""
@@ -52,12 +52,12 @@ class InferenceOptions:
     backend: str = "auto"
     """`auto` or a name of `backends.BACKENDS`; see `backends.choose`."""
     tile: int | Literal["auto"] = "auto"
-    """Side of a tile's core in input pixels; 0: the whole picture in one pass; `auto`: by memory."""
+    """Side of a tile's core in input pixels; 0: the whole image in one pass; `auto`: by memory."""
     overlap: int | Literal["auto", "full"] = "auto"
     """Input pixels that a tile sees beyond its core. `full`: all that have influence on it; `auto`: as many as were
-    measured to hide the tiles (at most 1 of 255 levels away from the whole picture in one pass)."""
+    measured to hide the tiles (at most 1 of 255 levels away from the whole image in one pass)."""
     ensemble: bool = False
-    """Average the results of the eight flips and rotations of the picture (Lim et al. 2017, "EDSR", section 3.4:
+    """Average the results of the eight flips and rotations of the image (Lim et al. 2017, "EDSR", section 3.4:
     "self-ensemble"), in eight times the time."""
     threads: int | None = None
     """Threads that the CPU computes with, in the whole process; None: as torch chooses."""
@@ -91,7 +91,7 @@ def _check_number(name: str, value: object, words: tuple[str | None, ...], least
 
 @dataclass(frozen=True)
 class Setup:
-    """The choices, which are the same for all pictures of a job."""
+    """The choices, which are the same for all images of a job."""
 
     device: str
     """`cpu`, `cuda:0`, ..."""
@@ -100,7 +100,7 @@ class Setup:
     backend: str
     """A name of `backends.BACKENDS`, or `pillow` for interpolation."""
     tile: int
-    """Side of the largest core of a tile, in input pixels; 0: the whole picture."""
+    """Side of the largest core of a tile, in input pixels; 0: the whole image."""
     overlap: int
     """Input pixels around each core."""
     batch: int = 1

@@ -32,7 +32,7 @@ _WIDER = {"fp16": ("bf16", "fp32"), "bf16": ("fp32",), "fp32": ()}
 
 
 class TiledNetwork:
-    """Enlarges pictures by one network; see `Enlarger`. Threads may share it.
+    """Enlarges images by one network; see `Enlarger`. Threads may share it.
 
     `wrap_network` may put something around the network, a clock for instance.
     """
@@ -55,7 +55,7 @@ class TiledNetwork:
         self.network = network if wrap_network is None else wrap_network(network)
         backend = backends.get(setup.backend)
         self._lanes = backend.lanes(setup.threads)
-        # One picture at a time if the network has its own buffers.
+        # One image at a time if the network has its own buffers.
         self._turn: contextlib.AbstractContextManager[Any] = (
             contextlib.nullcontext() if backend.thread_safe else threading.Lock()
         )
@@ -106,7 +106,7 @@ class TiledNetwork:
         raise WeightsError(f"the weights of {self.name} give values that are not finite, even in fp32")
 
     def release(self) -> None:
-        """Give back what is kept between pictures, because memory is short."""
+        """Give back what is kept between images, because memory is short."""
         self.network.release()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -137,7 +137,7 @@ class _Computed(NamedTuple):
 
 
 class _Enlargement:
-    """One picture on its way through a network; holds what its tiles share."""
+    """One image on its way through a network; holds what its tiles share."""
 
     def __init__(
         self,
@@ -166,7 +166,7 @@ class _Enlargement:
         tile, batch = self.network.setup.tile, self.network.setup.batch
         while True:
             plan = self.network.plan_with(height, width, tile, batch)
-            # The plan's own core, not the wish, decides what "smaller" means for a small picture.
+            # The plan's own core, not the wish, decides what "smaller" means for a small image.
             core = max(plan.tiles[0].height, plan.tiles[0].width)
             try:
                 self._run_plan(plan, batch)

@@ -1,8 +1,8 @@
-"""How a picture is cut into tiles: integer geometry only, no pixels and no torch.
+"""How an image is cut into tiles: integer geometry only, no pixels and no torch.
 
 All tiles of a plan have cores of one size, so that they can share a batch and a compiled graph. What the
 network sees of a tile (its window) is the core with `overlap` pixels more on each side; where a window
-reaches beyond the picture, the caller pads it by replicating the picture's border.
+reaches beyond the image, the caller pads it by replicating the image's border.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ class Tile:
 
 @dataclass(frozen=True)
 class Plan:
-    """The tiles of a picture, row by row from the top left, all of one size."""
+    """The tiles of an image, row by row from the top left, all of one size."""
 
     height: int
-    """Rows of the picture."""
+    """Rows of the image."""
     width: int
-    """Columns of the picture."""
+    """Columns of the image."""
     overlap: int
     """Pixels around a core that the network sees as well."""
     tiles: tuple[Tile, ...]
-    """Cores that cover the picture; neighbours may share a few rows or columns."""
+    """Cores that cover the image; neighbours may share a few rows or columns."""
 
     @property
     def window(self) -> tuple[int, int]:
@@ -42,7 +42,7 @@ class Plan:
 
 def _starts(length: int, tile: int, align: int) -> tuple[int, list[int]]:
     """Return the core size and start of each core along one axis: as few as possible, as equal as possible."""
-    # Counted in units of `align`; what is left over belongs to every core, so that the last one ends with the picture.
+    # Counted in units of `align`; what is left over belongs to every core, so that the last one ends with the image.
     units, rest = divmod(length, align)
     if length <= tile or units == 0:
         return length, [0]
@@ -52,10 +52,10 @@ def _starts(length: int, tile: int, align: int) -> tuple[int, list[int]]:
 
 
 def plan(height: int, width: int, tile: int, overlap: int, align: int = 1) -> Plan:
-    """Cut a picture of `height` x `width` into cores of at most `tile` a side; 0 makes a single tile.
+    """Cut an image of `height` x `width` into cores of at most `tile` a side; 0 makes a single tile.
 
     All cores start at multiples of `align`, and are that large even where `tile` is less. Raises
-    ValueError for an empty picture or negative numbers.
+    ValueError for an empty image or negative numbers.
     """
     if height < 1 or width < 1:
         raise ValueError(f"a picture of {width}x{height} pixels has nothing to tile")

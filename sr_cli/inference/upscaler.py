@@ -1,4 +1,4 @@
-"""The public face of inference: one class that holds a model and enlarges pictures with it.
+"""The public face of inference: one class that holds a model and enlarges images with it.
 
 Importing this module does not import torch; building an `Upscaler` for a network does.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Upscaler:
-    """Enlarges pictures with one model. Threads may share one.
+    """Enlarges images with one model. Threads may share one.
 
     `model` is a name (`mesrgan`), a name with its stage (`mesrgan:pixel`), a path to a safetensors file,
     `bicubic` or `lanczos`, or weights already loaded. `fidelity` 0..1 blends the model's GAN stage (0)
@@ -34,7 +34,7 @@ class Upscaler:
     network that is run, a clock for instance. The other arguments are those of `InferenceOptions`: device, precision,
     backend, tile, overlap, ensemble, threads, pixels.
 
-    How pictures are computed is chosen here, once, and is in `setup`: the same picture gives the same pixels, whatever
+    How images are computed is chosen here, once, and is in `setup`: the same image gives the same pixels, whatever
     was enlarged before. Raises ValueError or UsageError naming an invalid argument, UsageError for an
     unknown device, precision or backend, WeightsError where the weights cannot be had.
     """
@@ -74,7 +74,7 @@ class Upscaler:
 
     @property
     def setup(self) -> Setup:
-        """How pictures are computed, and why so."""
+        """How images are computed, and why so."""
         return self._enlarger.setup
 
     @property
@@ -104,7 +104,7 @@ class Upscaler:
         on_rows: OnRows | None = None,
         out: AnyPixels | None = None,
     ) -> EngineResult:
-        """Enlarge one picture by `self.scale`.
+        """Enlarge one image by `self.scale`.
 
         `on_rows` is called with rows of the result as soon as they are final; `out`, if given, is the array that the
         result is written into. Raises ValueError for arrays of another shape or type and for values that are not
@@ -131,15 +131,15 @@ class Upscaler:
         return pictures.enlarge(picture, lambda pixels: self.upscale(pixels, progress).pixels)
 
     def plan(self, height: int, width: int) -> tiling.Plan:
-        """Cut a picture of this size into tiles."""
+        """Cut an image of this size into tiles."""
         return self._enlarger.plan(height, width)
 
     def count_tiles(self, height: int, width: int) -> int:
-        """Count the tiles that are computed for a picture of this size; 0 for interpolation."""
+        """Count the tiles that are computed for an image of this size; 0 for interpolation."""
         return self._enlarger.count_tiles(height, width)
 
     def working_bytes(self, height: int, width: int) -> int:
-        """Estimate the memory that a picture of this size needs, without input and output."""
+        """Estimate the memory that an image of this size needs, without input and output."""
         return self._enlarger.working_bytes(height, width)
 
 

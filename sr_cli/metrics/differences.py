@@ -13,7 +13,7 @@ Pictures = Sequence[NDArray[np.uint8]]
 """Enlargements of one size, each (H, W, 3)."""
 
 SIDE = 128
-"""Pixels a side of a spot, in the enlarged picture; less where that is smaller."""
+"""Pixels a side of a spot, in the enlarged image; less where that is smaller."""
 _BLOCKS = 4
 # ITU-R BT.601 luma weights, in 1/256.
 _LUMA = (77, 150, 29)
@@ -21,7 +21,7 @@ _LUMA = (77, 150, 29)
 
 @dataclass(frozen=True)
 class Spot:
-    """A square of the enlarged picture."""
+    """A square of the enlarged image."""
 
     left: int
     """Its first column."""
@@ -30,7 +30,7 @@ class Spot:
     side: int
     """Its rows and columns."""
     difference: float
-    """Mean over its pixels of the highest minus the lowest luma of all pictures, 0..255."""
+    """Mean over its pixels of the highest minus the lowest luma of all images, 0..255."""
 
     def of(self, picture: NDArray[Any]) -> NDArray[Any]:
         """Return the spot cut out of (H, W, C)."""
@@ -56,7 +56,7 @@ def difference_map(pictures: Pictures, block: int) -> NDArray[np.float32]:
 
 
 def find(pictures: Pictures, count: int) -> list[Spot]:
-    """Return at most `count` spots, the most different first, none overlapping and well apart on large pictures."""
+    """Return at most `count` spots, the most different first, none overlapping and well apart on large images."""
     height, width = pictures[0].shape[:2]
     side = min(SIDE, height, width)
     block = max(1, side // _BLOCKS)

@@ -1,4 +1,4 @@
-"""Distance between the feature maps that a classifier makes of two pictures; less is better.
+"""Distance between the feature maps that a classifier makes of two images; less is better.
 
 Training minimises it (the feature or perceptual loss), `srup eval` reports it as the metric `features`.
 Needs torch.
@@ -47,14 +47,14 @@ class FeatureLoss(nn.Module):
 
 
 class FeatureDistance:
-    """The metric `features`: the relative L1 `FeatureLoss` of a whole picture against its reference."""
+    """The metric `features`: the relative L1 `FeatureLoss` of a whole image against its reference."""
 
     def __init__(self, net: FeatureNet) -> None:
         self.net = net
         self._loss = FeatureLoss(net, "l1", relative=True)
 
     def __call__(self, output: NDArray[np.uint8], reference: NDArray[np.uint8]) -> float:
-        """Return the distance of two pictures (H, W, 3) of one size. Raises ValueError where they are too small."""
+        """Return the distance of two images (H, W, 3) of one size. Raises ValueError where they are too small."""
         if min(output.shape[:2]) < self.net.min_side:
             raise ValueError(f"smaller than {self.net.min_side} pixels a side, too small for {type(self.net).__name__}")
         pictures = [torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None].float() / 255 for rgb in (output, reference)]

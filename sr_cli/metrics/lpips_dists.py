@@ -1,4 +1,4 @@
-"""LPIPS and DISTS, learned distances between a picture and its reference, by torchmetrics; less is better.
+"""LPIPS and DISTS, learned distances between an image and its reference, by torchmetrics; less is better.
 
 Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric" (2018), version 0.1 on AlexNet;
 Ding et al., "Image Quality Assessment: Unifying Structure and Texture Similarity" (2020), on VGG16. torchmetrics
@@ -22,7 +22,7 @@ SMALLEST_SIDE = 64
 """Pixels a side below which AlexNet's and VGG16's last maps are empty or a single value."""
 
 Distance = Callable[[NDArray[np.uint8], NDArray[np.uint8]], float]
-"""Takes two pictures (H, W, 3) of one size. Raises ValueError for pictures that are too small."""
+"""Takes two images (H, W, 3) of one size. Raises ValueError for images that are too small."""
 
 
 def load(name: str, *, offline: bool = False) -> Distance:

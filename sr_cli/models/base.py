@@ -50,7 +50,7 @@ class Generator(nn.Module):
     """A super-resolution network.
 
     `forward` takes RGB in 0..1 as float (N, 3, H, W) and gives (N, 3, scale*H, scale*W), nominally
-    0..1 but not clamped. The convolutions pad with zeros; whoever needs faithful picture borders
+    0..1 but not clamped. The convolutions pad with zeros; whoever needs faithful image borders
     pads by replication first (the engine does).
     """
 
@@ -68,7 +68,7 @@ class Generator(nn.Module):
 
     @property
     def peak_values_per_pixel(self) -> int:
-        """Values held at once while one low-resolution pixel is computed: memory over that of the picture.
+        """Values held at once while one low-resolution pixel is computed: memory over that of the image.
 
         An upper estimate by counting the largest simultaneously live activations; the engine plans
         its tiles by it.

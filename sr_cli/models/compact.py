@@ -42,7 +42,7 @@ class _Part:
 
 
 class _Stack:
-    """Layers so far, and what is known by name after the last: `z` the normalised picture, `t` the trunk, ..."""
+    """Layers so far, and what is known by name after the last: `z` the normalised image, `t` the trunk, ..."""
 
     def __init__(self) -> None:
         self.layers: list[_Part] = []
@@ -137,7 +137,7 @@ def to_compact(generator: Mesrgan) -> dict[str, Tensor]:
 def _features(stack: _Stack, generator: Mesrgan, *kept: str) -> _Part:
     """Build the 9x9 head: three layers gather the 7x7 neighbourhood of each pixel, the next convolution does the rest.
 
-    The layers carry on the picture and the channels that are `kept`.
+    The layers carry on the image and the channels that are `kept`.
     """
     for radius in (1, 2, 3):
         near = _gather(stack, radius)

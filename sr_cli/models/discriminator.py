@@ -18,7 +18,7 @@ STRIDE = 16
 
 
 class Discriminator(nn.Module):
-    """Tells photos from generated pictures: VGG-style, strided, BatchNorm (Ledig et al. 2017, fig. 4).
+    """Tells photos from generated images: VGG-style, strided, BatchNorm (Ledig et al. 2017, fig. 4).
 
     The features are pooled to one vector before the linear layers, so that any patch does.
 
@@ -63,7 +63,7 @@ class Discriminator(nn.Module):
 
 
 class UnetDiscriminator(nn.Module):
-    """Tells photos from generated pictures pixel by pixel: a U-Net with spectral normalisation.
+    """Tells photos from generated images pixel by pixel: a U-Net with spectral normalisation.
 
     Wang et al. 2021 (Real-ESRGAN), section 3.4; three halvings, bilinear doublings, skip connections by addition.
     `forward` takes RGB in 0..1, (N, 3, H, W) with H and W multiples of 8, and gives logits (N, 1, H, W).

@@ -74,7 +74,7 @@ class Esrgan(base.Generator):
         return 16 * 4 * self.config.features + 4 * self.config.features
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw He's weights around a path that enlarges the picture linearly, which training would have to find.
+        """Draw He's weights around a path that enlarges the image linearly, which training would have to find.
 
         Those of each block's last layer are scaled by 0.5.
         """

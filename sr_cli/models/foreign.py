@@ -82,7 +82,7 @@ def available() -> bool:
 
 
 LARGEST = 2 << 30
-"""Bytes of the largest file that is given to spandrel; networks that enlarge pictures have at most a quarter of it."""
+"""Bytes of the largest file that is given to spandrel; networks that enlarge images have at most a quarter of it."""
 
 
 class _AllocationLimit(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -107,7 +107,7 @@ class _AllocationLimit(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def load(tensors: Mapping[str, Tensor]) -> Foreign | None:
     """Let spandrel build the network of a state dict; None where it is missing, does not know it, or fails.
 
-    Networks for anything but enlarging or restoring RGB pictures are not taken either. A network may have a few
+    Networks for anything but enlarging or restoring RGB images are not taken either. A network may have a few
     times the values of its file (masks, positions); one that would have far more is not built.
     """
     if not available() or any(tensor.numel() == 0 for tensor in tensors.values()):

@@ -61,7 +61,7 @@ class Upsampler(nn.Module):
         return [(conv, 2) for conv in self.convs if isinstance(conv, nn.Conv2d)]
 
     def init_identity(self, slope: float) -> None:
-        """Pass the picture on, see `init_identity`; `slope` is that of the activation before the first stage."""
+        """Pass the image on, see `init_identity`; `slope` is that of the activation before the first stage."""
         for conv, activation in zip(self.convs, self.activations, strict=True):
             assert isinstance(conv, nn.Conv2d) and isinstance(activation, nn.PReLU)
             init_identity(conv, slope, shuffle=2)
@@ -83,7 +83,7 @@ def even_subpixels(conv: nn.Conv2d, shuffle: int) -> None:
     """Make a convolution answer a constant equally at all pixels that the PixelShuffle after it puts side by side.
 
     Each kernel's sum becomes the mean of the sums of its `shuffle**2` neighbours, and so does its bias: the nearest
-    weights with which features that do not vary give a picture without a pattern on the upsampler's grid (Sugawara
+    weights with which features that do not vary give an image without a pattern on the upsampler's grid (Sugawara
     et al. 2018, "Super-resolution using convolutional neural networks without any checkerboard artifacts").
     """
     kernels = conv.weight.view(-1, shuffle**2, *conv.weight.shape[1:])
@@ -100,11 +100,11 @@ IDENTITY_CHANNELS = 6
 
 @torch.no_grad()
 def init_identity(conv: nn.Conv2d, slope: float = 1.0, shuffle: int = 1) -> None:
-    """Set initial weights that pass the picture on, so that training starts near its enlargement.
+    """Set initial weights that pass the image on, so that training starts near its enlargement.
 
     The first six channels between two such convolutions hold RGB and its negative: after an activation with
-    `slope` for negative values (1: none) the one minus the other is still 1 + slope times the picture. A
-    convolution of three inputs takes the picture from them, one of three outputs gives it back and keeps its other
+    `slope` for negative values (1: none) the one minus the other is still 1 + slope times the image. A
+    convolution of three inputs takes the image from them, one of three outputs gives it back and keeps its other
     weights. With `shuffle` 2 it enlarges linearly for the PixelShuffle(2) that follows.
     """
     inputs, side = conv.in_channels, conv.kernel_size[0]
@@ -128,7 +128,7 @@ def init_identity(conv: nn.Conv2d, slope: float = 1.0, shuffle: int = 1) -> None
 def init_identity_past_trunk(
     head: nn.Conv2d, trunk_conv: nn.Conv2d, upsampler: Upsampler, conv: nn.Conv2d, tail: nn.Conv2d, slope: float
 ) -> None:
-    """Pass the picture (see `init_identity`) through ESRGAN's frame.
+    """Pass the image (see `init_identity`) through ESRGAN's frame.
 
     The trunk adds nothing to its channels, the activations of `slope` begin after the upsampler's first convolution.
     """
@@ -182,6 +182,6 @@ class BicubicPhases(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         padded = F.pad(x, (2, 2, 2, 2), mode="replicate")
-        # bf16 has 8 bits: enough for the detail that a network adds, not for the picture it is added to.
+        # bf16 has 8 bits: enough for the detail that a network adds, not for the image it is added to.
         with torch.autocast(x.device.type, enabled=False):
             return F.conv2d(padded, self.kernel.to(x.dtype), groups=self.channels)

@@ -18,7 +18,7 @@ OPSET = 18
 
 
 def to_onnx(generator: Generator) -> bytes:
-    """Convert the generator, folded, to an ONNX model of any batch and picture size.
+    """Convert the generator, folded, to an ONNX model of any batch and image size.
 
     Its input `rgb` is float32 (N, 3, H, W) in 0..1, its output `enlarged` (N, 3, scale*H, scale*W), not
     clamped; the model's metadata say so, and its scale. Needs the packages of the extra `srup[onnx]`: raises

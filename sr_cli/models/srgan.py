@@ -92,7 +92,7 @@ class Srgan(base.Generator):
         return 16 * 4 * self.config.features + 4 * self.config.features
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw He's weights around a path that enlarges the picture linearly, which training would have to find.
+        """Draw He's weights around a path that enlarges the image linearly, which training would have to find.
 
         The second BatchNorm of a block starts at 0.1, so that deep trunks start near the identity (Goyal et al. 2017,
         section 5.1, sets it to zero).

@@ -85,7 +85,7 @@ class Claims:
 
 
 def _remove(lock: FileLock) -> None:
-    """Release a lock and leave no file behind.
+    """Release a lock and remove its file.
 
     The file goes while it is still locked: whoever opened it before finds it unlinked once he has the lock, and
     tries again (filelock looks at the number of links).

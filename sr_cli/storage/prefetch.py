@@ -57,5 +57,5 @@ class Prefetch(Generic[T]):
             if isinstance(item, BaseException):
                 raise item
             yield item[0]
-            del item  # a picture: not to be kept while the next is waited for
+            del item  # a photo: not to be kept while the next is waited for
             self._room.put(None)

@@ -1,4 +1,4 @@
-"""The batch: planned, handed to whoever does the work, and reported from one place."""
+"""A batch: plans it, has workers do it, and reports it."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def run(
     """Enlarge each input; a failure is reported and does not stop the others.
 
     An input is a file, a folder, a pattern or `-` (`stdin`); `output` is a file, a folder, `-` (`stdout`), or
-    None for names beside the inputs. Raises UsageError where the request makes no sense, WeightsError where the
-    model cannot be had: both before any photograph is touched.
+    None for names next to the inputs. Raises UsageError for an invalid request, WeightsError if the
+    model is not available, both before any photo is touched.
     """
     shard = options.part
     journals = Journals.of(options)

@@ -1,4 +1,4 @@
-"""What can be said about a task before its photo is decoded; the batch and the dry run ask the same questions."""
+"""Checks of a task before its photo is decoded, the same for the batch and the dry run."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def check_target(task: Task, options: UpscaleOptions) -> None:
 
 
 def is_marked_object(task: Task, content: BinaryIO) -> bool:
-    """Return whether an object of a store is an output of ours and not meant; a local file was left out before."""
+    """Return whether an object of a store is an unnamed output of srup; local ones were skipped before."""
     marked = isinstance(task.source, RemotePath) and not task.alone and images.is_output(content)
     content.seek(0)
     return marked
 
 
 def exists(target: Place) -> bool:
-    """Return whether there is something of that name, be it a link to nothing. Raises OutputError for a store's."""
+    """Return whether the name is taken, also by a broken link. Raises OutputError for a store's."""
     return os.path.lexists(target) if isinstance(target, Path) else target.info(OutputError) is not None
 
 

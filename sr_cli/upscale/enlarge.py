@@ -1,4 +1,4 @@
-"""One photo through the network, its transparency with it, to the size that was asked for."""
+"""Enlarges one photo with its transparency to the requested size."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def enlarge(
 
     Colours hidden under transparency are first replaced by the visible ones around them, so that the
     network does not draw them into the edge as a halo; the transparency itself goes through the same
-    network as a grey picture, so that both have the same edges. The model runs as often as it takes, and
-    what is too large then is reduced; a size up to the photo's own takes no pass at all. Where nothing
+    network as a grey image, so that both have the same edges. The model runs as often as needed, and
+    a result that is too large is reduced; a size up to the photo's own needs no pass. Where nothing
     has to be reduced, `begin` is called before the last pass.
     """
     photo = replace(photo, made_by=f"{images.MARK} {__version__}")

@@ -1,4 +1,4 @@
-"""The dry run: what a batch would take, and what of it would fail, without writing anything."""
+"""The dry run: estimates what a batch needs and which photos would fail, without writing anything."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from sr_cli.upscale.options import UpscaleOptions
 from sr_cli.upscale.shards import shard_of
 from sr_cli.upscale.worker import for_device, make_upscaler
 
-# Bytes per sample of enlarged photos, of which nine in ten take less (24 photos, bicubic and a network);
+# Bytes per sample of enlarged photos; nine in ten take less (24 photos, bicubic and a network);
 # the lower byte of 16 bits is noise and stays whole.
 _BYTES_PER_SAMPLE = {"PNG": 0.65, "JPEG": 0.19, "WEBP": 0.08, "TIFF": 1.0, "GIF": 0.35}
 _HEADERS = 4096
@@ -74,7 +74,7 @@ class FileEstimate:
     tiles: int = 0
     """Tiles to compute, all frames and passes; 0 for interpolation."""
     memory_bytes: int = 0
-    """Memory while it is worked on, besides what the program itself takes."""
+    """Memory while it is enlarged, without that of the program itself."""
     disk_bytes: int = 0
     """Size of the output; nine of ten photos take less."""
     seconds: float = 0.0
@@ -108,7 +108,7 @@ class Estimate:
     files: tuple[FileEstimate, ...]
     """In the order of the batch."""
     left_out: tuple[Place, ...]
-    """Pictures in folders that are outputs themselves."""
+    """Photos in folders that are outputs themselves."""
     disk_free: int | None
     """Bytes free where the first output goes; None without an output file."""
     shards: tuple[Part, ...] = ()
@@ -146,7 +146,7 @@ def estimate(
     *,
     stdin: BinaryIO | None = None,
 ) -> Estimate:
-    """Foresee what `run` with the same arguments would do, after a calibration of about a second.
+    """Foresee what `run` with the same arguments would do, from a calibration of about a second.
 
     Reads the headers of the inputs and writes nothing. Raises as `run` does before it touches a photo.
     """

@@ -1,4 +1,4 @@
-"""What the job tells while it works, and what it hands back."""
+"""Events and results of the job."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Ending = Literal["complete", "interrupted", "error"]
 
 @dataclass(frozen=True)
 class Computation:
-    """What enlarged a photo, and how: all that its pixels depend on."""
+    """How a photo was enlarged: everything that its pixels depend on."""
 
     model: str
     """The model's name."""
@@ -73,7 +73,7 @@ class ImageResult:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a job has done when it ends, however it ends."""
+    """The state of a job at its end, whatever ended it."""
 
     ending: Ending
     """`complete`: every input has a result; `interrupted`: by the user; `error`: by one that ends the whole job."""

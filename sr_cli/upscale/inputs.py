@@ -1,4 +1,4 @@
-"""From what the user named to a list of tasks: which file becomes which, all settled before work starts."""
+"""Turns the inputs that the user named into a list of tasks, before any work starts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Task:
     """One input and where its output goes."""
 
     source: Place | None
-    """The photograph; None: standard input."""
+    """The photo; None: standard input."""
     target: Place | None
     """The output; None: standard output."""
     root: Place | None = None
@@ -61,14 +61,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Batch:
-    """Everything there is to do."""
+    """All tasks of a batch."""
 
     tasks: tuple[Task, ...]
     """In the order of the command line, folders in the order of their names."""
     several: bool
     """Whether the user asked for more than one file: only then is what was done before skipped."""
     left_out: tuple[Place, ...] = ()
-    """Pictures in folders that are outputs of this or an earlier batch, and so no inputs."""
+    """Photos in folders that are outputs of this or an earlier batch, and so no inputs."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class _Found:
 
     source: Place | None
     below: PurePath = _HERE
-    """The folder it lies in, relative to the folder that the user named."""
+    """Its folder, relative to the folder that the user named."""
     listed: bool = False
     """Found in a folder or by a pattern, not named by the user."""
     problem: SrupError | None = None
@@ -89,10 +89,10 @@ class _Found:
 
 
 def plan(inputs: Sequence[str], output: str | None, options: UpscaleOptions, journals: Journals) -> Batch:
-    """Plan `srup upscale INPUTS -o OUTPUT`. Raises UsageError where that makes no sense or outputs collide.
+    """Plan `srup upscale INPUTS -o OUTPUT`. Raises UsageError for an invalid request or outputs that collide.
 
     An input is a file, a folder, a pattern (`*`, `?`, `[...]`, `**`), a URL of a file or folder, or `-`. `output` is a
-    file, a folder (made when needed), the URL of one, `-`, or None for names beside the inputs.
+    file, a folder (made when needed), the URL of one, `-`, or None for names next to the inputs.
     """
     _real_folder.cache_clear()
     folder = place(output) if output is not None and output != PIPE else None
@@ -164,7 +164,7 @@ def _find(name: str, recursive: bool, output: Place | None) -> Iterator[_Found]:
 
 
 def _in_folder(folder: Path, recursive: bool, output: Path | None) -> Iterator[_Found]:
-    """Yield the pictures in a folder, without hidden ones; links to folders are followed, but never in circles.
+    """Yield the photos in a folder, without hidden ones; links to folders are followed, but never in circles.
 
     A folder that cannot be listed is a failure of its own.
     """
@@ -195,7 +195,7 @@ def _in_folder(folder: Path, recursive: bool, output: Path | None) -> Iterator[_
 
 
 def _in_store(path: RemotePath, named_as_folder: bool, recursive: bool, output: Place | None) -> Iterator[_Found]:
-    """Yield the file of that URL, or the pictures in the folder of that URL; one that cannot be listed is a failure."""
+    """Yield the file of that URL, or the photos in the folder of that URL; one that cannot be listed is a failure."""
     if not named_as_folder and path.suffix.lower() in images.READABLE_SUFFIXES:
         yield _Found(path)
         return
@@ -234,7 +234,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _settled(items: list[tuple[Task, bool]], several: bool, options: UpscaleOptions, journals: Journals) -> Batch:
-    """Return the batch without doublets and without outputs among its inputs. Raises UsageError for collisions."""
+    """Return the batch without duplicates and without outputs among its inputs. Raises UsageError for collisions."""
     unique = {_place(task.source) if task.source else PIPE: (task, listed) for task, listed in reversed(items)}
     items = list(reversed(unique.values()))
     tasks, left_out = _without_outputs(items, journals)
@@ -270,7 +270,7 @@ def _settled(items: list[tuple[Task, bool]], several: bool, options: UpscaleOpti
 
 
 def _without_outputs(items: list[tuple[Task, bool]], journals: Journals) -> tuple[list[Task], list[Place]]:
-    """Return the tasks to do, and the pictures that are outputs themselves.
+    """Return the tasks to do, and the photos that are outputs themselves.
 
     One that is named alone is meant; among several the shell may have named it (`srup upscale *.jpg`), so there
     its own mark counts, too. Those found in folders are targets of this batch, or in the journal of an earlier one,

@@ -82,7 +82,7 @@ class Journals:
         return cls("ray" if options.engine == "ray" else None)
 
     def made(self, path: Place, error: type[SrupError] = InputError) -> bool:
-        """Return whether a picture is an output of any batch, unchanged since. Raises `error` for a store."""
+        """Return whether a photo is an output of any batch, unchanged since. Raises `error` for a store."""
         return self._check(path, None, error)
 
     def recognises(self, target: Place, key: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Self
 
 
 class WriterPool:
-    """Threads that finish work behind the caller, with at most `limit` bytes in their hands at once.
+    """Threads that finish work while the caller continues, with at most `limit` bytes in their hands at once.
 
     Leaving the context waits for all work; after an exception, only for what has begun, and drops the rest.
     An exception in the work comes out of the next `submit` or of leaving.
@@ -50,7 +50,7 @@ class WriterPool:
             self._changed.notify_all()
 
     def submit(self, work: Callable[[], None], amount: int) -> None:
-        """Do `work` behind the caller, then release the `amount` that was reserved for it."""
+        """Do `work` in a thread, then release the `amount` that was reserved for it."""
         self._raise_errors()
 
         def work_and_release() -> None:
@@ -73,7 +73,7 @@ class Abandoned(Exception):
 
 
 class RowGate:
-    """Lets a writer follow a picture that is still being computed, row by row, in another thread.
+    """Lets a writer follow a photo that is still being computed, row by row, in another thread.
 
     By a queue alone: a condition is Python code that a signal can leave half done, and then nobody wakes up.
     """

@@ -1,7 +1,7 @@
-"""Pictures brought from the model's factor to the size that was asked for: Lanczos in linear light.
+"""Photos brought from the model's factor to the size that was asked for: Lanczos in linear light.
 
 Light adds up, its sRGB encoding does not: averaging encoded values darkens fine bright detail. So samples are
-decoded, resampled and encoded again. The sRGB transfer function (IEC 61966-2-1) is assumed for every picture;
+decoded, resampled and encoded again. The sRGB transfer function (IEC 61966-2-1) is assumed for every photo;
 a profile with another curve (Adobe RGB's 2.2, say) is close enough to it for an average of neighbours, and no
 pixel's own colour is changed: what is flat stays exactly as it was.
 """
@@ -59,7 +59,7 @@ def resample(pixels: Pixels, alpha: Pixels | None, width: int, height: int) -> t
 
 
 class _Source:
-    """The picture to resample; gives bands of the result that together equal the whole in one go."""
+    """The photo to resample; gives bands of the result that together equal the whole in one go."""
 
     def __init__(self, pixels: Pixels, alpha: Pixels | None, width: int, height: int) -> None:
         self.pixels, self.alpha = pixels, alpha

@@ -1,4 +1,4 @@
-"""A worker: photographs read ahead, enlarged one after the other, and written behind."""
+"""A worker: reads photos ahead, enlarges them one by one, and writes results meanwhile."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from sr_cli.upscale.options import UpscaleOptions
 from sr_cli.upscale.pipeline import Abandoned, RowGate, WriterPool
 
 READ_AHEAD = 3
-"""Photographs that are read before their turn."""
+"""Photos that are read before their turn."""
 WRITERS = min(4, os.cpu_count() or 1)
 """Threads that encode and write."""
 _WAITING_BYTES = 2**30
-"""Enlarged pictures that may wait for a writer, at most; a larger one waits alone."""
+"""Enlarged photos that may wait for a writer, at most; a larger one waits alone."""
 
 
 def make_upscaler(options: UpscaleOptions, pixels: int | None = None) -> inference.Upscaler:
@@ -71,7 +71,7 @@ def for_device(options: UpscaleOptions, device: inference.WorkerDevice) -> Upsca
 
 
 def describe(upscaler: inference.Upscaler, listener: Listener) -> None:
-    """Tell how the model works, and why so."""
+    """Report the choices of the model, with their reasons."""
     if upscaler.blend is not None:
         listener.message("note", str(upscaler.blend))
     listener.message("detail", f"{upscaler.name} on {upscaler.setup.label}")
@@ -81,7 +81,7 @@ def describe(upscaler: inference.Upscaler, listener: Listener) -> None:
 
 @dataclass(frozen=True)
 class _Job:
-    """A task that has been looked at: a photograph to enlarge, or an outcome already."""
+    """A task that has been looked at: a photo to enlarge, or an outcome already."""
 
     index: int
     task: Task
@@ -105,7 +105,7 @@ class Streams:
 
 
 class Worker:
-    """Enlarges photographs with one model, several at a time in its threads."""
+    """Enlarges photos with one model, several at a time in its threads."""
 
     listener: Listener
 
@@ -129,7 +129,7 @@ class Worker:
         self._lock = threading.Lock()
 
     def work(self, tasks: Iterable[tuple[int, Task]], listener: Listener) -> None:
-        """Do tasks, each with its position in the batch, as they come. Raises what is not about one photograph."""
+        """Do tasks, each with its position in the batch, as they come. Raises what is not about one photo."""
         self.listener = listener
         self.claims = storage.Claims() if self.several else None
         try:
@@ -168,7 +168,7 @@ class Worker:
             yield replace(job, seconds=time.monotonic() - started)
 
     def _opened(self, index: int, task: Task) -> _Job:
-        """Claim a task and read its pictures, or say why there is nothing to do. Raises SrupError."""
+        """Claim a task and read its photos, or say why there is nothing to do. Raises SrupError."""
         check_source(task)
         if self.claims and isinstance(task.target, Path) and not self.claims.take(task.target):
             return _skip(index, task, "another srup is working on it")
@@ -190,7 +190,7 @@ class Worker:
                 return _skip(index, task, MARKED)
         else:
             source = task.source
-        # One that the user named: what is found in a folder was left out.
+        # One that the user named: outputs found in a folder were skipped.
         if isinstance(task.source, Path) and images.is_output(task.source):
             self.listener.message("note", f"{task.source} is an output of srup already; it is enlarged again")
         sequence = images.read_all(source or self._stdin(), limits=limits)
@@ -206,7 +206,7 @@ class Worker:
     # The network.
 
     def _process(self, job: _Job, writers: WriterPool) -> None:
-        """Enlarge a job's pictures and hand them to a writer; one that can follow row by row begins at once."""
+        """Enlarge a job's photos and hand them to a writer; one that can follow row by row begins at once."""
         self.listener.started(job.index)
         if job.sequence is None:
             assert job.outcome is not None
@@ -261,10 +261,10 @@ class Worker:
 
             yield enlarge(upscaler, photo, size, counts, progress, begin)
 
-    # Writing, behind the network.
+    # Writing, while the network works on the next photo.
 
     def _write(self, job: _Job, counts: Counts, frames: Iterable[images.Photo], gate: RowGate | None = None) -> None:
-        """Write a job's pictures and report what became of it; with a gate, while they are being computed."""
+        """Write a job's photos and report what became of it; with a gate, while they are being computed."""
         started = time.monotonic()
         try:
             self._put(job, frames, None if gate is None else gate.wait_for)
@@ -293,7 +293,7 @@ class Worker:
         return tuple(images.losses_of_all(sequence, output_format(task, self.options), strip=self.options.strip))
 
     def _put(self, job: _Job, frames: Iterable[images.Photo], wait_for_rows: Callable[[int], None] | None) -> None:
-        """Write enlarged pictures to their place. Raises SrupError."""
+        """Write enlarged photos to their place. Raises SrupError."""
         assert job.sequence is not None
         task, options = job.task, self.options
         if task.target is None:

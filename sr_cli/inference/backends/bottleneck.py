@@ -86,7 +86,7 @@ class BufferedTrunk(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         result = torch.empty_like(x, memory_format=torch.channels_last)
-        # One picture's buffer may fit a processor's cache; a GPU wants the whole batch at once.
+        # One image's buffer may fit a processor's cache; a GPU wants the whole batch at once.
         together = 1 if x.device.type == "cpu" else max(1, x.shape[0])
         with torch.autocast(x.device.type, enabled=False):  # every step's type is fixed
             for part, output in zip(torch.split(x, together), torch.split(result, together), strict=True):

@@ -1,6 +1,6 @@
 """MESRGAN's bottlenecks on a CPU, in bands of rows.
 
-A bottleneck goes through the picture in bands, whose hidden channels are still in the cache when the next step reads
+A bottleneck goes through the image in bands, whose hidden channels are still in the cache when the next step reads
 them. Its 1x1 convolutions are matrix products between slices of the buffer, or oneDNN's convolutions, which copy their
 input but have the activation in them, as `layer_type` finds for the processor and the precision. Speed and what was
 tried: docs/speed-log.md.
@@ -32,14 +32,14 @@ def layer_type(dtype: torch.dtype) -> type[BufferedBottleneck]:
     """Choose how 1x1 convolutions are computed: as products in fp32 where MKL is fast, which is on Intel's processors.
 
     torch leaves products to MKL and convolutions to oneDNN, and MKL has no AVX-512 for other makers' processors,
-    oneDNN has (docs/speed-log.md). A rule and no measurement: the same machine must give the same picture every time.
+    oneDNN has (docs/speed-log.md). A rule and no measurement: the same machine must give the same image every time.
     """
     fast = dtype == torch.float32 and torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
     return Products if fast and "GenuineIntel" in _processor_maker() else Convolutions
 
 
 class _InBands(BufferedBottleneck):
-    """A bottleneck that goes through one picture's buffer, (1, H, W, B), band by band."""
+    """A bottleneck that goes through one image's buffer, (1, H, W, B), band by band."""
 
     def __init__(self, weights: BottleneckWeights) -> None:
         super().__init__(weights)
@@ -62,7 +62,7 @@ class _InBands(BufferedBottleneck):
         self._run(buffer[0], buffer[0, ..., self.ones : self.ones + self.out_channels], add=True)
 
     def _run(self, buffer: Tensor, out: Tensor, add: bool) -> None:
-        """Compute one picture, (H, W, B) to (H, W, o); `out` may be in the channels that are read."""
+        """Compute one image, (H, W, B) to (H, W, o); `out` may be in the channels that are read."""
         x = buffer[..., : self.ones + self.channels]
         height, width, _ = x.shape
         rows = max(_FEWEST_ROWS, _BAND_BYTES // (width * self.hidden_channels * x.element_size()))

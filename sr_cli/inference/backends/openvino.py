@@ -49,7 +49,7 @@ def prepare(folded: Generator, dtype: torch.dtype, lanes: int) -> OpenVinoNetwor
     """Convert the generator (seconds) for streams of `lanes` batches at once."""
     if dtype == torch.float32 or not (isinstance(folded, Mesrgan) and folded.config.upsampler != "full"):
         return OpenVinoNetwork(folded, dtype, lanes, folded.scale)
-    # bf16 has 8 bits: enough for the detail that MESRGAN adds, not for the picture it is added to.
+    # bf16 has 8 bits: enough for the detail that MESRGAN adds, not for the image it is added to.
     return OpenVinoNetwork(_Detail(folded), dtype, lanes, folded.scale, folded.complete)
 
 
@@ -173,7 +173,7 @@ class _Running(NamedTuple):
 
 
 def convert(network: nn.Module) -> Any:
-    """Convert a folded generator, or a part of one, to an OpenVINO model of any batch and picture size.
+    """Convert a folded generator, or a part of one, to an OpenVINO model of any batch and image size.
 
     By the front end itself and not by `openvino.convert_model`, which reports its use to the network.
     """
@@ -207,7 +207,7 @@ def in_blocks(model: Any) -> Any:
     """Copy a model so that its convolutions ask for blocks of 16 channels, (N, C/16, H, W, 16), in fp32 on AVX-512.
 
     By itself the plugin has channels last. In blocks a depthwise convolution takes two thirds of the time, and a
-    concatenation takes none if picture and shape are one and known: each part is computed where it belongs. The wish
+    concatenation takes none if image and shape are one and known: each part is computed where it belongs. The wish
     is an attribute of the file format, with no other way to set it from Python. A processor without these convolutions
     takes the slowest there are: see `_computes_in_blocks`.
     """
