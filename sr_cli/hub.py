@@ -285,7 +285,7 @@ class _Part:
         """What a process leaves that gives up."""
 
     def take_over(self) -> None:
-        """Go on with what was left, if anything: by a process that gave up, or by one that was killed."""
+        """Resume what an earlier process left, one that gave up or was killed."""
         for earlier in (self.left, *self._stale()):
             with contextlib.suppress(OSError):  # it is not there, or another process was faster
                 earlier.rename(self.path)

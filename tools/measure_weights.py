@@ -1,6 +1,6 @@
 """What weights' manifest entries say about running them: the overlap of tiles, and what bf16 changes.
 
-    python tools/measure_weights.py WEIGHTS PICTURE... [--side 256] [--overlap] [--bf16]
+    python tools/measure_weights.py WEIGHTS PHOTO... [--side 256] [--overlap] [--bf16]
 
 The photos are photos reduced to a quarter (low resolution); their middle is used, `--side` pixels square. Both values
 are measured unless one is asked for:
@@ -36,32 +36,32 @@ def low_resolution(path: Path, side: int) -> NDArray[np.uint8]:
     return np.asarray(reduced.crop((left, top, min(left + side, reduced.width), min(top + side, reduced.height))))
 
 
-def largest_difference(weights: str, overlap: int, pictures: list[NDArray[np.uint8]]) -> float:
+def largest_difference(weights: str, overlap: int, photos: list[NDArray[np.uint8]]) -> float:
     """Measure the largest difference between tiled and whole, in levels of 255 before rounding."""
     tiled = Upscaler(weights, device="cpu", backend="eager", precision="fp32", tile=TILE, overlap=overlap)
     whole = Upscaler(weights, device="cpu", backend="eager", precision="fp32", tile=0, overlap=overlap)
-    floats = [picture.astype(np.float32) / 255 for picture in pictures]
+    floats = [photo.astype(np.float32) / 255 for photo in photos]
     return max(float(np.abs(tiled.upscale(p).pixels - whole.upscale(p).pixels).max()) * 255 for p in floats)
 
 
-def smallest_overlap(weights: str, pictures: list[NDArray[np.uint8]]) -> int:
+def smallest_overlap(weights: str, photos: list[NDArray[np.uint8]]) -> int:
     """Find the smallest overlap at which tiles do not show. Raises SystemExit if none up to 64 does."""
     for overlap in range(4, 65, 4):
-        difference = largest_difference(weights, overlap, pictures)
+        difference = largest_difference(weights, overlap, photos)
         print(f"overlap {overlap:3d}: {difference:.3f} of 255", flush=True)
         if difference <= TOLERANCE:
             return overlap
     raise SystemExit("tiles show with every overlap up to 64")
 
 
-def bf16_share(weights: str, pictures: list[NDArray[np.uint8]]) -> float:
+def bf16_share(weights: str, photos: list[NDArray[np.uint8]]) -> float:
     """Measure the share of values that bf16 keeps within 1 of 255 levels of fp32."""
     upscalers = [
         Upscaler(weights, device="cpu", backend="eager", precision=precision, tile=0) for precision in ("bf16", "fp32")
     ]
     within = total = 0
-    for picture in pictures:
-        rounded, exact = (upscaler.upscale(picture).pixels.astype(np.int16) for upscaler in upscalers)
+    for photo in photos:
+        rounded, exact = (upscaler.upscale(photo).pixels.astype(np.int16) for upscaler in upscalers)
         apart = np.abs(rounded - exact)
         within, total = within + int((apart <= 1).sum()), total + apart.size
         print(f"bf16: mean {apart.mean():.4f}, at most {apart.max()} of 255", flush=True)
@@ -72,16 +72,16 @@ def main() -> None:
     """Measure what is asked for and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", help="as `srup upscale -m` takes them")
-    parser.add_argument("pictures", nargs="+", type=Path)
+    parser.add_argument("photos", nargs="+", type=Path)
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--overlap", action="store_true", help="only the overlap")
     parser.add_argument("--bf16", action="store_true", help="only bf16")
     given = parser.parse_args()
-    pictures = [low_resolution(path, given.side) for path in given.pictures]
+    photos = [low_resolution(path, given.side) for path in given.photos]
     if given.overlap or not given.bf16:
-        print(f'"overlap": {smallest_overlap(given.weights, pictures)}')
+        print(f'"overlap": {smallest_overlap(given.weights, photos)}')
     if given.bf16 or not given.overlap:
-        print(f'"bf16_share": {bf16_share(given.weights, pictures):.6f}')
+        print(f'"bf16_share": {bf16_share(given.weights, photos):.6f}')
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What was measured, and what the job tells while it measures."""
+"""Results and progress events of a benchmark."""
 
 from __future__ import annotations
 

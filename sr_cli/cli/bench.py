@@ -1,4 +1,4 @@
-"""`srup bench`: time the models side by side."""
+"""`srup bench`: measures the speed of models."""
 
 from __future__ import annotations
 

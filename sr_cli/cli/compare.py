@@ -1,4 +1,4 @@
-"""`srup compare`: look at models side by side."""
+"""`srup compare`: compares models on a photo."""
 
 from __future__ import annotations
 

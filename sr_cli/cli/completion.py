@@ -1,4 +1,4 @@
-"""What a shell offers when a value is half typed."""
+"""Completion of half-typed values in a shell."""
 
 from __future__ import annotations
 

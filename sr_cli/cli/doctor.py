@@ -1,4 +1,4 @@
-"""`srup doctor`: what there is, and whether it works."""
+"""`srup doctor`: checks the installation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`srup eval`: measure models under a stated convention."""
+"""`srup eval`: measures the quality of models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The compare job: one photo enlarged by several models, and a page to look at them side by side.
+"""The compare job: enlarges a photo with several models and writes a page that shows them side by side.
 
 `job.run` compares, `options.CompareOptions` says what.
 """

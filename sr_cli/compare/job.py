@@ -60,7 +60,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class CompareEvent:
-    """How far the whole job is: each enlargement is one step, writing the page the last."""
+    """Progress of the whole job: each enlargement is one step, writing the page the last."""
 
     label: str
     """What is being done: a layer's label, or `writing the page`."""

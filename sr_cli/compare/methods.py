@@ -58,7 +58,7 @@ class Method:
 def load(options: CompareOptions, photo: Path) -> list[Method]:
     """Return bicubic, then each model at each fidelity; `photo` stands in their commands.
 
-    Raises WeightsError where a model cannot be had, UsageError where one is named twice.
+    Raises WeightsError if a model is not available, UsageError where one is named twice.
     """
     found = [interpolation("bicubic", photo)]
     for spec in options.models or bundled(options):

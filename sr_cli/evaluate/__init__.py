@@ -1,4 +1,4 @@
-"""The evaluation job: images in, scores under a stated convention out.
+"""The evaluation job: computes scores of models on images under a stated convention.
 
 `job.run` measures, `options.EvalOptions` says what; `tables` and `report` write what was found.
 """

@@ -43,7 +43,7 @@ def run(options: EvalOptions, on_event: OnEvent) -> Evaluation:
     """Measure every model on every image.
 
     Raises InputError for a folder or set that is not there or holds no image, WeightsError for a model that
-    cannot be had, UsageError for a device; all before the first image. What goes wrong with one image is in
+    is not available, UsageError for a device; all before the first image. The failure of one image is in
     its scores.
     """
     compared = methods.load(options)  # before the sets: a misspelt model need not wait for a download

@@ -1,4 +1,4 @@
-"""Results of each image as they come, so that an interrupted run resumes where it was."""
+"""Stores the results of each image at once, so that an interrupted run resumes where it stopped."""
 
 from __future__ import annotations
 

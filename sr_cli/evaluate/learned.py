@@ -69,7 +69,7 @@ class MetricFiles:
 
 @dataclass(frozen=True)
 class _Missing:
-    """Stands for what cannot be had."""
+    """A metric that is not available."""
 
     reason: str
     """Why not."""
@@ -82,7 +82,7 @@ def load(
     offline: bool = False,
     note: Callable[[str], None] = lambda _: None,
 ) -> LearnedMetrics:
-    """Load what the wanted metrics need, with reasons for what cannot be had.
+    """Load what the wanted metrics need, with the reason for each that is not available.
 
     A file that was given or is named by the environment must be there and right, else InputError or WeightsError;
     what would be downloaded may be missing. `note` hears of NRQM's licence when the model is downloaded.
@@ -166,7 +166,7 @@ def _from_environment(variable: str) -> Path | None:
 
 
 def _read(given: Path | None, file: str, parse: Callable[[bytes], T], override: str, offline: bool) -> T | _Missing:
-    """Return what a file holds, or why it cannot be had. Raises InputError for a given file."""
+    """Return what a file holds, or why it is not available. Raises InputError for a given file."""
     if given is not None:
         try:
             return parse(given.read_bytes())

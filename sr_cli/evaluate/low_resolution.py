@@ -1,4 +1,4 @@
-"""How the networks' input comes from a high-resolution image: as the protocol says, or as photos come to us."""
+"""Makes the networks' input from a high-resolution image: by the protocol, or with the damage that photos have."""
 
 from __future__ import annotations
 

@@ -56,7 +56,8 @@ def bundled() -> tuple[str, ...]:
 def load(options: EvalOptions) -> list[Method]:
     """Return the methods that the options name, each once.
 
-    Raises WeightsError for a model that cannot be had, UsageError for a device and for one that does not enlarge by 4.
+    Raises WeightsError for a model that is not available, UsageError for a device and for a model of another
+    factor than 4.
     """
     specs = list(dict.fromkeys(options.models)) or list(bundled())
     if not specs:

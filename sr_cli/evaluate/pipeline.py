@@ -1,4 +1,4 @@
-"""The way of one data set: read, upscale and score at the same time; every image's failure stays its own."""
+"""The pipeline of one data set: reads, upscales and scores at the same time; a failure concerns one image only."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class _Output:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """One data set's way: images are read ahead by a thread, upscaled in this one, and scored by others."""
+    """The pipeline of one data set: a thread reads images ahead, this one upscales them, others score them."""
 
     options: EvalOptions
     methods: Sequence[Method]
@@ -94,7 +94,7 @@ class Pipeline:
         return max(1, cores // 4) if busy else cores
 
     def _read(self, pair: datasets.Pair, position: int) -> _Input | SrupError:
-        """Read and reduce an image; an error comes back as a value, for it must not end the others' reading."""
+        """Read and reduce an image; an error is returned as a value, so that the others are still read."""
         try:
             hr, lr = datasets.load(pair)
         except SrupError as error:
@@ -117,7 +117,7 @@ class Pipeline:
         return outputs
 
     def _score(self, name: str, image: _Input | SrupError, outputs: Mapping[str, _Output | SrupError]) -> Record:
-        """Measure and save what the methods made of an image."""
+        """Measure and save the outputs of the methods for an image."""
         scores: dict[str, ImageScores] = {}
         pixels: dict[str, NDArray[np.uint8]] = {}
         for model, output in outputs.items():

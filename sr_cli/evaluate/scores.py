@@ -56,7 +56,7 @@ def score(
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     """Score one output (4H, 4W, 3), uint8 or float32 in 0..1, against its HR of the same size.
 
-    Returns the value of each wanted metric, None where it cannot be had, and for each None the reason.
+    Returns the value of each wanted metric, None if it is not available, and for each None the reason.
     """
     rounded = to_bytes(output)
     measures = dict(protocol.measures(output, hr))

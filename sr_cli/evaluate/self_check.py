@@ -1,4 +1,4 @@
-"""Whether this installation reproduces the official scores of the metrics that need no reference.
+"""Checks whether this installation reproduces the official scores of the metrics that need no reference.
 
 The images and scores are the calibration set of IQA-PyTorch: five distorted images that the metrics'
 authors' MATLAB code was run on.
@@ -79,7 +79,7 @@ def run(
 ) -> list[Check]:
     """Compute all scores of all calibration images.
 
-    `folder` holds the images, else they are downloaded. Raises InputError where they cannot be had or are
+    `folder` holds the images, else they are downloaded. Raises InputError if they are not available or are
     not the expected files; what a metric needs and lacks is in the checks.
     """
     folder = folder or fetch_images(storage.cache_folder() / "calibration", offline)

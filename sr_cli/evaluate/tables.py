@@ -13,7 +13,7 @@ from sr_cli.evaluate.results import Evaluation
 def write_csv(evaluation: Evaluation, target: Path) -> None:
     """Write one row for each data set, model and image, UTF-8; replaces an earlier file.
 
-    An empty field is a score that cannot be had; `note` says why, if other images have one. Raises OutputError.
+    An empty field is a missing score; `note` says why, if other images have one. Raises OutputError.
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")

@@ -492,7 +492,7 @@ class PngWriter:
     def write(self, rows: Pixels) -> None:
         """Write the next rows (n, width, channels) of the type that `bits` says; not to be changed afterwards."""
         if rows[:1].size * self._bits // 8 != self._row_bytes or len(rows) > self._rows_left:
-            raise ValueError(f"{rows.shape} does not fit into what is left of the picture")
+            raise ValueError(f"{rows.shape} does not fit into the rest of the image")
         self._rows_left -= len(rows)
         for top in range(0, len(rows), self._stripe_rows):
             part = rows[top : top + self._stripe_rows]

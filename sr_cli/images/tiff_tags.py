@@ -161,7 +161,7 @@ class Directories:
         if sum(entry.size for entry in found) > self.size:
             raise ValueError("the values of its tags overlap")
         if any(entry.length > _MAX_NUMBERS and _SIZES[entry.type] > 1 for entry in found):
-            raise ValueError("a value of its tags is larger than any picture needs")
+            raise ValueError("a value of its tags is larger than any image needs")
         return found, following
 
     def description(self, entries: list[Entry]) -> Directory:

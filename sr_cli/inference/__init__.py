@@ -1,4 +1,4 @@
-"""Inference: how an image goes through a network, or through plain interpolation.
+"""Inference: enlarges images by a network or by plain interpolation.
 
 - `upscaler`: the public face. `enlarger`: what networks (`tiled`) and interpolations (`interpolation`) have in common.
 - `setup`: device, precision, backend and tiles, chosen once. `devices`, `processor`, `memory`: what this machine has.

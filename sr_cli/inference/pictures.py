@@ -43,7 +43,7 @@ def enlarge(picture: Picture, engine: Enlarge) -> Picture:
         return _array(picture, engine)
     if "torch" in sys.modules and isinstance(picture, sys.modules["torch"].Tensor):
         return _tensor(picture, engine)
-    raise TypeError(f"a picture is a Pillow image, a numpy array or a torch tensor, not {type(picture).__name__}")
+    raise TypeError(f"expected a Pillow image, a numpy array or a torch tensor, not {type(picture).__name__}")
 
 
 def _image(image: Image.Image, engine: Enlarge) -> Image.Image:

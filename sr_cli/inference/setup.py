@@ -1,4 +1,4 @@
-"""How the images of a job are computed: asked for, and chosen once from what is known before it starts."""
+"""How the images of a job are computed: the request, and the choices that are made once, before the job starts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class OptionValues(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class InferenceOptions:
-    """How images shall be computed. Raises ValueError or UsageError naming the invalid argument."""
+    """How images are to be computed. Raises ValueError or UsageError naming the invalid argument."""
 
     device: str = "auto"
     """`auto` (cuda, else mps, else cpu), `cpu`, `cuda`, `cuda:N` or `mps`."""

@@ -266,7 +266,7 @@ class _Enlargement:
 def finished(
     result: torch.Tensor, source: torch.Tensor, overlap: int, dtype: np.dtype[Any], channels: int
 ) -> torch.Tensor:
-    """Finish what a network made of `source`: keep its colours and cut the overlap off; see `to_samples`.
+    """Finish a network's output for `source`: keep the colours and cut the overlap off; see `to_samples`.
 
     Nothing here waits for a GPU.
     """

@@ -58,7 +58,7 @@ def plan(height: int, width: int, tile: int, overlap: int, align: int = 1) -> Pl
     ValueError for an empty image or negative numbers.
     """
     if height < 1 or width < 1:
-        raise ValueError(f"a picture of {width}x{height} pixels has nothing to tile")
+        raise ValueError(f"an image of {width}x{height} pixels has nothing to tile")
     if tile < 0 or overlap < 0:
         raise ValueError(f"tile and overlap must not be negative, not {tile} and {overlap}")
     core_height, tops = _starts(height, tile or height, align)

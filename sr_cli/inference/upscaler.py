@@ -36,7 +36,7 @@ class Upscaler:
 
     How images are computed is chosen here, once, and is in `setup`: the same image gives the same pixels, whatever
     was enlarged before. Raises ValueError or UsageError naming an invalid argument, UsageError for an
-    unknown device, precision or backend, WeightsError where the weights cannot be had.
+    unknown device, precision or backend, WeightsError if the weights are not available.
     """
 
     def __init__(

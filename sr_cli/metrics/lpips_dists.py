@@ -28,7 +28,7 @@ Distance = Callable[[NDArray[np.uint8], NDArray[np.uint8]], float]
 def load(name: str, *, offline: bool = False) -> Distance:
     """Return `lpips` or `dists`, with the classifier's weights downloaded when they are first needed.
 
-    Raises ImportError without torchmetrics, WeightsError where the weights cannot be had.
+    Raises ImportError without torchmetrics, WeightsError if the weights are not available.
     """
     import torchmetrics  # noqa: F401  # before anything is downloaded for it
 

@@ -1,4 +1,4 @@
-"""What every generator has in common: its contract, folding, and its costs."""
+"""The base of all generators: their contract, folding, and costs."""
 
 from __future__ import annotations
 

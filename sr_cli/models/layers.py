@@ -114,7 +114,7 @@ def init_identity(conv: nn.Conv2d, slope: float = 1.0, shuffle: int = 1) -> None
         read[:, 3:IDENTITY_CHANNELS] = -torch.eye(3)
         read /= 1 + slope
     give = torch.eye(3) if conv.out_channels == 3 else torch.cat([torch.eye(3), -torch.eye(3)])
-    # Output pixels lie a quarter of an input pixel to either side of its centre.
+    # Output pixels are a quarter of an input pixel to either side of its centre.
     taps = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.75, 0.25]]) if shuffle == 2 else torch.tensor([[0.0, 1.0, 0.0]])
     kernel = F.pad(torch.einsum("iy,jx->ijyx", taps, taps), [(side - 3) // 2] * 4)
     weight = torch.einsum("oc,cn,ijyx->oijnyx", give, read, kernel).reshape(-1, inputs, side, side)

@@ -41,7 +41,7 @@ class Claims:
     """This process's claims on outputs: two processes on one folder do not do the same file twice.
 
     A claim is a lock file in the user's state folder, named after the output's path. Threads may share this object.
-    Where no lock can be made, every claim is granted: then alone, as far as we know.
+    If no lock can be made, every claim is granted.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """The folders of the program on this machine.
 
 With `SRUP_HOME` set, all of them are that folder. Without it they are where the system keeps such things
-(`platformdirs`): what the user added in the data folder, what can be had again in the cache.
+(`platformdirs`): what the user added in the data folder, what can be downloaded again in the cache.
 """
 
 from __future__ import annotations

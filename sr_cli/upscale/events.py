@@ -41,7 +41,7 @@ class Computation:
 
 @dataclass(frozen=True)
 class ImageResult:
-    """What became of one input."""
+    """The result of one input."""
 
     input: Place
     """The photo; `-` is standard input."""

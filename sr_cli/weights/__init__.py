@@ -1,4 +1,4 @@
-"""Weights: which there are, where their files come from, and generators loaded from them.
+"""Weights: finds the files of models and loads generators from them.
 
 `load` is what everything else uses. Importing this package costs nothing: torch and the Hub library
 are imported when a file is really opened or fetched.

@@ -46,7 +46,7 @@ def load_blend(
     checksum is one of the two files' checksums and `fidelity`.
 
     Raises UsageError for a fidelity outside 0..1 and a model that has no two such stages, WeightsError where a file
-    cannot be had or the two are different networks.
+    is not available or the two are different networks.
     """
     if fidelity is None:
         return load(model, offline=offline, progress=progress) if isinstance(model, str | Path) else model

@@ -1,4 +1,4 @@
-"""From a PyTorch pickle to safetensors, without running what the pickle says.
+"""Converts a PyTorch pickle to safetensors without running code from it.
 
 A `.pth` file is a program for Python's unpickler. PyTorch's restricted unpickler (`weights_only=True`)
 builds tensors and plain containers and refuses everything else; there is no fallback to the other one.
@@ -24,7 +24,7 @@ _PREFIXES = ("module.", "_orig_mod.")
 
 @dataclass(frozen=True)
 class Conversion:
-    """What `convert` did."""
+    """The result of `convert`."""
 
     target: Path
     """The safetensors file."""

@@ -1,4 +1,4 @@
-"""A model's weights for other programs: safetensors, BasicSR's layout, ONNX."""
+"""Exports a model's weights for other programs: safetensors, BasicSR's layout, ONNX."""
 
 from __future__ import annotations
 

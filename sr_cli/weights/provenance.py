@@ -1,4 +1,4 @@
-"""What a weights file says of itself: the JSON that training writes into its metadata."""
+"""The origin of a weights file: the JSON that training writes into its metadata."""
 
 from __future__ import annotations
 

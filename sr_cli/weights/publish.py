@@ -1,4 +1,4 @@
-"""A model's weights, model card and manifest entry into a repository on the Hub."""
+"""Uploads a model's weights, model card and manifest entry to a repository on the Hub."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def publish(name: str, repo: str, *, private: bool = False, message: str | None 
     """Upload all stages of a model in one commit, creating the repository if it is not there.
 
     The login is the Hub library's (`hf auth login` or HF_TOKEN). Raises UsageError for a malformed
-    repository, WeightsError for a model that cannot be had, no login, no access, no network.
+    repository, WeightsError for a model that is not available, no login, no access, no network.
     """
     if not _REPO.fullmatch(repo):
         raise UsageError(f"--repo must be USER/REPO, not {repo!r}")

@@ -30,7 +30,7 @@ _HUB_SPEC = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w.-]+))
 
 @dataclass(frozen=True)
 class Verification:
-    """What became of checking one file."""
+    """The result of checking one file."""
 
     name: str
     """Model."""
@@ -70,7 +70,7 @@ def add(source: str, name: str, options: AddOptions = AddOptions(), *, progress:
     the Hub's cache; others are copied. A model that exists gains stages. The bare name stands for the stage photo,
     pixel or gan, whichever is first.
 
-    Raises UsageError for a name or stage that cannot be used, WeightsError for weights that cannot be had
+    Raises UsageError for a name or stage that cannot be used, WeightsError for weights that are not available
     or do not belong to the model, OutputError where nothing can be written.
     """
     stage = options.stage
@@ -115,7 +115,7 @@ def _changing() -> Iterator[dict[str, ModelEntry]]:
 
 
 def remove(name: str) -> list[Path]:
-    """Forget a model of the user's and delete its files; of a built-in one, only what was downloaded.
+    """Remove a model of the user's and delete its files; of a built-in one, only what was downloaded.
 
     Gives the deleted files. Raises WeightsError for an unknown name, UsageError where there is nothing to delete.
     """
