@@ -127,7 +127,7 @@ def _response(status: str, code: str, message: str) -> bytes:
     ],
     ids=["503", "credentials", "cut in the middle", "cut at once"],
 )
-@pytest.mark.parametrize("place", ["input", "output"])
+@pytest.mark.parametrize("place", ["input", "folder", "output"])
 def test_a_server_that_misbehaves_is_one_line(
     answer: bytes | None, says: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,7 +136,11 @@ def test_a_server_that_misbehaves_is_one_line(
     monkeypatch.setattr(remote, "BACKOFF_S", 0.001)
     monkeypatch.setattr(remote, "RETRIES", 1)
     monkeypatch.setattr(remote, "_seen_buckets", set())
-    source, target = ("s3://b/a.png", tmp_path / "x.png") if place == "input" else (photo, "s3://b/x.png")
+    source, target = {
+        "input": ("s3://b/a.png", tmp_path / "x.png"),
+        "folder": ("s3://b/", tmp_path / "out"),
+        "output": (photo, "s3://b/x.png"),
+    }[place]
     try:
         with s3_server.clients_of(bad.url, monkeypatch):
             (result,) = run([source], target, BICUBIC, lambda event: None)
@@ -145,5 +149,5 @@ def test_a_server_that_misbehaves_is_one_line(
         code, message = error.exit_code, str(error)
     finally:
         bad.close()
-    assert bad.requests and code == (3 if place == "input" else 6), message
+    assert bad.requests and code == (6 if place == "output" else 3), message
     assert says in message and "\n" not in message and SECRET not in message

@@ -125,7 +125,18 @@ class RemotePath:
         bucket = RemotePath(f"{self._protocol}://{self._key.parts[0]}")
         if self._protocol in EXTRAS and bucket.url not in _seen_buckets:
             fs, path = bucket._opened()
-            if not bucket._attempt(lambda: bool(fs.exists(path)), OutputError, "cannot be looked up"):
+
+            def ask() -> bool:
+                try:
+                    fs.info(path)
+                except FileNotFoundError:
+                    return False
+                except Exception as problem:
+                    if not _is_refusal(problem):
+                        raise
+                return True  # or who may only write is not told
+
+            if not bucket._attempt(ask, OutputError, "cannot be looked up"):
                 raise OutputError(f"{bucket}: there is no such bucket; create it first")
             _seen_buckets.add(bucket.url)
 
@@ -151,8 +162,8 @@ class RemotePath:
         def find() -> dict[str, Any]:
             fs.invalidate_cache()
             found: dict[str, Any] = fs.find(path, maxdepth=None if recursive else 1, detail=True)
-            if not found and not fs.exists(path):
-                raise FileNotFoundError(path)
+            if not found:
+                fs.ls(path)  # says why, where `find` has passed over an error
             return found
 
         prefix = path.rstrip("/") + "/"
