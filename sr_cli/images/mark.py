@@ -36,12 +36,9 @@ def is_output(source: Path | BinaryIO) -> bool:
         return False
     # Any error of these readers on a hostile file means the same: it has no mark.
     with contextlib.suppress(Exception):
-        return any(MARK.encode() in packet and _is_ours(packet) for packet in _packets(source))
+        packets = (packet for packet in _packets(source) if MARK.encode() in packet)
+        return any(str(xmp.last_software(packet)).split(" ")[0] == MARK for packet in packets)
     return False
-
-
-def _is_ours(packet: bytes) -> bool:
-    return str(xmp.last_software(packet)).split(" ")[0] == MARK
 
 
 def _packets(file: BinaryIO) -> Iterator[bytes]:

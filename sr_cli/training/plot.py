@@ -18,17 +18,14 @@ def svg(records: Sequence[Mapping[str, Any]]) -> str:
     panels = []
     for stage in dict.fromkeys(record["stage"] for record in records):
         rows = [record for record in records if record["stage"] == stage]
-        names = sorted({key for row in rows for key, value in row.items() if _is_loss(key, value)})
+        numbers = {key for row in rows for key, value in row.items() if isinstance(value, int | float)}
+        names = sorted(numbers - _NOT_LOSSES)
         losses = {name: _points(rows, name) for name in names}
         quality = {"EMA weights": _points(rows, "val_psnr_y"), "bicubic": _points(rows, "bicubic_psnr_y")}
         quality = {name: points for name, points in quality.items() if points}
         panels.append(charts.CurvePanel(f"{stage}: losses", losses, logarithmic=True))
         panels.append(charts.CurvePanel(f"{stage}: validation PSNR-Y, dB", quality))
     return str(charts.curves("Losses and validation PSNR", "step", panels).svg())
-
-
-def _is_loss(key: str, value: Any) -> bool:
-    return key not in _NOT_LOSSES and isinstance(value, int | float)
 
 
 def _points(rows: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:

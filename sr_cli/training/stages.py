@@ -9,7 +9,6 @@ import contextlib
 import math
 import random
 from collections.abc import Iterable
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -53,33 +52,6 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
 
 def _cpu_has_bf16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported()) or bool(torch.cpu._is_amx_tile_supported())
-
-
-class Stage(Protocol):
-    """Interface of a stage for the training loop."""
-
-    name: str
-    """`pixel`, `photo` or `gan`; names its files."""
-    steps: int
-    """Steps of the whole stage."""
-    judged_by_psnr: bool
-    """Whether the best weights are those with the highest validation PSNR. Features and a discriminator cost PSNR by
-    design; with them the newest weights are the best."""
-    device: torch.device
-    ema: Ema
-
-    def step(self, step: int, patches: Patches) -> dict[str, Tensor]:
-        """Take one optimisation step on float patches in 0..1.
-
-        Returns scalars that are still on the device: the losses by name, and `bad`, which is 1 where
-        the step was skipped because a loss or gradient was not finite.
-        """
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Collect all state, for a checkpoint."""
-
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `tensors` gave."""
 
 
 class Ema:
@@ -151,8 +123,8 @@ class Optimisation:
         checkpoint.restore_optimiser(self.adam, state)
 
 
-class GeneratorStage:
-    """Common part of both stages: the generator on its device, its average, optimiser and precision."""
+class Stage:
+    """What the training loop sees of a stage, and what all have: a generator, its average, optimiser and precision."""
 
     def __init__(
         self,
@@ -164,9 +136,13 @@ class GeneratorStage:
     ) -> None:
         own = config.of(name)
         self.name = name
+        """`pixel`, `photo` or `gan`; names its files."""
         self.steps = own.steps
+        """Steps of the whole stage."""
         self.comparison: ComparisonConfig = own
         self.judged_by_psnr = name != "gan" and not own.compares_features
+        """Whether the best weights are those with the highest validation PSNR. Features and a discriminator cost PSNR
+        by design; with them the newest weights are the best."""
         self.features = features and features.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device = device
         self.teacher_weight = config.teacher_weight
@@ -178,6 +154,14 @@ class GeneratorStage:
         self.optimisation = Optimisation(own.generator, own.steps, self.model.parameters(), self.dtype)
         compiled = torch.compile(self.model) if config.compile else self.model
         self.forward = parallel.wrap(compiled, device)
+
+    def step(self, step: int, patches: Patches) -> dict[str, Tensor]:
+        """Take one optimisation step on float patches in 0..1.
+
+        Returns scalars that are still on the device: the losses by name, and `bad`, which is 1 where
+        the step was skipped because a loss or gradient was not finite.
+        """
+        raise NotImplementedError
 
     def target(self, patches: Patches) -> Tensor:
         """Compute what the generator should make of the patches: the originals, mixed with the teacher's picture."""
@@ -217,6 +201,7 @@ class GeneratorStage:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
 
     def tensors(self) -> dict[str, Tensor]:
+        """Collect all state, for a checkpoint."""
         return {
             **{f"generator.{k}": v for k, v in self.model.state_dict().items()},
             **{f"ema.{k}": v for k, v in self.ema.model.state_dict().items()},
@@ -224,6 +209,7 @@ class GeneratorStage:
         }
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Put back what `tensors` gave."""
         self.model.load_state_dict(checkpoint.part(tensors, "generator"))
         self.ema.model.load_state_dict(checkpoint.part(tensors, "ema"))
         self.optimisation.restore("adam", tensors)
@@ -244,7 +230,7 @@ def check_patches(config: TrainConfig, batch: int) -> None:
         )
 
 
-class PixelStage(GeneratorStage):
+class PixelStage(Stage):
     """The pixel and photo stages: comparisons alone."""
 
     def step(self, step: int, patches: Patches) -> dict[str, Tensor]:
@@ -253,7 +239,7 @@ class PixelStage(GeneratorStage):
         return self.descend(step, self.losses(step, output, patches))
 
 
-class GanStage(GeneratorStage):
+class GanStage(Stage):
     """The GAN stage: comparisons, and a discriminator that learns at the same time."""
 
     def __init__(
