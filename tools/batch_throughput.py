@@ -1,4 +1,4 @@
-"""How much of the rate of one `Upscaler` `srup upscale FOLDER` reaches on small files, and whether its memory grows.
+"""Measures the rate of `srup upscale FOLDER` on small files against that of one `Upscaler`, and its memory.
 
 python tools/batch_throughput.py [--files 500] [--model mesrgan] [--rounds 3]
 

@@ -1,4 +1,4 @@
-"""PSNR and NIQE of a model against fidelity, as the table in docs/fidelity.md.
+"""Prints PSNR and NIQE of a model for several values of fidelity: the table in docs/fidelity.md.
 
 python tools/fidelity_table.py mesrgan:gan --data ../shared/data/test/Set14 --niqe-parameters ../shared/reference/niqe_pris_params.npz
 """  # noqa: E501

@@ -1,4 +1,4 @@
-"""Make the README's images from assets/kitten.jpg: python tools/make_readme_images.py.
+"""Makes the README's images from assets/kitten.jpg: python tools/make_readme_images.py.
 
 `assets/before-after.jpg` shows a part of the photo as a viewer enlarges it and as `srup upscale` does;
 `assets/compare.jpg` is the page of `srup compare` in Chromium.

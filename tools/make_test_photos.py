@@ -1,4 +1,4 @@
-"""Make the small photos of tests/data/kinds: python tools/make_test_photos.py [FOLDER].
+"""Makes the small photos of tests/data/kinds: python tools/make_test_photos.py [FOLDER].
 
 Pillow, ImageMagick and libvips encode one scene in every kind of file, exiftool writes camera metadata into it. The
 files are committed, so that tests that read them need none of these programs.

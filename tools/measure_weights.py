@@ -1,12 +1,12 @@
-"""What weights' manifest entries say about running them: the overlap of tiles, and what bf16 changes.
+"""Measures two values of a weights file's manifest entry: the overlap of tiles, and what bf16 changes.
 
     python tools/measure_weights.py WEIGHTS PHOTO... [--side 256] [--overlap] [--bf16]
 
-The photos are photos reduced to a quarter (low resolution); their middle is used, `--side` pixels square. Both values
-are measured unless one is asked for:
+The photos are reduced to a quarter (low resolution); their centre is used, `--side` pixels square. Both values
+are measured unless an option selects one:
 
 - `overlap`: each photo is enlarged whole and in tiles of 48 pixels, far smaller than those that are ever chosen, so
-  that every part of it comes to lie at a tile's edge. The answer is the smallest multiple of 4 at which no value
+  that every part of it is at the edge of some tile. The result is the smallest multiple of 4 at which no value
   anywhere differs by more than 0.9 of 255 levels before rounding, hence by at most 1 after it.
 - `bf16_share`: the share of values, rounded to 8 bits, that differ by at most 1 level between bf16 and fp32. From 0.999
   on `--precision auto` takes bf16 on processors with matrix units for it. Where the processor has no bf16, torch

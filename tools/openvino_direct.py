@@ -1,4 +1,4 @@
-"""Our engine on OpenVINO against OpenVINO called directly: the same network, the same tiles, in turns.
+"""Compares our engine on OpenVINO with OpenVINO called directly: the same network, the same tiles, in turns.
 
 python tools/openvino_direct.py [--model mesrgan] [--tile 256] [--rounds 5]
 

@@ -1,4 +1,4 @@
-"""Where the time of `srup upscale PHOTO` goes: start-up, decoding, network, the rest of the engine, encoding.
+"""Measures the parts of `srup upscale PHOTO`: start-up, decoding, network, the rest of the engine, encoding.
 
 Usage: python tools/profile_photo.py PHOTO OUTPUT [--model mesrgan] [--precision fp32] [--backend auto] [--tile auto]
 Without a PHOTO that exists, one of 12 megapixels is made from noise of all scales and saved there as JPEG.
