@@ -545,7 +545,7 @@ def test_corrupt_images_are_named_and_counted(material: Path) -> None:
         ({"batch": 1, "stage": "gan"}, r"one patch of 32 pixels.*--batch.*--patch"),
         ({"device": "abacus"}, "abacus"),
         ({"data": (), "dataset": "set5"}, "set5"),
-        ({"data": ()}, r"DIV2K.*--yes.*--data DIR"),
+        ({"data": ()}, r"DIV2K.*--yes.*--data FOLDER"),
     ],
 )
 def test_nonsense_is_a_usage_error_that_names_it(material: Path, changes: dict[str, Any], message: str) -> None:
@@ -558,7 +558,7 @@ def test_the_gan_stage_as_typed_explains_what_it_would_download(srup_here: Any) 
     done = srup_here("train", "--stage", "gan")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    for part in ("DIV2K", "3.5 GB", "vgg19", "--yes", "--data DIR", "--feature-weights FILE"):
+    for part in ("DIV2K", "3.5 GB", "vgg19", "--yes", "--data FOLDER", "--feature-weights FILE"):
         assert part in done.stderr
 
 
@@ -575,7 +575,7 @@ def test_training_on_the_named_set(material: Path, monkeypatch: pytest.MonkeyPat
     pairs = tuple(datasets.Pair(p.name, p, None) for p in sorted((material / "photos").iterdir()))
     asked: list[str] = []
     monkeypatch.setattr(datasets, "named", lambda name, *_, **__: datasets.Dataset(name, pairs, "made"))
-    with pytest.raises(UsageError, match="--yes"):
+    with pytest.raises(UsageError, match=r"nothing was downloaded; .*--data FOLDER"):
         train(material, "run", data=(), confirm=lambda question: bool(asked.append(question)))
     assert "3.5 GB" in asked[0]
     assert train(material, "run", data=(), steps=1, confirm=lambda question: True).complete
