@@ -16,7 +16,7 @@ SECRET = "a-very-secret-access-key"
 
 @contextmanager
 def clients_of(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Send S3 clients of this process and its children to `url`, with one attempt and a secret of the tests."""
+    """Send S3 clients of this process and its children to `url`, with a secret of the tests."""
     for name, value in {
         "AWS_ENDPOINT_URL": url,
         "AWS_ACCESS_KEY_ID": "somebody-with-access",
@@ -25,7 +25,6 @@ def clients_of(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_MAX_ATTEMPTS": "1",
     }.items():
         monkeypatch.setenv(name, value)
     s3fs.S3FileSystem.clear_instance_cache()

@@ -267,7 +267,8 @@ def _options(protocol: str) -> dict[str, Any]:
     from fsspec.config import conf
 
     if protocol in ("s3", "s3a") and "config_kwargs" not in conf.get("s3", {}):
-        return {"config_kwargs": {"connect_timeout": CONNECT_TIMEOUT_S, "read_timeout": READ_TIMEOUT_S}}
+        timeouts = {"connect_timeout": CONNECT_TIMEOUT_S, "read_timeout": READ_TIMEOUT_S}
+        return {"config_kwargs": {**timeouts, "retries": {"total_max_attempts": 1}}}  # the other attempts are ours
     if protocol in ("gs", "gcs"):
         # Experimental there: asks by gRPC what kind of bucket it is, for a minute where nobody answers.
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
