@@ -27,7 +27,7 @@ def default_cache() -> Path:
 def check_set(name: str) -> str:
     """Return the full name of a set to train on. Raises UsageError for another one."""
     if name not in SETS:
-        raise UsageError(f"--dataset {name}: not a set to train on; known: {DEFAULT_SET}, or your own with --data DIR")
+        raise UsageError(f"--dataset {name}: not a set to train on; use {DEFAULT_SET}, or your own with --data FOLDER")
     return SETS[name]
 
 
