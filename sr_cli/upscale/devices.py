@@ -38,7 +38,7 @@ from sr_cli.upscale.worker import for_device, serve
 
 @dataclass(frozen=True)
 class _Record:
-    """A worker says: an output is complete and waits for its line in the journal."""
+    """Tell that an output is complete and waits for its line in the journal: from a worker."""
 
     number: int
     target: Place
@@ -49,7 +49,7 @@ class _Record:
 
 @dataclass(frozen=True)
 class _Recorded:
-    """It is told: the line is there, or why not."""
+    """Tell that the line is written, or why not: to the worker."""
 
     number: int
     error: Exception | None
@@ -66,9 +66,9 @@ def run(
     journals: Journals,
     tally: Tally,
 ) -> None:
-    """Do all tasks in processes of their own, and tell the tally.
+    """Do all tasks in worker processes and report each result to the tally.
 
-    Raises UsageError for standard input or output, what a worker says of the whole job (WeightsError, say), and
+    Raises UsageError for standard input or output, errors of the whole job (such as WeightsError), and
     SrupError where no worker can be started.
     """
     check_shareable(tasks, "--devices")
@@ -107,9 +107,9 @@ def _dismiss(team: Team[_Process]) -> None:
 def _listen(
     workers: Sequence[_Process], journals: Journals, inbox: deque[tuple[_Process, Said]]
 ) -> Iterator[tuple[_Process, Said]]:
-    """Wait for what workers say next; keep the journal for them, and yield the rest.
+    """Wait for the next messages of workers; write the journal for them, and yield the other messages.
 
-    What has been received stays in `inbox` until it has been dealt with: after an interruption it is yielded again.
+    A message stays in `inbox` until the caller has handled it: after an interruption it is yielded again.
     """
     by_news = {worker.news: worker for worker in workers}
     for news in () if inbox else connection.wait(list(by_news)):
@@ -302,7 +302,7 @@ class _Office:
 
 
 class _OfficeJournals(Journals):
-    """Reads the journals itself; what it notes is written by the other process."""
+    """Read the journals here, and let the other process write them."""
 
     def __init__(self, office: _Office) -> None:
         super().__init__()

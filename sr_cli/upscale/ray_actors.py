@@ -70,7 +70,7 @@ def choose_pool(devices: str | None, nodes: Sequence[tuple[int, int]]) -> Pool:
 
 
 def run(tasks: Sequence[Task], options: UpscaleOptions, tally: Tally) -> None:
-    """Do all tasks on a Ray cluster, and tell the tally.
+    """Do all tasks on a Ray cluster and report each result to the tally.
 
     Raises UsageError for standard input or output and for a cluster that cannot be had, what an actor says of the whole
     job (WeightsError, say), and SrupError where no actor can be started.
@@ -98,7 +98,7 @@ class _Member:
     label = "an actor of Ray"
 
     def __init__(self, pool: Pool, options: UpscaleOptions) -> None:
-        """Start one wherever there is room; Ray shall neither start it again nor repeat what it was told."""
+        """Start one wherever there is room; Ray must neither restart it nor repeat its calls."""
         import ray
 
         self._pool, self._options = pool, options
@@ -116,14 +116,14 @@ class _Member:
         return _Member(self._pool, self._options)
 
     def kill(self) -> None:
-        """End it, whatever it does."""
+        """Kill it."""
         import ray
 
         ray.kill(self._actor)
 
 
 def _listen(members: Sequence[_Member]) -> Iterator[tuple[_Member, Said]]:
-    """Wait for what actors say next, and yield it."""
+    """Wait for the next messages of actors, and yield them."""
     import ray
     from ray.exceptions import RayActorError, RayError
 
@@ -142,7 +142,7 @@ def _listen(members: Sequence[_Member]) -> Iterator[tuple[_Member, Said]]:
 
 
 def _how(error: BaseException) -> str:
-    """Say how an actor died: by an error of its own (srup is not installed there, say), or killed."""
+    """Describe how an actor died: by an error of its own (such as srup not installed there), or killed."""
     errors = re.findall(r"^\w+(?:Error|Exception): .+", str(error), re.MULTILINE)
     return f"died ({errors[-1]})" if errors else "died"
 
@@ -184,7 +184,7 @@ def _cluster(address: str | None, hear: Callable[[str], None]) -> Iterator[list[
 
 
 def _check_reachable(address: str) -> None:
-    """Raise UsageError where nobody listens at `HOST:PORT`; Ray itself would try for minutes, and print lines."""
+    """Raise UsageError where nothing listens at `HOST:PORT`; Ray itself would retry for minutes and print lines."""
     host, _, port = address.rpartition(":")
     if not port.isdecimal() or "/" in host:
         return

@@ -1,8 +1,8 @@
 """Tasks shared among workers elsewhere, processes (`devices`) or actors on a cluster (`ray_actors`): one accounting.
 
-A worker has at most `IN_HAND` tasks, so that it reads ahead and writes behind as a single one does. A worker that dies
-is replaced; each task that it had is tried once more, alone in a worker's hands, so that only what killed it twice is
-reported.
+A worker has at most `IN_HAND` tasks, so that it reads and writes while its network works, as a single process does. A
+worker that dies is replaced. Each task that it had is tried once more, as the only one of a worker, so that only a task
+that ends two workers is reported.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sr_cli.upscale.tally import Tally
 IN_HAND = 6
 """Tasks that a worker has at once: one in the network, some that are read ahead, some that are being written."""
 ATTEMPTS = 2
-"""How often a task may be in the hands of a worker that dies."""
+"""Workers that may die with a task before it is reported as failed."""
 
 
 def check_shareable(tasks: Iterable[Task], option: str) -> None:
@@ -37,7 +37,7 @@ class Died:
     how: str
     """`was ended by SIGKILL`."""
     for_memory: bool
-    """Whether want of memory may be the reason."""
+    """Whether a lack of memory may be the reason."""
 
 
 Said: TypeAlias = Ready | News | Died
@@ -72,16 +72,16 @@ class Team(Generic[M]):
         """`listen` waits until some members have said something, and returns that."""
         self._tasks, self._tally, self._listen = tasks, tally, listen
         self.members: list[M] = []
-        """Those that are alive."""
+        """Workers that are alive."""
         self._ready: set[M] = set()
         self._in_hand: dict[M, set[int]] = {}
         self._waiting = deque(range(len(tasks)))
         self._suspects: deque[int] = deque()
-        """Were in the hands of a worker that died."""
+        """Tasks of workers that died, to be tried once more."""
         self._deaths: dict[int, int] = {}
 
     def add(self, member: M) -> None:
-        """Take in a worker that has been started."""
+        """Add a worker that has been started."""
         self.members.append(member)
         self._in_hand[member] = set()
 
