@@ -72,7 +72,8 @@ def test_the_compiled_network_never_silently_runs_operation_by_operation(
 ) -> None:
     from sr_cli.inference.backends import compiled
 
-    # torch's own tracing and limits, without the compiler behind them.
+    torch._dynamo.reset()  # what other tests have traced of the same code counts against the limit
+    # torch's own tracing and limits, without a compiler after them.
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda module, **options: compile_(module, backend="eager", dynamic=False))
     monkeypatch.setattr(compiled, "_SHAPES", shapes)
