@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
-from sr_cli.errors import SrupError, WeightsError
+from sr_cli.errors import SrupError, WeightsError, reason_of
 from sr_cli.storage import format_bytes, locked, sha256_of_bytes, sha256_of_file
 
 if TYPE_CHECKING:
@@ -424,6 +424,6 @@ def _cache_errors(source: Source, error: type[SrupError]) -> Iterator[None]:
                 f"the disk of the cache {cache} is full and {source} was not kept; make room or set HF_HOME elsewhere"
             ) from None
         raise error(
-            f"cannot write {source} into the cache {cache} ({problem.strerror or problem}); "
+            f"cannot write {source} into the cache {cache} ({reason_of(problem)}); "
             "set HF_HOME to a folder that can be written"
         ) from None

@@ -120,7 +120,7 @@ def opened(path: Path) -> Iterator[StateFile]:
     except FileNotFoundError:
         raise WeightsError(f"no weights file {path}") from None
     except OSError as error:
-        raise WeightsError(f"cannot read the weights file {path}: {error.strerror or error}") from None
+        raise WeightsError(f"cannot read the weights file {path}: {reason_of(error)}") from None
 
 
 def from_bytes(data: bytes, where: str) -> StateFile:

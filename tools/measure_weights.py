@@ -9,7 +9,7 @@ are measured unless an option selects one:
   that every part of it is at the edge of some tile. The result is the smallest multiple of 4 at which no value
   anywhere differs by more than 0.9 of 255 levels before rounding, hence by at most 1 after it.
 - `bf16_share`: the share of values, rounded to 8 bits, that differ by at most 1 level between bf16 and fp32. From 0.999
-  on `--precision auto` takes bf16 on processors with matrix units for it. Where the processor has no bf16, torch
+  on `--precision auto` takes bf16 on processors that compute it fast. Where the processor has no bf16, torch
   computes the same products of rounded factors, only slowly; sums are in fp32 either way.
 """
 

@@ -1,4 +1,4 @@
-"""What several workers and a slow network make of the time of a batch of small photos.
+"""Measures how several workers and a slow network change the time of a batch of small photos.
 
 python tools/scale_throughput.py [--files 200] [--model bicubic] [--rounds 3] [--delay 0,20,100]
 

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Protocol, TextIO
 
-from sr_cli.errors import OutputError
+from sr_cli.errors import OutputError, reason_of
 from sr_cli.options import Option
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _writing() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise OutputError(f"standard output cannot be written: {error.strerror or error}") from error
+        raise OutputError(f"standard output cannot be written: {reason_of(error)}") from error
 
 
 class Bar(Protocol):

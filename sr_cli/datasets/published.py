@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from sr_cli import hub, storage
 from sr_cli.datasets.archives import unpack
 from sr_cli.datasets.pairs import Dataset, Pair, files_in, match
-from sr_cli.errors import InputError
+from sr_cli.errors import InputError, reason_of
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,7 @@ def _installing(name: str, cache: Path) -> Iterator[None]:
         with storage.locked(cache / f".{name}.lock"):
             yield
     except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{name} cannot be kept in {cache}: {reason}; set SRUP_HOME elsewhere") from None
+        raise InputError(f"{name} cannot be kept in {cache}: {reason_of(error)}; set SRUP_HOME elsewhere") from None
 
 
 def _install(name: str, folder: Path, offline: bool, progress: OnDownload | None) -> None:

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
-from sr_cli.errors import InputError, OutOfMemory, SrupError
+from sr_cli.errors import InputError, OutOfMemory, SrupError, reason_of
 from sr_cli.images.photo import Limits
 from sr_cli.images.signatures import HEAD_BYTES, identify
 
@@ -107,7 +107,7 @@ def opened(source: Path | BinaryIO, limits: Limits) -> Iterator[Source]:
     except PermissionError:
         raise InputError(f"{source}: no permission to read it") from None
     except OSError as error:
-        raise InputError(f"{source}: cannot be read: {error.strerror or error}") from error
+        raise InputError(f"{source}: cannot be read: {reason_of(error)}") from error
 
 
 def _checked(file: BinaryIO, name: str, limits: Limits) -> Source:

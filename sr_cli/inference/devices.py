@@ -102,7 +102,7 @@ def choose_precision(
     kept = f"bf16 keeps {100 * bf16_share:.3f} % of the values within 1 level of fp32 with these weights"
     if bf16_share < BF16_SHARE:
         return "fp32", f"{kept}, fewer than {100 * BF16_SHARE:.1f} %"
-    return "bf16", f"the processor computes bf16 at twice the speed of fp32 or more, and {kept}"
+    return "bf16", f"the processor computes bf16 at about twice the speed of fp32 or more, and {kept}"
 
 
 def dtype_of(precision: str) -> torch.dtype:

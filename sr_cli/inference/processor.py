@@ -17,7 +17,7 @@ class Processor:
     """As it calls itself."""
     has_fast_bf16: bool = False
     """It computes networks faster in bf16 than in fp32: Intel's matrix units (AMX, since Sapphire Rapids) up to five
-    times, AMD's AVX512-BF16 (since Zen 4) twice. Intel's AVX512-BF16 without AMX (Cooper Lake) is not measured."""
+    times, AMD's AVX512-BF16 (since Zen 4) about twice. Intel's AVX512-BF16 alone (Cooper Lake) is not measured."""
 
 
 def this_processor() -> Processor:

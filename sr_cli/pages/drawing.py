@@ -8,7 +8,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from sr_cli.errors import OutputError, UsageError
+from sr_cli.errors import OutputError, UsageError, reason_of
 from sr_cli.pages import render
 
 INK = "#333333"
@@ -116,7 +116,7 @@ class Drawing:
             else:
                 self._save_png(path)
         except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
+            raise OutputError(f"cannot write {path}: {reason_of(error)}") from None
 
     def _save_png(self, path: Path) -> None:
         from PIL import Image, ImageDraw, ImageFont

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PureWindowsPath
 from typing import BinaryIO
 
-from sr_cli.errors import OutputError
+from sr_cli.errors import OutputError, reason_of
 
 TEMPORARY_PREFIX, TEMPORARY_SUFFIX = ".srup-", ".part"
 
@@ -61,7 +61,7 @@ def write_file(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make the folder {path.parent}: {error.strerror or error}") from error
+        raise OutputError(f"cannot make the folder {path.parent}: {reason_of(error)}") from error
     with atomic_output(path, overwrite=True) as file:
         file.write(data)
 
@@ -113,7 +113,7 @@ def _try_characters(target: Path, folder: Path, names: str) -> None:
     except OSError as error:
         raise OutputError(
             f"{target}: cannot be written: this disk does not take names with one of {' '.join(strange)} "
-            f"({error.strerror or error}); choose another with --name"
+            f"({reason_of(error)}); choose another with --name"
         ) from error
 
 
@@ -219,4 +219,4 @@ def _reason(error: OSError | ValueError, target: Path) -> str:
         return "the disk is read-only"
     if error.errno == errno.ENOENT:
         return f"the folder {target.parent} does not exist"
-    return error.strerror or str(error)
+    return reason_of(error)

@@ -23,9 +23,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror or error}; earlier checkpoints are unchanged"
-        ) from error
+        raise OutputError(f"cannot write {path}: {reason_of(error)}; earlier checkpoints are unchanged") from error
 
 
 def save_state(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:

@@ -6,10 +6,9 @@ several processes, sees the same patches as one that ran through.
 
 from __future__ import annotations
 
-import dataclasses
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -42,6 +41,11 @@ class CachedImage:
     """The reduction, clean or degraded: (H/4, W/4, 3) uint8, .npy."""
     taught_path: Path | None = None
     """Output of a teacher for `lr`, (H, W, 3) uint8, .npy; None without a teacher."""
+
+    @property
+    def stem(self) -> str:
+        """What the names of the files that belong to `lr` begin with: its content's key, its size, its damage."""
+        return self.lr_path.name.removesuffix(".lr.npy")
 
     @cached_property
     def hr(self) -> NDArray[np.uint8]:
@@ -131,13 +135,12 @@ def degraded_images(images: Sequence[CachedImage], number: int, seed: int) -> li
     """
     degraded = []
     for image in images:
-        key = image.lr_path.name.removesuffix(".lr.npy")
         for copy in range(number):
-            path = image.lr_path.with_name(f"{key}.photo-{seed}-{copy}.lr.npy")
+            path = image.lr_path.with_name(f"{image.stem}.photo-{seed}-{copy}.lr.npy")
             if not path.exists():
-                rng = np.random.default_rng([seed, copy, *key.encode()])
+                rng = np.random.default_rng([seed, copy, *image.stem.encode()])
                 save_array(path, degradation.cells(np.asarray(image.hr), rng))
-            degraded.append(dataclasses.replace(image, lr_path=path))
+            degraded.append(replace(image, lr_path=path))
     return degraded
 
 

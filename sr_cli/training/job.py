@@ -153,6 +153,9 @@ class _RunSetup:
         self.options, self.config, self.run = options, config, run
         if config.batch % parallel.world():
             raise UsageError(f"--batch {config.batch} cannot be shared equally by {parallel.world()} processes")
+        if config.taught_inputs and (config.degrade == "none" or not options.teacher):
+            needed = "--degrade photo" if config.degrade == "none" else "--teacher WEIGHTS"
+            raise UsageError(f"taught_inputs = {config.taught_inputs} needs {needed}")
         if "gan" in names:
             stages.check_patches(config, config.batch // parallel.world())
         for folder in [*options.data, *([options.val] if options.val else [])]:
@@ -163,14 +166,10 @@ class _RunSetup:
             () if options.feature_weights else sorted(nets),
             options.confirm,
         )
-        if config.taught_inputs and config.degrade == "none":
-            raise UsageError(f"taught_inputs = {config.taught_inputs} needs --degrade photo")
         self.features = _features(config, names, options)
         self.teacher: Upscaler | None = None
         if options.teacher:
             self.teacher = teachers.load_teacher(options.teacher, options.device, options.offline)
-        elif config.taught_inputs:
-            raise UsageError(f"taught_inputs = {config.taught_inputs} needs --teacher WEIGHTS")
         elif "gan" in names and config.gan.real != "originals":
             raise UsageError(f"gan.real = {config.gan.real!r} needs --teacher WEIGHTS")
         if names[0] != "pixel":

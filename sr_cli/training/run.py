@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sr_cli import storage
-from sr_cli.errors import OutputError
+from sr_cli.errors import OutputError, reason_of
 from sr_cli.models import Generator
 from sr_cli.training import checkpoint, events, plot
 from sr_cli.training.config import TrainConfig, dump_toml, to_dict
@@ -50,7 +50,7 @@ class Run:
                     f"another `srup train` is writing to {self.folder}; wait for it or choose another --out"
                 ) from None
             except OSError as error:
-                raise OutputError(f"cannot write {self.folder}: {error.strerror or error}") from error
+                raise OutputError(f"cannot write {self.folder}: {reason_of(error)}") from error
             yield
 
     @property

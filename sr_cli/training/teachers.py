@@ -35,8 +35,7 @@ def load_teacher(spec: str, device: str = "auto", offline: bool = False) -> Upsc
 
 def taught_path(image: CachedImage, sha256: str) -> Path:
     """Name the file of what the teacher with these weights makes of an image."""
-    stem = image.lr_path.name.removesuffix(".lr.npy")
-    return image.lr_path.with_name(f"{stem}.taught-{sha256[:16]}.npy")
+    return image.lr_path.with_name(f"{image.stem}.taught-{sha256[:16]}.npy")
 
 
 def teach(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sr_cli import images, inference
-from sr_cli.errors import InputError, OutputError
+from sr_cli.errors import InputError, OutputError, reason_of
 from sr_cli.storage import Place, RemotePath, check_name, sha256_of_file
 from sr_cli.upscale.inputs import Task
 from sr_cli.upscale.journal import Journals, key_of
@@ -152,7 +152,7 @@ class History:
         try:
             return sha256_of_file(task.source)
         except OSError as error:
-            raise InputError(f"{task.source}: cannot be read: {error.strerror or error}") from error
+            raise InputError(f"{task.source}: cannot be read: {reason_of(error)}") from error
 
     def record(self, target: Place, content: str | None, finished: Path) -> None:
         """Note that `finished` is about to be given the name `target`. Raises OSError."""

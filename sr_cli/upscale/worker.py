@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 from sr_cli import __version__, images, inference, storage
-from sr_cli.errors import INTERNAL_ERROR, InputError, OutOfMemory, OutputError, SrupError
+from sr_cli.errors import INTERNAL_ERROR, InputError, OutOfMemory, OutputError, SrupError, reason_of
 from sr_cli.inference import memory
 from sr_cli.storage import Prefetch, RemotePath
 from sr_cli.upscale.checks import (
@@ -362,7 +362,7 @@ class Worker:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise OutputError(f"standard output cannot be written: {error.strerror or error}") from error
+            raise OutputError(f"standard output cannot be written: {reason_of(error)}") from error
 
     def _record(self, job: _Job, finished: Path) -> None:
         if job.task.target is None:
@@ -370,7 +370,7 @@ class Worker:
         try:
             self.history.record(job.task.target, job.content, finished)
         except OSError as error:
-            self.listener.message("detail", f"{job.task.target} is not in the journal: {error.strerror or error}")
+            self.listener.message("detail", f"{job.task.target} is not in the journal: {reason_of(error)}")
 
     # Telling.
 
@@ -436,4 +436,4 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder}: the folder cannot be made: {error.strerror or error}") from error
+        raise OutputError(f"{folder}: the folder cannot be made: {reason_of(error)}") from error

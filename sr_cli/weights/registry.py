@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from sr_cli import hub, storage
-from sr_cli.errors import OutputError, UsageError, WeightsError
+from sr_cli.errors import OutputError, UsageError, WeightsError, reason_of
 from sr_cli.hub import OnBytes
 from sr_cli.weights import manifest, provenance
 from sr_cli.weights.loading import LoadedModel, load, read_file
@@ -111,7 +111,7 @@ def _changing() -> Iterator[dict[str, ModelEntry]]:
         with storage.locked(manifest.user_path().with_suffix(".lock")):
             yield dict(user_models())
     except OSError as error:
-        raise OutputError(f"cannot write {manifest.user_path()}: {error.strerror or error}") from None
+        raise OutputError(f"cannot write {manifest.user_path()}: {reason_of(error)}") from None
 
 
 def remove(name: str) -> list[Path]:
