@@ -70,6 +70,11 @@ def pictures(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("[!.]*.png")}
 
 
+def pictures_below(folder: Path) -> dict[str, bytes]:
+    """Read the outputs in a folder and in those inside it, by their names relative to it."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.png")}
+
+
 def statuses(results: list[ImageResult]) -> list[str]:
     """List what became of each input."""
     return [result.status for result in results]

@@ -67,6 +67,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = kept
 
 
+@pytest.fixture
+def fresh_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let stores be asked again without a pause, and by a process that has seen no bucket yet."""
+    from sr_cli.storage import remote
+
+    monkeypatch.setattr(remote, "BACKOFF_S", 0.001)
+    monkeypatch.setattr(remote, "_seen_buckets", set())
+
+
 @pytest.fixture(autouse=True)
 def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test has its own home and caches, and the Hub client is offline unless the test says otherwise."""

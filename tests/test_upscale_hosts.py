@@ -21,13 +21,7 @@ from tests.fake_hub import FakeHub
 BICUBIC = UpscaleOptions(model="bicubic", recursive=True)
 COUNT = 6
 TOKEN = "hf_a-very-secret-token"
-
-
-@pytest.fixture(autouse=True)
-def _new_drivers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No driver remembers a server of another test."""
-    monkeypatch.setattr(remote, "BACKOFF_S", 0.001)
-    monkeypatch.setattr(remote, "_seen_buckets", set())
+pytestmark = pytest.mark.usefixtures("fresh_stores")
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from sr_cli.upscale.estimate import estimate
 from sr_cli.upscale.events import ImageResult
 from sr_cli.upscale.options import UpscaleOptions
 from sr_cli.upscale.shards import Shard, shard_of
-from tests.batches import photos_in_two_folders
+from tests.batches import photos_in_two_folders, pictures_below
 
 BICUBIC = UpscaleOptions(model="bicubic", recursive=True)
 
@@ -28,10 +28,6 @@ BICUBIC = UpscaleOptions(model="bicubic", recursive=True)
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     return photos_in_two_folders(tmp_path / "in", 12)
-
-
-def pictures(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.png")}
 
 
 def do(photos: Path, out: Path, shard: str | None = None) -> list[ImageResult]:
@@ -72,7 +68,7 @@ def test_three_jobs_side_by_side(photos: Path, tmp_path: Path) -> None:
     assert [job.returncode for job in jobs] == [0, 0, 0]
     done = [result["output"] for output in outputs for result in output["results"]]
     assert len(done) == len(set(done)) == 12 and min(len(output["results"]) for output in outputs) > 0
-    assert pictures(tmp_path / "out") == pictures(tmp_path / "one")
+    assert pictures_below(tmp_path / "out") == pictures_below(tmp_path / "one")
 
 
 def test_another_split_resumes_by_the_journals_of_all(
@@ -95,7 +91,7 @@ def test_another_split_resumes_by_the_journals_of_all(
 def test_outputs_beside_the_inputs_are_no_inputs_of_another_shard(photos: Path) -> None:
     for index in (1, 2, 1, 2):
         run([photos], None, replace(BICUBIC, shard=f"{index}/2"), lambda event: None)
-    assert len(pictures(photos)) == 24
+    assert len(pictures_below(photos)) == 24
 
 
 def test_a_dry_run_tells_the_work_of_every_job(photos: Path, tmp_path: Path) -> None:

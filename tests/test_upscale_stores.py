@@ -19,16 +19,11 @@ from sr_cli.upscale.estimate import estimate
 from sr_cli.upscale.events import ImageResult
 from sr_cli.upscale.options import UpscaleOptions
 from tests import s3_server
-from tests.batches import photos_in_two_folders
+from tests.batches import photos_in_two_folders, pictures_below, statuses
 from tests.s3_server import SECRET
 
 BICUBIC = UpscaleOptions(model="bicubic", recursive=True)
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "BACKOFF_S", 0.001)
-    monkeypatch.setattr(remote, "_seen_buckets", set())
+pytestmark = pytest.mark.usefixtures("fresh_stores")
 
 
 @pytest.fixture
@@ -51,13 +46,9 @@ def do(source: Any, target: Any, **changes: Any) -> list[ImageResult]:
     return run([source], target, replace(BICUBIC, **changes), lambda event: None)
 
 
-def statuses(results: list[ImageResult]) -> list[str]:
-    return [result.status for result in results]
-
-
 def local(photos: Path, tmp_path: Path) -> dict[str, bytes]:
     do(photos, tmp_path / "local")
-    return {p.relative_to(tmp_path / "local").as_posix(): p.read_bytes() for p in (tmp_path / "local").rglob("*.png")}
+    return pictures_below(tmp_path / "local")
 
 
 def stored(fs: Any, folder: str) -> dict[str, bytes]:
