@@ -102,6 +102,7 @@ class FakeHub:
 _RESOLVE = re.compile(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 _REPO = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/revision/[^/]+)?")
 _TREE = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+)/tree/[^/]+/?(.*)")
+_PATHS = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+)/paths-info/[^/]+")
 _COMMIT = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+)/commit/[^/]+")
 
 
@@ -192,6 +193,10 @@ class _Handler(BaseHTTPRequestHandler):
                 verify = {"href": f"{self.hub.endpoint}/verify"}
                 objects.append({**item, "actions": {"upload": upload, "verify": verify}})
             self.answer_json({"transfer": "basic", "objects": objects})
+        elif match := _PATHS.fullmatch(path):
+            entries = self._entries(_repo(match))
+            wanted = parse_qs(body.decode())["paths"]
+            self.answer_json([entries[name] for name in wanted if name in entries])
         elif match := _COMMIT.fullmatch(path):
             self._commit(_repo(match), [json.loads(line) for line in body.splitlines()])
         else:
@@ -210,24 +215,31 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _describe(self, repo: str) -> None:
         """Say whether a repository is there."""
-        if any(name.startswith(f"{repo}/") for name in self.hub.files):
+        if any(name.startswith(f"{repo}/") for name in list(self.hub.files)):
             self.answer_json({"id": repo.removeprefix("datasets/"), "sha": COMMIT, "siblings": []})
         else:
             self.answer(404, {"X-Error-Code": "RepoNotFound"})
 
+    def _entries(self, repo: str) -> dict[str, dict[str, Any]]:
+        """Describe all files and folders of a repository, by path."""
+        found: dict[str, dict[str, Any]] = {}
+        for full, data in list(self.hub.files.items()):  # other threads may add some meanwhile
+            if not full.startswith(f"{repo}/"):
+                continue
+            name = full.removeprefix(f"{repo}/")
+            found[name] = {"type": "file", "path": name, "oid": _blob_id(data), "size": len(data)}
+            for match in re.finditer("/", name):
+                path = name[: match.start()]
+                found[path] = {"type": "directory", "path": path, "oid": COMMIT, "size": 0}
+        return found
+
     def _list(self, repo: str, folder: str) -> None:
         """List what is in a folder of a repository; with `recursive`, in the folders inside it as well."""
         prefix = f"{folder}/" if folder else ""
-        names = {name: name.removeprefix(f"{repo}/") for name in self.hub.files if name.startswith(f"{repo}/{prefix}")}
-        if not names:
+        found = {name: entry for name, entry in self._entries(repo).items() if name.startswith(prefix)}
+        if not found:
             self.answer(404, {"X-Error-Code": "EntryNotFound"})
             return
-        found: dict[str, dict[str, Any]] = {}
-        for full, name in names.items():
-            data = self.hub.files[full]
-            found[name] = {"type": "file", "path": name, "oid": _blob_id(data), "size": len(data)}
-            for end in (match.start() for match in re.finditer("/", name) if match.start() > len(prefix)):
-                found[name[:end]] = {"type": "directory", "path": name[:end], "oid": COMMIT, "size": 0}
         recursive = parse_qs(urlsplit(self.path).query).get("recursive") == ["true"]
         inside = [name for name in sorted(found) if recursive or "/" not in name.removeprefix(prefix)]
         self.answer_json([found[name] for name in inside])
