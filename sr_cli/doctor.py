@@ -35,76 +35,53 @@ REQUIRED = (
     "fsspec",
     "httpx",
 )
-LITTLE_FREE = 50 * 10**6
-"""Bytes free on a disk below which nothing of ours has room."""
-TOLERANCE = 4
-"""Levels of 255 by which the self-test may differ from fp32 on the CPU: fp16 and bf16 round."""
+LITTLE_FREE = 50 * 10**6  #: Bytes free on a disk below which nothing of ours has room.
+TOLERANCE = 4  #: Levels of 255 by which the self-test may differ from fp32 on the CPU: fp16 and bf16 round.
 
 
 @dataclass(frozen=True)
 class Device:
     """Something that networks can run on."""
 
-    name: str
-    """As `--device` takes it."""
-    description: str
-    """What it is."""
-    free_bytes: int
-    """Memory that can be taken now."""
-    total_bytes: int | None
-    """Memory that it has; None where that is not known."""
+    name: str  #: As `--device` takes it.
+    description: str  #: What it is.
+    free_bytes: int  #: Memory that can be taken now.
+    total_bytes: int | None  #: Memory that it has; None where that is not known.
 
 
 @dataclass(frozen=True)
 class Place:
     """A folder of ours."""
 
-    what: str
-    """What is in it."""
-    path: Path
-    """Where it is; it need not exist."""
-    size: int
-    """Bytes in it."""
-    free: int
-    """Bytes free on its disk."""
+    what: str  #: What is in it.
+    path: Path  #: Where it is; it need not exist.
+    size: int  #: Bytes in it.
+    free: int  #: Bytes free on its disk.
 
 
 @dataclass(frozen=True)
 class SelfTest:
     """One small upscale, against the same in fp32 on the CPU."""
 
-    ok: bool
-    """Whether the two agree."""
-    model: str
-    """What was used."""
-    seconds: float
-    """Time of the upscale."""
-    detail: str
-    """How far they are apart, or what went wrong."""
+    ok: bool  #: Whether the two agree.
+    model: str  #: What was used.
+    seconds: float  #: Time of the upscale.
+    detail: str  #: How far they are apart, or what went wrong.
 
 
 @dataclass(frozen=True)
 class Diagnosis:
     """All findings."""
 
-    versions: dict[str, str]
-    """srup, Python, the system, and the packages that are installed."""
-    missing: dict[str, str]
-    """Optional packages that are not installed, and the extra that brings each."""
-    devices: tuple[Device, ...]
-    """What there is to run on; the CPU first."""
-    choice: Setup | None
-    """What `srup upscale` would use, and why; None where torch cannot be imported."""
-    backends: dict[str, str | None]
-    """For the chosen device: why a backend cannot be used, None if it can."""
-    places: tuple[Place, ...]
-    """Caches and the user's own weights."""
-    weights: tuple[Verification, ...]
-    """All weights of the manifests, checked where they are on this machine."""
-    self_test: SelfTest
-    """Whether upscaling works."""
-    problems: tuple[str, ...]
-    """What is wrong, a line each; empty if all is well."""
+    versions: dict[str, str]  #: srup, Python, the system, and the packages that are installed.
+    missing: dict[str, str]  #: Optional packages that are not installed, and the extra that brings each.
+    devices: tuple[Device, ...]  #: What there is to run on; the CPU first.
+    choice: Setup | None  #: What `srup upscale` would use, and why; None where torch cannot be imported.
+    backends: dict[str, str | None]  #: For the chosen device: why a backend cannot be used, None if it can.
+    places: tuple[Place, ...]  #: Caches and the user's own weights.
+    weights: tuple[Verification, ...]  #: All weights of the manifests, checked where they are on this machine.
+    self_test: SelfTest  #: Whether upscaling works.
+    problems: tuple[str, ...]  #: What is wrong, a line each; empty if all is well.
 
     @property
     def exit_code(self) -> int:

@@ -5,10 +5,8 @@ Anything that is not a `SrupError` is a defect of ours and ends with exit code 7
 """
 
 INTERNAL_ERROR = 70
-INTERRUPTED = 130
-"""By Ctrl-C (SIGINT)."""
-TERMINATED = 143
-"""By SIGTERM."""
+INTERRUPTED = 130  #: By Ctrl-C (SIGINT).
+TERMINATED = 143  #: By SIGTERM.
 
 
 def reason_of(error: Exception) -> str:

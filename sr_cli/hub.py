@@ -34,16 +34,13 @@ if TYPE_CHECKING:
 OnBytes = Callable[[int, int | None], None]
 """Called with the bytes there are so far and, where known, the bytes in all."""
 
-RETRIES = 5
-"""Failures in a row, without a byte gained, after which a download is given up."""
-BACKOFF = 1.0
-"""Seconds before the first retry; doubled for each further one, up to 16 times."""
+RETRIES = 5  #: Failures in a row, without a byte gained, after which a download is given up.
+BACKOFF = 1.0  #: Seconds before the first retry; doubled for each further one, up to 16 times.
 
 _CHUNK = 1 << 20
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
-_STALE_S = 600.0
-"""Seconds without a change after which a part belongs to nobody: far beyond any pause of a transfer."""
+_STALE_S = 600.0  #: Seconds without a change after which a part belongs to nobody: far beyond any pause of a transfer.
 _REDIRECTS = 5
 
 
@@ -51,14 +48,10 @@ _REDIRECTS = 5
 class Source:
     """A file on the Hub."""
 
-    repo: str
-    """`user/name`."""
-    revision: str
-    """Full commit; `resolve` also takes a branch or tag."""
-    file: str
-    """Path in the repository."""
-    repo_type: str = "model"
-    """`model` or `dataset`."""
+    repo: str  #: `user/name`.
+    revision: str  #: Full commit; `resolve` also takes a branch or tag.
+    file: str  #: Path in the repository.
+    repo_type: str = "model"  #: `model` or `dataset`.
 
     def __str__(self) -> str:
         kind = "" if self.repo_type == "model" else f"{self.repo_type}s/"
@@ -69,14 +62,10 @@ class Source:
 class Remote:
     """What the Hub says of a file before sending it."""
 
-    url: str
-    """Where its bytes are; may be signed and short-lived."""
-    commit: str
-    """Commit that the revision stands for."""
-    sha256: str | None
-    """Checksum, known for files in large-file storage."""
-    size: int | None
-    """Bytes."""
+    url: str  #: Where its bytes are; may be signed and short-lived.
+    commit: str  #: Commit that the revision stands for.
+    sha256: str | None  #: Checksum, known for files in large-file storage.
+    size: int | None  #: Bytes.
 
 
 class _Transient(Exception):
@@ -178,8 +167,7 @@ class _Download:
     """One file on its way into `partial`, over as many attempts as it takes."""
 
     source: Source
-    partial: Path
-    """Where its bytes go."""
+    partial: Path  #: Where its bytes go.
     sha256: str | None
     size: int | None
     progress: OnBytes | None
@@ -279,10 +267,8 @@ class _Part:
 
     def __init__(self, folder: Path, key: str) -> None:
         self.folder, self.key = folder, key
-        self.path = folder / f"{key}.{os.urandom(6).hex()}.srup.part"
-        """Ours alone."""
-        self.left = folder / f"{key}.srup.incomplete"
-        """What a process leaves that gives up."""
+        self.path = folder / f"{key}.{os.urandom(6).hex()}.srup.part"  #: Ours alone.
+        self.left = folder / f"{key}.srup.incomplete"  #: What a process leaves that gives up.
 
     def take_over(self) -> None:
         """Resume what an earlier process left, one that gave up or was killed."""

@@ -24,50 +24,33 @@ from sr_cli.errors import UsageError
 class Option:
     """How a field is offered on the command line."""
 
-    help: str
-    """What it does: a sentence or two, with a full stop. The choices of a `Literal` are added to it."""
-    names: tuple[str, ...] = ()
-    """Its names, `("-m", "--model")`; empty: the field's own, `--max-side` for `max_side`."""
-    group: str = ""
-    """Heading under which `--help` lists it; empty: `Options`."""
-    metavar: str = ""
-    """What stands for its value in `--help`; empty: by type."""
-    default: str = ""
-    """What its default stands for, in words, where the value (None, say) does not tell."""
-    minimum: float | None = None
-    """Smallest number allowed."""
-    maximum: float | None = None
-    """Largest number allowed."""
-    completion: Literal["", "model"] = ""
-    """What a shell completes it with, in addition to the choices."""
-    hidden: bool = False
-    """Leave it out of `--help`."""
+    help: str  #: What it does: a sentence or two, with a full stop. The choices of a `Literal` are added to it.
+    names: tuple[str, ...] = ()  #: Its names, `("-m", "--model")`; empty: the field's own, `--max-side` for `max_side`.
+    group: str = ""  #: Heading under which `--help` lists it; empty: `Options`.
+    metavar: str = ""  #: What stands for its value in `--help`; empty: by type.
+    default: str = ""  #: What its default stands for, in words, where the value (None, say) does not tell.
+    minimum: float | None = None  #: Smallest number allowed.
+    maximum: float | None = None  #: Largest number allowed.
+    completion: Literal["", "model"] = ""  #: What a shell completes it with, in addition to the choices.
+    hidden: bool = False  #: Leave it out of `--help`.
 
 
 _NUMBERS = {int: "a whole number", float: "a number"}
 _METAVARS = {int: "N", float: "X", Path: "PATH", str: "TEXT"}
-SHORT_CHOICES = 15
-"""Longest list of choices, joined by bars, that `--help` shows in place of the value."""
+SHORT_CHOICES = 15  #: Longest list of choices, joined by bars, that `--help` shows in place of the value.
 
 
 @dataclass(frozen=True)
 class OptionField:
     """A field together with its option: reads and checks values."""
 
-    name: str
-    """The field's name."""
-    option: Option
-    """How it is offered."""
-    types: tuple[type, ...]
-    """Types of a value that is none of the words: bool, int, float, str or Path."""
-    words: tuple[str, ...] = ()
-    """Choices of its `Literal`."""
-    count: int = 1
-    """Values it takes: 1; n for a tuple of n, written with commas; 0 for a tuple of any length."""
-    default: Any = None
-    """The field's default."""
-    required: bool = False
-    """Whether it has none and must be given."""
+    name: str  #: The field's name.
+    option: Option  #: How it is offered.
+    types: tuple[type, ...]  #: Types of a value that is none of the words: bool, int, float, str or Path.
+    words: tuple[str, ...] = ()  #: Choices of its `Literal`.
+    count: int = 1  #: Values it takes: 1; n for a tuple of n, written with commas; 0 for a tuple of any length.
+    default: Any = None  #: The field's default.
+    required: bool = False  #: Whether it has none and must be given.
 
     @property
     def flag(self) -> str:
@@ -229,8 +212,7 @@ def models_option(help: str, group: str, default: str = "") -> Option:
     return Option(help, ("-m", "--model"), group, metavar="MODEL", default=default, completion="model")
 
 
-DEFAULT_MODEL = "mesrgan"
-"""What a command uses where no model is named."""
+DEFAULT_MODEL = "mesrgan"  #: What a command uses where no model is named.
 
 Device = Annotated[
     str, Option("Device to compute on: auto, cpu, cuda, cuda:N or mps.", group="Speed", metavar="DEVICE")

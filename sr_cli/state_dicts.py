@@ -34,8 +34,7 @@ Shape = tuple[int, ...]
 MAX_HEADER = 1 << 20
 """Bytes of the longest header that is read: room for 10,000 tensors; the networks that upscale have up to 3,000."""
 
-PICKLE_LIMIT = 2 << 30
-"""Bytes of the largest PyTorch file that is opened, packed and unpacked."""
+PICKLE_LIMIT = 2 << 30  #: Bytes of the largest PyTorch file that is opened, packed and unpacked.
 
 _LENGTH = 8  # bytes that give the header's length, little-endian, at the start of a file
 _LARGEST_ITEM = 8  # bytes of the widest type of number in the format
@@ -53,12 +52,9 @@ class _TensorInfo(msgspec.Struct, frozen=True):
 class Header:
     """What a safetensors file says before its values."""
 
-    shapes: Mapping[str, Shape]
-    """Shape of each tensor, by name."""
-    metadata: Mapping[str, str]
-    """Free text of whoever wrote the file."""
-    file_size: int
-    """Bytes that the whole file must have."""
+    shapes: Mapping[str, Shape]  #: Shape of each tensor, by name.
+    metadata: Mapping[str, str]  #: Free text of whoever wrote the file.
+    file_size: int  #: Bytes that the whole file must have.
 
 
 class StateFile:

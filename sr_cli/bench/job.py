@@ -61,8 +61,7 @@ class _Plan:
     device: torch.device
     columns: tuple[Column, ...]
     batches: tuple[int, ...]
-    side: int
-    """Of the image that goes through whole; 0: none."""
+    side: int  #: Of the image that goes through whole; 0: none.
 
     @property
     def parts(self) -> int:

@@ -23,20 +23,16 @@ _SETTLE = 0.03
 """Seconds before each run on a CPU: a run-time's threads keep spinning after a result, and would take their time from
 whoever is next (20 to 40 ms of 190, with ONNX Runtime before torch)."""
 _WARM_UP_RUNS = 2
-_WARM_UP_SECONDS = 1.0
-"""Work before a GPU is timed: it raises its clock only under load."""
-_DISTURBED = 0.2
-"""Times are disturbed if the middle 80 % of them spread over more than this part of their median."""
+_WARM_UP_SECONDS = 1.0  #: Work before a GPU is timed: it raises its clock only under load.
+_DISTURBED = 0.2  #: Times are disturbed if the middle 80 % of them spread over more than this part of their median.
 
 
 @dataclass
 class Times:
     """Seconds of each run of one network."""
 
-    latency: list[float] = field(default_factory=list)
-    """From the call until the result is there."""
-    device: list[float] = field(default_factory=list)
-    """What a GPU worked, by its own clock; empty on other devices."""
+    latency: list[float] = field(default_factory=list)  #: From the call until the result is there.
+    device: list[float] = field(default_factory=list)  #: What a GPU worked, by its own clock; empty on other devices.
 
 
 def now(device: torch.device) -> float:

@@ -78,10 +78,8 @@ class _Row:
 
     name: str
     look: _Look
-    more: str
-    """What else there is to say."""
-    place: str
-    """Where the weights are."""
+    more: str  #: What else there is to say.
+    place: str  #: Where the weights are.
 
 
 def _rows(entry: ModelEntry, default: str) -> list[_Row]:

@@ -20,8 +20,7 @@ from sr_cli.training.options import TrainOptions
 if TYPE_CHECKING:
     from sr_cli.training.events import OnEvent, StageProgress, TrainEvent, TrainResult
 
-PLAIN_SECONDS = 10.0
-"""Time between two progress lines where there is no terminal."""
+PLAIN_SECONDS = 10.0  #: Time between two progress lines where there is no terminal.
 EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
 
 

@@ -98,10 +98,8 @@ class _View:
 
     def __init__(self, console: Console, bar: Bar) -> None:
         self.console, self.bar = console, bar
-        self.done = 0
-        """Photos that are finished: enlarged, or done before."""
-        self.count = 0
-        """Photos in all."""
+        self.done = 0  #: Photos that are finished: enlarged, or done before.
+        self.count = 0  #: Photos in all.
 
     def show(self, event: UpscaleEvent) -> None:
         """Show an event."""

@@ -24,50 +24,34 @@ from sr_cli.errors import OutputError, UsageError
 from sr_cli.metrics import differences
 from sr_cli.metrics.differences import Spot
 
-_IN_MEMORY = 2**30
-"""Bytes of enlargements that are kept in memory; more are kept in files."""
+_IN_MEMORY = 2**30  #: Bytes of enlargements that are kept in memory; more are kept in files.
 
 
 @dataclass(frozen=True)
 class Comparison:
     """What was compared, and where the page is."""
 
-    photo: Path
-    """The photo."""
-    width: int
-    """Columns of the enlarged photos."""
-    height: int
-    """Rows of the enlarged photos."""
-    scale: int
-    """The largest factor of all models."""
-    layers: tuple[Layer, ...]
-    """What was compared; the first two are the photo's pixels and bicubic."""
-    spots: tuple[Spot, ...]
-    """Where the models differ most."""
-    page: Path
-    """The HTML page."""
-    page_bytes: int
-    """Its size."""
-    format: str
-    """Format of its tiles, `AVIF` or `WEBP`."""
-    quality: int
-    """The encoder's quality; 100 is lossless."""
-    coverage: float
-    """Share of its tiles that are there at full size."""
-    sheet: Path | None = None
-    """The static sheet, if it was asked for."""
+    photo: Path  #: The photo.
+    width: int  #: Columns of the enlarged photos.
+    height: int  #: Rows of the enlarged photos.
+    scale: int  #: The largest factor of all models.
+    layers: tuple[Layer, ...]  #: What was compared; the first two are the photo's pixels and bicubic.
+    spots: tuple[Spot, ...]  #: Where the models differ most.
+    page: Path  #: The HTML page.
+    page_bytes: int  #: Its size.
+    format: str  #: Format of its tiles, `AVIF` or `WEBP`.
+    quality: int  #: The encoder's quality; 100 is lossless.
+    coverage: float  #: Share of its tiles that are there at full size.
+    sheet: Path | None = None  #: The static sheet, if it was asked for.
 
 
 @dataclass(frozen=True)
 class CompareEvent:
     """Progress of the whole job: each enlargement is one step, writing the page the last."""
 
-    label: str
-    """What is being done: a layer's label, or `writing the page`."""
-    done: float
-    """Steps done, with the part of the current one."""
-    steps: int
-    """Steps in all."""
+    label: str  #: What is being done: a layer's label, or `writing the page`.
+    done: float  #: Steps done, with the part of the current one.
+    steps: int  #: Steps in all.
 
 
 OnEvent = Callable[[CompareEvent], None]

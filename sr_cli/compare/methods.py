@@ -17,42 +17,28 @@ from sr_cli.weights.specs import is_path
 class Layer:
     """One way of enlarging, as the page shows it."""
 
-    label: str
-    """What it is called on the page, different for each."""
-    model: str
-    """The model's name; `nearest` for the photo's own pixels."""
-    stage: str | None = None
-    """Its stage, where it has one."""
-    fidelity: float | None = None
-    """Where it is between its GAN stage (0) and that stage's parent (1)."""
+    label: str  #: What it is called on the page, different for each.
+    model: str  #: The model's name; `nearest` for the photo's own pixels.
+    stage: str | None = None  #: Its stage, where it has one.
+    fidelity: float | None = None  #: Where it is between its GAN stage (0) and that stage's parent (1).
     command: str | None = None
     """What to type for this enlargement of the whole photo; None for the photo's own pixels."""
-    scale: int = 4
-    """The factor by which it enlarges; shown at the largest of all."""
-    seconds: float | None = None
-    """Time to enlarge the photo, without loading the model; None for nearest."""
-    tiles: int = 0
-    """Tiles computed; 0 for interpolation."""
-    device: str | None = None
-    """What it ran on; None for interpolation."""
-    precision: str | None = None
-    """What it was computed in; None for interpolation."""
-    parameters: int | None = None
-    """Trained values of the network."""
-    weights_bytes: int | None = None
-    """Size of the weights file."""
+    scale: int = 4  #: The factor by which it enlarges; shown at the largest of all.
+    seconds: float | None = None  #: Time to enlarge the photo, without loading the model; None for nearest.
+    tiles: int = 0  #: Tiles computed; 0 for interpolation.
+    device: str | None = None  #: What it ran on; None for interpolation.
+    precision: str | None = None  #: What it was computed in; None for interpolation.
+    parameters: int | None = None  #: Trained values of the network.
+    weights_bytes: int | None = None  #: Size of the weights file.
 
 
 @dataclass(frozen=True)
 class Method:
     """An enlarger that is ready, and what is known of it before it ran."""
 
-    upscaler: inference.Upscaler
-    """Enlarges the photo."""
-    layer: Layer
-    """As the page shows it, still without the time."""
-    file: Path | None = None
-    """Its weights, where the user named a file."""
+    upscaler: inference.Upscaler  #: Enlarges the photo.
+    layer: Layer  #: As the page shows it, still without the time.
+    file: Path | None = None  #: Its weights, where the user named a file.
 
 
 def load(options: CompareOptions, photo: Path) -> list[Method]:

@@ -15,28 +15,20 @@ from sr_cli.compare import tiles
 from sr_cli.compare.methods import Layer
 from sr_cli.metrics.differences import Spot
 
-_OVERHEAD = 2**17
-"""Bytes of the page that are no photos: the template and the figures."""
+_OVERHEAD = 2**17  #: Bytes of the page that are no photos: the template and the figures.
 
 
 @dataclass(frozen=True)
 class Content:
     """What a page shows."""
 
-    name: str
-    """The photo's file name."""
-    original: NDArray[np.uint8]
-    """The photo (H, W, 3), or the part of it that is compared."""
-    crop: tuple[int, int, int, int] | None
-    """Left, top, width and height of that part; None for the whole photo."""
-    layers: Sequence[Layer]
-    """Ways of enlarging; the first is the original."""
-    pictures: Sequence[NDArray[np.uint8]]
-    """The enlargements of the others, all of one size."""
-    spots: Sequence[Spot]
-    """Where they differ most."""
-    scale: int
-    """How much larger the photos are than the original."""
+    name: str  #: The photo's file name.
+    original: NDArray[np.uint8]  #: The photo (H, W, 3), or the part of it that is compared.
+    crop: tuple[int, int, int, int] | None  #: Left, top, width and height of that part; None for the whole photo.
+    layers: Sequence[Layer]  #: Ways of enlarging; the first is the original.
+    pictures: Sequence[NDArray[np.uint8]]  #: The enlargements of the others, all of one size.
+    spots: Sequence[Spot]  #: Where they differ most.
+    scale: int  #: How much larger the photos are than the original.
 
     def crops(self) -> list[list[NDArray[np.uint8]]]:
         """Return for each spot what each layer shows there, the original with its pixels repeated."""

@@ -17,41 +17,31 @@ from PIL import Image, features
 from sr_cli.errors import UsageError
 from sr_cli.metrics import differences
 
-TILE = 512
-"""Pixels a side of a tile."""
+TILE = 512  #: Pixels a side of a tile.
 MARGIN = 8
 """Pixels that a tile holds beyond its own on each side. The page does not show them; without, lossy tiles would
 meet in visible steps (measured: errors jump by twice as much at a seam as elsewhere; with 8, as elsewhere)."""
-STEP = 4
-"""How much smaller each level of the pyramid is than the one before."""
+STEP = 4  #: How much smaller each level of the pyramid is than the one before.
 LOSSLESS = 100
 LOSSY = {"AVIF": (90, 80, 72, 66, 60, 55, 50, 45, 40), "WEBP": (95, 90, 84, 76, 68, 60)}
 """Qualities that are tried, best first. AVIF, which keeps colour at full resolution, is 1 dB better at equal size."""
 _SAMPLES = 40
-_LOSSLESS_BYTES = 0.2
-"""Bytes a pixel below which lossless is not worth a try: enlargements need 0.3 to 0.6."""
+_LOSSLESS_BYTES = 0.2  #: Bytes a pixel below which lossless is not worth a try: enlargements need 0.3 to 0.6.
 _BASE64 = 4 / 3
 
-Picture = NDArray[np.uint8]
-"""(H, W, 3)."""
-OnTile = Callable[[int, int], None]
-"""Called with the tiles encoded and their total."""
+Picture = NDArray[np.uint8]  #: (H, W, 3).
+OnTile = Callable[[int, int], None]  #: Called with the tiles encoded and their total.
 
 
 @dataclass(frozen=True)
 class Tile:
     """A tile to encode."""
 
-    layer: int
-    """Which photo."""
-    level: int
-    """Which size of it; 0 is the full one."""
-    index: int
-    """Which tile, row by row."""
-    rows: slice
-    """Its rows, margin included."""
-    columns: slice
-    """Its columns, margin included."""
+    layer: int  #: Which photo.
+    level: int  #: Which size of it; 0 is the full one.
+    index: int  #: Which tile, row by row.
+    rows: slice  #: Its rows, margin included.
+    columns: slice  #: Its columns, margin included.
 
     @property
     def area(self) -> int:
@@ -63,12 +53,9 @@ class Tile:
 class Level:
     """One size of a photo."""
 
-    width: int
-    """Its columns."""
-    height: int
-    """Its rows."""
-    tiles: tuple[bytes | None, ...]
-    """Their files, row by row; None where full size had no room."""
+    width: int  #: Its columns.
+    height: int  #: Its rows.
+    tiles: tuple[bytes | None, ...]  #: Their files, row by row; None where full size had no room.
 
     def record(self) -> dict[str, Any]:
         """Return what the page reads."""
@@ -80,14 +67,10 @@ class Level:
 class Pyramid:
     """All tiles of all photos."""
 
-    pictures: tuple[tuple[Level, ...], ...]
-    """For each photo its sizes, the full one first."""
-    format: str
-    """`WEBP` or `AVIF`."""
-    quality: int
-    """The encoder's quality; LOSSLESS means what it says."""
-    coverage: float
-    """Share of the full-size tiles that are there."""
+    pictures: tuple[tuple[Level, ...], ...]  #: For each photo its sizes, the full one first.
+    format: str  #: `WEBP` or `AVIF`.
+    quality: int  #: The encoder's quality; LOSSLESS means what it says.
+    coverage: float  #: Share of the full-size tiles that are there.
 
 
 def levels(picture: Picture) -> list[Picture]:

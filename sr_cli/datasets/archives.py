@@ -50,16 +50,11 @@ def _bomb(name: str, limit: int) -> InputError:
 class _Member:
     """An entry of an archive."""
 
-    path: str
-    """As the archive states it."""
-    size: int
-    """Bytes, as the archive states it."""
-    is_folder: bool
-    """A folder needs no unpacking."""
-    is_file: bool
-    """Whether it is an ordinary file: no link, no device, not encrypted."""
-    open: Callable[[], IO[bytes]]
-    """Its content."""
+    path: str  #: As the archive states it.
+    size: int  #: Bytes, as the archive states it.
+    is_folder: bool  #: A folder needs no unpacking.
+    is_file: bool  #: Whether it is an ordinary file: no link, no device, not encrypted.
+    open: Callable[[], IO[bytes]]  #: Its content.
 
 
 class _Bounded(io.BufferedIOBase):

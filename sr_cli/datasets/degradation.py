@@ -37,33 +37,23 @@ class Step:
 class Degradation:
     """Probabilities and ranges of the steps. Sigmas of blur are in high-resolution pixels."""
 
-    clean: float = 0.2
-    """Share of patches that are only reduced."""
-    blur: Step = Step(0.6, (0.3, 2.4))
-    """First blur; its standard deviation along each axis."""
-    isotropic: float = 0.6
-    """Share of blurs with equal deviation in all directions."""
+    clean: float = 0.2  #: Share of patches that are only reduced.
+    blur: Step = Step(0.6, (0.3, 2.4))  #: First blur; its standard deviation along each axis.
+    isotropic: float = 0.6  #: Share of blurs with equal deviation in all directions.
     sinc: Step = Step(0.1, (0.15, 0.45))
     """Share of blurs that are an ideal low-pass filter, which rings as sharpened pictures do; its cut-off in cycles
     per high-resolution pixel, of which the reduction keeps 0.125."""
-    resize: Step = Step(0.3, (0.5, 1.2))
-    """Resizing before the reduction; its factor."""
+    resize: Step = Step(0.3, (0.5, 1.2))  #: Resizing before the reduction; its factor.
     noise: Step = Step(0.3, (1.0, 10.0))
     """Noise at high resolution; its standard deviation at middle grey, in levels of 255."""
-    jpeg: Step = Step(0.25, (60, 98))
-    """JPEG at high resolution; its quality."""
-    second_blur: Step = Step(0.2, (0.3, 1.5))
-    """Blur after the first JPEG; its standard deviation."""
-    bicubic: float = 0.7
-    """Share of reductions by the antialiased bicubic filter; the others take bilinear or box."""
+    jpeg: Step = Step(0.25, (60, 98))  #: JPEG at high resolution; its quality.
+    second_blur: Step = Step(0.2, (0.3, 1.5))  #: Blur after the first JPEG; its standard deviation.
+    bicubic: float = 0.7  #: Share of reductions by the antialiased bicubic filter; the others take bilinear or box.
     final_noise: Step = Step(0.35, (0.5, 6.0))
     """Noise at low resolution; its standard deviation at middle grey, in levels of 255."""
-    gray_noise: float = 0.4
-    """Share of noise that is equal in the three channels."""
-    final_jpeg: Step = Step(0.8, (40, 96))
-    """JPEG at low resolution; its quality."""
-    subsampling: float = 0.7
-    """Share of JPEGs with halved chroma (4:2:0), Pillow's default below quality 95 or so."""
+    gray_noise: float = 0.4  #: Share of noise that is equal in the three channels.
+    final_jpeg: Step = Step(0.8, (40, 96))  #: JPEG at low resolution; its quality.
+    subsampling: float = 0.7  #: Share of JPEGs with halved chroma (4:2:0), Pillow's default below quality 95 or so.
 
 
 PHOTO = Degradation()
@@ -109,8 +99,7 @@ def whole_photo(hr: Rgb, rng: np.random.Generator, settings: Degradation = PHOTO
     return np.ascontiguousarray(photo(padded, rng, settings)[_PADDING:-_PADDING, _PADDING:-_PADDING])
 
 
-CELL = 64
-"""Side in LR pixels of what `cells` degrades at once; a multiple of JPEG's blocks, of halved chroma too."""
+CELL = 64  #: Side in LR pixels of what `cells` degrades at once; a multiple of JPEG's blocks, of halved chroma too.
 
 
 def cells(hr: Rgb, rng: np.random.Generator, settings: Degradation = PHOTO) -> Rgb:

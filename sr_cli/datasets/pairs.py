@@ -15,8 +15,7 @@ from sr_cli.datasets.reduction import SCALE, crop_to_scale
 from sr_cli.errors import InputError
 from sr_cli.images.encode import to_8_bits
 
-SUFFIXES = images.READABLE_SUFFIXES
-"""What counts as an image in a folder, in lower case."""
+SUFFIXES = images.READABLE_SUFFIXES  #: What counts as an image in a folder, in lower case.
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
@@ -29,26 +28,19 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
 class Pair:
     """One image to measure on, not yet read."""
 
-    name: str
-    """What reports call it: the HR file's name, or the LR file's where there is no HR."""
-    hr: Path | None
-    """The high-resolution file."""
-    lr: Path | None
-    """The LR file that the set ships, or None where LR is made from HR."""
-    problem: str | None = None
-    """Why this pair cannot be measured, where the folder's listing already shows it."""
+    name: str  #: What reports call it: the HR file's name, or the LR file's where there is no HR.
+    hr: Path | None  #: The high-resolution file.
+    lr: Path | None  #: The LR file that the set ships, or None where LR is made from HR.
+    problem: str | None = None  #: Why this pair cannot be measured, where the folder's listing already shows it.
 
 
 @dataclass(frozen=True)
 class Dataset:
     """A set of images to measure on."""
 
-    name: str
-    """What reports call it."""
-    pairs: tuple[Pair, ...]
-    """Its images in the order of their names; never empty."""
-    lr: str
-    """`shipped` with the set or `made` from HR."""
+    name: str  #: What reports call it.
+    pairs: tuple[Pair, ...]  #: Its images in the order of their names; never empty.
+    lr: str  #: `shipped` with the set or `made` from HR.
 
 
 def files_in(folder: Path) -> list[Path]:

@@ -20,28 +20,20 @@ from sr_cli.errors import InputError, reason_of
 class Archive:
     """A file of a named set on the Hub."""
 
-    file: str
-    """Path in the repository: `.zip` or `.tar.gz`."""
-    size: int
-    """Bytes, about, for saying what would be downloaded."""
-    sha256: str | None = None
-    """Its checksum, where we know it; else the Hub's own is used."""
+    file: str  #: Path in the repository: `.zip` or `.tar.gz`.
+    size: int  #: Bytes, about, for saying what would be downloaded.
+    sha256: str | None = None  #: Its checksum, where we know it; else the Hub's own is used.
 
 
 @dataclass(frozen=True)
 class NamedSet:
     """A published data set, pinned to a commit of its repository."""
 
-    repo: str
-    """`user/name` of a data set on the Hub."""
-    revision: str
-    """Full commit."""
-    count: int
-    """Images in it."""
-    hr: Archive
-    """The high-resolution images."""
-    lr: Archive | None
-    """Their reductions by 4, if the set has them."""
+    repo: str  #: `user/name` of a data set on the Hub.
+    revision: str  #: Full commit.
+    count: int  #: Images in it.
+    hr: Archive  #: The high-resolution images.
+    lr: Archive | None  #: Their reductions by 4, if the set has them.
 
     def source(self, archive: Archive) -> hub.Source:
         """Return the place of one of its archives on the Hub."""

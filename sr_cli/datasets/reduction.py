@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-SCALE = 4
-"""Factor between low and high resolution."""
+SCALE = 4  #: Factor between low and high resolution.
 
 
 def crop_to_scale(rgb: NDArray[Any]) -> NDArray[Any]:

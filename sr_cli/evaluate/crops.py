@@ -14,26 +14,19 @@ from PIL import Image
 
 from sr_cli.metrics import differences
 
-HR = "HR"
-"""The name of the reference among a crop's images."""
+HR = "HR"  #: The name of the reference among a crop's images.
 
 
 @dataclass(frozen=True)
 class Crop:
     """One place of an image, as the reference and each model show it."""
 
-    left: int
-    """Column of the crop's first pixel in HR."""
-    top: int
-    """Row of the crop's first pixel in HR."""
-    width: int
-    """Columns."""
-    height: int
-    """Rows."""
-    difference: float
-    """Mean over its pixels of the highest minus the lowest luma, 0..255."""
-    pictures: Mapping[str, str]
-    """PNG in base64: `HR`, then each model by its name."""
+    left: int  #: Column of the crop's first pixel in HR.
+    top: int  #: Row of the crop's first pixel in HR.
+    width: int  #: Columns.
+    height: int  #: Rows.
+    difference: float  #: Mean over its pixels of the highest minus the lowest luma, 0..255.
+    pictures: Mapping[str, str]  #: PNG in base64: `HR`, then each model by its name.
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""

@@ -24,16 +24,11 @@ class EvalEvent:
 
     kind: str
     """`note`, `download` (of `text`, `done` of `total` bytes), `image` (`done` of `total`, its scores) or `resumed`."""
-    text: str = ""
-    """Text for people."""
-    done: int = 0
-    """How far."""
-    total: int | None = None
-    """Of how much."""
-    dataset: str | None = None
-    """The data set of an image."""
-    scores: Mapping[str, ImageScores] = field(default_factory=dict)
-    """An image's scores by model."""
+    text: str = ""  #: Text for people.
+    done: int = 0  #: How far.
+    total: int | None = None  #: Of how much.
+    dataset: str | None = None  #: The data set of an image.
+    scores: Mapping[str, ImageScores] = field(default_factory=dict)  #: An image's scores by model.
 
 
 OnEvent = Callable[[EvalEvent], None]

@@ -41,8 +41,7 @@ Measure = Callable[[NDArray[np.uint8], NDArray[np.uint8]], float]
 class LearnedMetrics:
     """The learned metrics that can be computed here, and why the others cannot."""
 
-    measures: Mapping[str, Measure] = field(default_factory=dict)
-    """By the metric's name."""
+    measures: Mapping[str, Measure] = field(default_factory=dict)  #: By the metric's name.
     reasons: Mapping[str, str] = field(default_factory=dict)
     """For each wanted metric that cannot be computed at all, why."""
 
@@ -51,12 +50,9 @@ class LearnedMetrics:
 class MetricFiles:
     """The user's own files; None: from the environment, the cache or a download."""
 
-    niqe_parameters: Path | None = None
-    """NIQE's pristine model, MAT or NPZ."""
-    nrqm_model: Path | None = None
-    """NRQM's forests, MAT."""
-    feature_weights: Path | None = None
-    """SqueezeNet 1.1's convolutions, as `metrics.features.feature_net` reads them."""
+    niqe_parameters: Path | None = None  #: NIQE's pristine model, MAT or NPZ.
+    nrqm_model: Path | None = None  #: NRQM's forests, MAT.
+    feature_weights: Path | None = None  #: SqueezeNet 1.1's convolutions, as `metrics.features.feature_net` reads them.
 
     def resolved(self) -> MetricFiles:
         """Return the same with files that the environment names where none was given."""
@@ -71,8 +67,7 @@ class MetricFiles:
 class _Missing:
     """A metric that is not available."""
 
-    reason: str
-    """Why not."""
+    reason: str  #: Why not.
 
 
 def load(

@@ -22,8 +22,7 @@ class LowResolution:
     """`none`, or `photo`: blur, noise and JPEG at random, as `srup train` draws them, in place of the reduction."""
     jpeg: tuple[int, ...] = ()
     """Qualities at which inputs are saved as JPEG (4:2:0), by turns in the order of a set's images; empty: not."""
-    seed: int = 0
-    """Of `degrade`. An image's draw depends on this and its name, not on the others in its set."""
+    seed: int = 0  #: Of `degrade`. An image's draw depends on this and its name, not on the others in its set.
 
     @property
     def changed(self) -> bool:

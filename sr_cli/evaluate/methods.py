@@ -15,8 +15,7 @@ from sr_cli.evaluate.options import EvalOptions
 from sr_cli.weights.manifest import read_manifest
 from sr_cli.weights.specs import is_path
 
-TIMED_SIDE = 128
-"""Side, in LR pixels, of the photo whose upscaling a report times."""
+TIMED_SIDE = 128  #: Side, in LR pixels, of the photo whose upscaling a report times.
 _TIMED_RUNS = 3
 
 
@@ -24,14 +23,11 @@ _TIMED_RUNS = 3
 class Method:
     """An interpolation or a network, ready to enlarge."""
 
-    name: str
-    """Its name in reports."""
-    upscaler: inference.Upscaler
-    """Enlarges by 4."""
+    name: str  #: Its name in reports.
+    upscaler: inference.Upscaler  #: Enlarges by 4.
     multiplications: int | None = None
     """Multiplications of its convolutions per input pixel; None where they are not known."""
-    milliseconds: float | None = None
-    """Median time to upscale 128x128 pixels, where it was measured."""
+    milliseconds: float | None = None  #: Median time to upscale 128x128 pixels, where it was measured.
 
     def timed(self) -> Method:
         """Return the same with its `milliseconds`, measured after one run to warm up."""

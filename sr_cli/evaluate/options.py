@@ -22,10 +22,8 @@ MetricName = Literal[
 """The metrics of `scores.METRICS`."""
 METRIC_GROUPS = {"psnr": ("psnr_y", "psnr_rgb"), "ssim": ("ssim_y", "ssim_rgb")}
 """Names that stand for several metrics."""
-ProtocolName = Literal["standard", "poster"]
-"""The conventions of `protocols.PROTOCOLS`."""
-PublishedName = Literal["poster"]
-"""Those of them that have published results."""
+ProtocolName = Literal["standard", "poster"]  #: The conventions of `protocols.PROTOCOLS`.
+PublishedName = Literal["poster"]  #: Those of them that have published results.
 DEFAULT_METRICS: tuple[MetricName, ...] = ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb", "rmse", "niqe", "pi")
 
 
@@ -121,8 +119,7 @@ class EvalOptions:
     device: Device = "auto"
     precision: Precision = "auto"
     offline: Offline = False
-    for_report: bool = False
-    """Also time each model, and keep a crop of each image."""
+    for_report: bool = False  #: Also time each model, and keep a crop of each image.
 
     def __post_init__(self) -> None:
         if not (self.data or self.datasets or self.self_check):

@@ -32,30 +32,24 @@ _READ_AHEAD = 2
 class Record:
     """All models' scores on one image, and its crop."""
 
-    scores: Mapping[str, ImageScores]
-    """By model."""
-    crop: crops.Crop | None = None
-    """For a report."""
+    scores: Mapping[str, ImageScores]  #: By model.
+    crop: crops.Crop | None = None  #: For a report.
 
 
 @dataclass(frozen=True)
 class _Input:
     """An image as it was read."""
 
-    hr: NDArray[np.uint8]
-    """(4H, 4W, 3)."""
-    lr: AnyPixels
-    """Input of the methods, (H, W, 3)."""
+    hr: NDArray[np.uint8]  #: (4H, 4W, 3).
+    lr: AnyPixels  #: Input of the methods, (H, W, 3).
 
 
 @dataclass(frozen=True)
 class _Output:
     """Output of a method for an image."""
 
-    pixels: AnyPixels
-    """(4H, 4W, 3), uint8 or float32 in 0..1."""
-    seconds: float
-    """How long it took."""
+    pixels: AnyPixels  #: (4H, 4W, 3), uint8 or float32 in 0..1.
+    seconds: float  #: How long it took.
 
 
 @dataclass(frozen=True)

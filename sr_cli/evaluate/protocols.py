@@ -19,26 +19,19 @@ from sr_cli.metrics.ssim import ssim, ssim_global
 Measures = Mapping[str, Callable[[], float]]
 """By a metric's name, what computes it; raises ValueError where it is not defined."""
 
-BORDER = datasets.SCALE
-"""Border in pixels that the standard protocol crops before measuring."""
+BORDER = datasets.SCALE  #: Border in pixels that the standard protocol crops before measuring.
 
 
 @dataclass(frozen=True)
 class PublishedTable:
     """Results that others published."""
 
-    title: str
-    """Its name in tables."""
-    source: str
-    """Where they were published."""
-    dataset: str
-    """Images that they were measured on."""
-    scores: Mapping[str, Mapping[str, float]]
-    """By model and metric."""
-    digits: int
-    """Decimals that the table gives."""
-    caveats: Sequence[str]
-    """Sentences on what may be compared with it."""
+    title: str  #: Its name in tables.
+    source: str  #: Where they were published.
+    dataset: str  #: Images that they were measured on.
+    scores: Mapping[str, Mapping[str, float]]  #: By model and metric.
+    digits: int  #: Decimals that the table gives.
+    caveats: Sequence[str]  #: Sentences on what may be compared with it.
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for the JSON document."""
@@ -54,20 +47,15 @@ class PublishedTable:
 class Protocol:
     """A convention of measurement."""
 
-    name: str
-    """Its name for `--protocol`."""
-    description: str
-    """One line for tables, JSON and reports."""
-    reduce: Callable[[NDArray[np.uint8]], AnyPixels]
-    """Makes LR from HR."""
+    name: str  #: Its name for `--protocol`.
+    description: str  #: One line for tables, JSON and reports.
+    reduce: Callable[[NDArray[np.uint8]], AnyPixels]  #: Makes LR from HR.
     measures: Callable[[AnyPixels, NDArray[np.uint8]], Measures]
     """The metrics that compare an output (4H, 4W, 3), uint8 or float32 in 0..1, with its HR of the same size."""
     fixed_input: bool = False
     """Whether LR is always made by `reduce`: files that a data set ships are not used, and nothing may change it."""
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    """Metrics that are not part of it, with the reason."""
-    published: PublishedTable | None = None
-    """Results measured under it, which `--against` shows."""
+    left_out: Mapping[str, str] = field(default_factory=dict)  #: Metrics that are not part of it, with the reason.
+    published: PublishedTable | None = None  #: Results measured under it, which `--against` shows.
 
 
 def _standard(output: AnyPixels, hr: NDArray[np.uint8]) -> Measures:

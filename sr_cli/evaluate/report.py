@@ -16,8 +16,7 @@ from sr_cli.evaluate.results import Evaluation, ImageScores, ModelScores
 from sr_cli.evaluate.scores import METRICS, Metric
 from sr_cli.pages import charts
 
-_DIFFERENT = 3
-"""Images of a data set shown because the models differ on them."""
+_DIFFERENT = 3  #: Images of a data set shown because the models differ on them.
 
 
 def write_report(evaluation: Evaluation, target: Path) -> None:
@@ -75,36 +74,27 @@ def primary(evaluation: Evaluation) -> str:
 class Cell:
     """A score in a table."""
 
-    value: float | None
-    """None where there is none."""
-    digits: int
-    """Decimals shown."""
-    best: bool = False
-    """The best of its group."""
+    value: float | None  #: None where there is none.
+    digits: int  #: Decimals shown.
+    best: bool = False  #: The best of its group.
 
 
 @dataclass(frozen=True)
 class Row:
     """A model's or image's scores."""
 
-    texts: Sequence[str]
-    """The first columns."""
-    cells: Sequence[Cell]
-    """One for each metric shown."""
-    costs: Sequence[str] = ()
-    """Seconds per megapixel and multiplications per pixel."""
+    texts: Sequence[str]  #: The first columns.
+    cells: Sequence[Cell]  #: One for each metric shown.
+    costs: Sequence[str] = ()  #: Seconds per megapixel and multiplications per pixel.
 
 
 @dataclass(frozen=True)
 class Group:
     """The rows of one data set."""
 
-    title: str
-    """Above them."""
-    rows: Sequence[Row]
-    """One for each model."""
-    published: bool = False
-    """Whether others measured them."""
+    title: str  #: Above them.
+    rows: Sequence[Row]  #: One for each model.
+    published: bool = False  #: Whether others measured them.
 
 
 def _groups(evaluation: Evaluation) -> Iterator[Group]:
@@ -174,26 +164,19 @@ def _every_image(evaluation: Evaluation) -> list[Row]:
 class Picture:
     """One model's crop of an image."""
 
-    number: int
-    """Which of the page's crops."""
-    name: str
-    """The model, or the reference."""
-    caption: str
-    """Its score."""
+    number: int  #: Which of the page's crops.
+    name: str  #: The model, or the reference.
+    caption: str  #: Its score.
 
 
 @dataclass(frozen=True)
 class Strip:
     """The crops of one image side by side."""
 
-    image: str
-    """Its name."""
-    tags: Sequence[str]
-    """Why it is shown."""
-    crop: Crop
-    """Where it was cut."""
-    pictures: Sequence[Picture]
-    """The reference first."""
+    image: str  #: Its name.
+    tags: Sequence[str]  #: Why it is shown.
+    crop: Crop  #: Where it was cut.
+    pictures: Sequence[Picture]  #: The reference first.
 
 
 class _Gallery:
@@ -202,8 +185,7 @@ class _Gallery:
     def __init__(self, evaluation: Evaluation) -> None:
         self.evaluation = evaluation
         self.metric = primary(evaluation)
-        self.crops: list[tuple[Crop, str]] = []
-        """By number: the crop and its PNG in base64."""
+        self.crops: list[tuple[Crop, str]] = []  #: By number: the crop and its PNG in base64.
 
     def strips(self, dataset: str) -> list[Strip]:
         """Choose a data set's images."""
@@ -262,12 +244,9 @@ def _ranked(result: ModelScores, metric: str) -> list[tuple[str, str]]:
 class Chart:
     """One metric of one data set against time."""
 
-    metric: Metric
-    """What is shown upwards."""
-    dataset: str
-    """On what it was measured."""
-    svg: Markup
-    """The drawing."""
+    metric: Metric  #: What is shown upwards.
+    dataset: str  #: On what it was measured.
+    svg: Markup  #: The drawing.
 
 
 def _charts(evaluation: Evaluation) -> list[Chart]:

@@ -17,46 +17,30 @@ from sr_cli.evaluate.protocols import Protocol, PublishedTable
 class ImageScores:
     """One model's scores on one image."""
 
-    name: str
-    """The image."""
-    metrics: Mapping[str, float | None]
-    """By name; None where the metric cannot be computed."""
-    unavailable: Mapping[str, str] = field(default_factory=dict)
-    """For each None, why."""
-    error: str | None = None
-    """Why the image could not be measured at all."""
-    exit_code: int = 0
-    """The exit code of that failure."""
+    name: str  #: The image.
+    metrics: Mapping[str, float | None]  #: By name; None where the metric cannot be computed.
+    unavailable: Mapping[str, str] = field(default_factory=dict)  #: For each None, why.
+    error: str | None = None  #: Why the image could not be measured at all.
+    exit_code: int = 0  #: The exit code of that failure.
     seconds: float | None = field(default=None, compare=False)
     """Time to enlarge it, while other threads read and score."""
-    megapixels: float | None = None
-    """Size of the output."""
+    megapixels: float | None = None  #: Size of the output.
 
 
 @dataclass(frozen=True)
 class ModelScores:
     """One model's scores on one data set."""
 
-    model: str
-    """As it was asked for; a path's stem."""
-    dataset: str
-    """Name of the set, or of the folder."""
-    lr: str
-    """Origin of the low-resolution inputs: `shipped` with the set, or `made` from HR."""
-    metrics: Mapping[str, float | None]
-    """Means over the images that have a value; None where none has."""
-    unavailable: Mapping[str, str]
-    """For a metric that some image lacks, why."""
-    images: tuple[ImageScores, ...]
-    """In the order of their names, those that failed among them."""
-    stage: str | None = None
-    """The weights' stage."""
-    weights_sha256: str | None = None
-    """The weights' checksum."""
-    milliseconds: float | None = None
-    """Median time to upscale 128x128 pixels, where it was measured."""
-    multiplications: int | None = None
-    """Multiplications of its convolutions per input pixel, where they are known."""
+    model: str  #: As it was asked for; a path's stem.
+    dataset: str  #: Name of the set, or of the folder.
+    lr: str  #: Origin of the low-resolution inputs: `shipped` with the set, or `made` from HR.
+    metrics: Mapping[str, float | None]  #: Means over the images that have a value; None where none has.
+    unavailable: Mapping[str, str]  #: For a metric that some image lacks, why.
+    images: tuple[ImageScores, ...]  #: In the order of their names, those that failed among them.
+    stage: str | None = None  #: The weights' stage.
+    weights_sha256: str | None = None  #: The weights' checksum.
+    milliseconds: float | None = None  #: Median time to upscale 128x128 pixels, where it was measured.
+    multiplications: int | None = None  #: Multiplications of its convolutions per input pixel, where they are known.
 
     @property
     def seconds_per_megapixel(self) -> float | None:
@@ -94,26 +78,16 @@ class ModelScores:
 class Evaluation:
     """Results of a run."""
 
-    protocol: Protocol
-    """The convention."""
-    metrics: tuple[str, ...]
-    """Options of the run."""
-    device: str
-    """Device of the networks."""
-    precision: str
-    """Precision of the networks."""
-    results: tuple[ModelScores, ...]
-    """Data set by data set, model by model."""
-    against: PublishedTable | None = None
-    """Published results to show as well."""
-    fidelity: float | None = None
-    """The blend of GAN and pixel weights, where one was asked for."""
-    ensemble: bool = False
-    """Whether flips and rotations were averaged."""
-    crops: Mapping[tuple[str, str], crops.Crop] = field(default_factory=dict)
-    """By data set and image, for a report."""
-    low_resolution: LowResolution = field(default_factory=LowResolution)
-    """Degradation of the inputs."""
+    protocol: Protocol  #: The convention.
+    metrics: tuple[str, ...]  #: Options of the run.
+    device: str  #: Device of the networks.
+    precision: str  #: Precision of the networks.
+    results: tuple[ModelScores, ...]  #: Data set by data set, model by model.
+    against: PublishedTable | None = None  #: Published results to show as well.
+    fidelity: float | None = None  #: The blend of GAN and pixel weights, where one was asked for.
+    ensemble: bool = False  #: Whether flips and rotations were averaged.
+    crops: Mapping[tuple[str, str], crops.Crop] = field(default_factory=dict)  #: By data set and image, for a report.
+    low_resolution: LowResolution = field(default_factory=LowResolution)  #: Degradation of the inputs.
 
     @property
     def shown(self) -> tuple[str, ...]:

@@ -20,14 +20,10 @@ from sr_cli.metrics.colour import to_bytes
 class Metric:
     """How a metric is shown."""
 
-    title: str
-    """Column heading."""
-    digits: int
-    """Decimals in tables."""
-    more_is_better: bool
-    """Direction of quality."""
-    unit: str = ""
-    """Empty for a plain number."""
+    title: str  #: Column heading.
+    digits: int  #: Decimals in tables.
+    more_is_better: bool  #: Direction of quality.
+    unit: str = ""  #: Empty for a plain number.
 
     @property
     def heading(self) -> str:

@@ -40,8 +40,7 @@ OFFICIAL: Mapping[str, tuple[float, ...]] = {
 }
 """The authors' scores of the images, in their order."""
 
-TOLERANCE = 0.01
-"""Relative deviation that counts as agreement."""
+TOLERANCE = 0.01  #: Relative deviation that counts as agreement.
 _WIDER = {("niqe", "I19.bmp"): 0.06}
 """Much of I19 is flat, and rounding decides NIQE there: other implementations are off by 5 %."""
 
@@ -50,18 +49,12 @@ _WIDER = {("niqe", "I19.bmp"): 0.06}
 class Check:
     """One score next to the official one."""
 
-    image: str
-    """The calibration image."""
-    metric: str
-    """`niqe`, `nrqm` or `pi`."""
-    official: float
-    """Value of the authors' code."""
-    ours: float | None
-    """Value of this installation; None if it cannot be computed."""
-    reason: str | None
-    """Why it cannot."""
-    tolerance: float
-    """Relative deviation that counts as agreement."""
+    image: str  #: The calibration image.
+    metric: str  #: `niqe`, `nrqm` or `pi`.
+    official: float  #: Value of the authors' code.
+    ours: float | None  #: Value of this installation; None if it cannot be computed.
+    reason: str | None  #: Why it cannot.
+    tolerance: float  #: Relative deviation that counts as agreement.
 
     @property
     def agrees(self) -> bool:

@@ -15,8 +15,7 @@ from sr_cli.images import colour, png
 from sr_cli.images.photo import Photo, PhotoSequence, Pixels
 from sr_cli.images.source import Source
 
-FORMATS = ("GIF", "WEBP", "AVIF")
-"""Pillow's names of the formats whose frames Pillow composes."""
+FORMATS = ("GIF", "WEBP", "AVIF")  #: Pillow's names of the formats whose frames Pillow composes.
 _BACKGROUND, _PREVIOUS = 1, 2
 _OVER = 1
 

@@ -21,8 +21,7 @@ class Colours:
     """Colour information in a BMP header."""
 
     icc_profile: bytes | None = None
-    chunks: tuple[tuple[bytes, bytes], ...] = ()
-    """Calibrated endpoints and gamma, as PNG's cHRM and gAMA."""
+    chunks: tuple[tuple[bytes, bytes], ...] = ()  #: Calibrated endpoints and gamma, as PNG's cHRM and gAMA.
     notes: tuple[str, ...] = ()
 
 

@@ -22,8 +22,7 @@ from sr_cli.images.signatures import HEAD_BYTES, with_codec
 from sr_cli.images.source import Source, decoding, opened
 
 _OTHER_PROFILE = "the colour profile is dropped: it is for another kind of pixels"
-_CONVERTED = {"CMYK": "CMYK", "LAB": "CIE Lab"}
-"""Pillow's modes whose colours are converted, and their names."""
+_CONVERTED = {"CMYK": "CMYK", "LAB": "CIE Lab"}  #: Pillow's modes whose colours are converted, and their names.
 
 
 def read(source: Path | BinaryIO, *, limits: Limits | None = None) -> Photo:
@@ -131,8 +130,7 @@ class _Metadata:
     """Metadata of a file, apart from its pixels."""
 
     icc_profile: bytes | None
-    describe: Callable[[Photo], Photo]
-    """Gives a photo the file's metadata."""
+    describe: Callable[[Photo], Photo]  #: Gives a photo the file's metadata.
 
 
 def _metadata_of(source: Source, image: Image.Image) -> _Metadata:

@@ -29,14 +29,11 @@ _STRIPE_ROWS = 128
 class WriteOptions:
     """How images are written."""
 
-    format: str | None = None
-    """"png", "jpeg", "webp", "tiff" or "gif"; None: what the suffix says, PNG for a stream."""
+    format: str | None = None  #: "png", "jpeg", "webp", "tiff" or "gif"; None: what the suffix says, PNG for a stream.
     quality: int | None = None
     """1..100 for JPEG (95 by default) and WebP (90; 100 is lossless); it says nothing to the others."""
-    overwrite: bool = False
-    """Whether an existing file is replaced."""
-    strip: bool = False
-    """Whether to drop all metadata except the colour information."""
+    overwrite: bool = False  #: Whether an existing file is replaced.
+    strip: bool = False  #: Whether to drop all metadata except the colour information.
 
 
 def write(

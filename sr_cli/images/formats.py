@@ -13,20 +13,13 @@ from sr_cli.errors import UsageError
 class OutputFormat:
     """A format that we write."""
 
-    name: str
-    """Pillow's name."""
-    suffixes: tuple[str, ...]
-    """File suffixes in lower case, the usual one first."""
-    max_side: int
-    """Longest side in pixels."""
-    gray: bool
-    """Whether it stores grayscale as such."""
-    alpha: bool
-    """Whether it stores transparency."""
-    sixteen_bits: bool
-    """Whether it stores 16 bits per sample."""
-    several: Literal["", "pages", "animation"] = ""
-    """Kind of a file with several images in this format."""
+    name: str  #: Pillow's name.
+    suffixes: tuple[str, ...]  #: File suffixes in lower case, the usual one first.
+    max_side: int  #: Longest side in pixels.
+    gray: bool  #: Whether it stores grayscale as such.
+    alpha: bool  #: Whether it stores transparency.
+    sixteen_bits: bool  #: Whether it stores 16 bits per sample.
+    several: Literal["", "pages", "animation"] = ""  #: Kind of a file with several images in this format.
 
     @property
     def mime(self) -> str:
@@ -43,8 +36,7 @@ GIF = OutputFormat("GIF", (".gif",), 65_535, gray=True, alpha=True, sixteen_bits
 OUTPUT_FORMATS = (PNG, JPEG, WEBP, TIFF, GIF)
 
 # A GIF's frame lasts 16 bits of 1/100 s; a WebP's time is 31 bits of 1/1000 s for all (of up to 2,000) frames.
-LONGEST_MS = {"GIF": 655_350, "WEBP": 1_000_000}
-"""How long a frame can be shown, by format."""
+LONGEST_MS = {"GIF": 655_350, "WEBP": 1_000_000}  #: How long a frame can be shown, by format.
 
 READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF")
 """Pillow's names of the formats that are opened at all; files of any other are refused unread."""

@@ -12,12 +12,9 @@ class Move:
     Places are distances from the left and the upper edge, in pixels or as shares (0..1) of width and height.
     """
 
-    before: tuple[int, int]
-    """Width and height as stored."""
-    after: tuple[int, int]
-    """Width and height of the upright, scaled image."""
-    orientation: int = 1
-    """EXIF orientation 1..8 that is applied (CIPA DC-008, 4.6.5.1.6)."""
+    before: tuple[int, int]  #: Width and height as stored.
+    after: tuple[int, int]  #: Width and height of the upright, scaled image.
+    orientation: int = 1  #: EXIF orientation 1..8 that is applied (CIPA DC-008, 4.6.5.1.6).
 
     @property
     def swaps(self) -> bool:

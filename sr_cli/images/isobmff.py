@@ -31,8 +31,7 @@ class Contents:
 
     nclx: tuple[int, int] | None = None
     """Code points of primaries and transfer function; None where the file says nothing or an ICC profile does."""
-    bits: int = 8
-    """Bits per sample as stored."""
+    bits: int = 8  #: Bits per sample as stored.
     notes: list[str] = field(default_factory=list)
 
 

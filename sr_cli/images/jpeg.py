@@ -18,8 +18,7 @@ from sr_cli.images import photoshop, phrases, xmp
 from sr_cli.images.photo import Photo
 from sr_cli.images.source import NO_END, Source
 
-SEGMENT = 65_533
-"""Bytes that one segment can hold."""
+SEGMENT = 65_533  #: Bytes that one segment can hold.
 _APP0, _APP1, _APP2, _APP11, _APP13, _APP14, _APP15, _COMMENT = 0xE0, 0xE1, 0xE2, 0xEB, 0xED, 0xEE, 0xEF, 0xFE
 _END, _SCAN = 0xD9, 0xDA
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
@@ -39,15 +38,11 @@ class Contents:
 
     exif: bytes | None = None
     xmp: bytes | None = None
-    resources: bytes = b""
-    """Photoshop's image resources, all segments joined."""
+    resources: bytes = b""  #: Photoshop's image resources, all segments joined.
     comments: list[bytes] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    """Data that is dropped, in words for `losses`."""
-    end: int | None = None
-    """Where the image ends, after its end marker; None if that is missing."""
-    pictures: int = 1
-    """Number of images in the file, by its multi-picture index."""
+    notes: list[str] = field(default_factory=list)  #: Data that is dropped, in words for `losses`.
+    end: int | None = None  #: Where the image ends, after its end marker; None if that is missing.
+    pictures: int = 1  #: Number of images in the file, by its multi-picture index.
     extensions: dict[bytes, dict[int, bytes]] = field(default_factory=dict)
     """Pieces of extended XMP by the name of the extension and by offset."""
 
@@ -244,8 +239,7 @@ def describe(contents: Contents, photo: Photo) -> Photo:
 class Metadata:
     """The segments of an output but those that Pillow writes, and what they cannot hold."""
 
-    exif: bytes | None
-    """EXIF with its prefix, for Pillow."""
+    exif: bytes | None  #: EXIF with its prefix, for Pillow.
     segments: bytes
     lost: tuple[str, ...]
 

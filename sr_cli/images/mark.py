@@ -16,8 +16,7 @@ from typing import BinaryIO
 
 from sr_cli.images import gif, jpeg, png, tiff_tags, xmp
 
-MARK = "srup"
-"""Start of the software's name in an output's history; a version may follow."""
+MARK = "srup"  #: Start of the software's name in an output's history; a version may follow.
 _TIFF_ENTRIES = 4096
 _MAX_PACKETS = 64 * 2**20
 

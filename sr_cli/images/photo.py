@@ -18,36 +18,29 @@ Pixels: TypeAlias = NDArray[np.unsignedinteger[Any]]
 class Photo:
     """One still image in memory, upright (its EXIF orientation is already applied)."""
 
-    pixels: Pixels
-    """(H, W, C) uint8 or uint16, the full range of its type; C is 3 (RGB) or 1 (grayscale)."""
+    pixels: Pixels  #: (H, W, C) uint8 or uint16, the full range of its type; C is 3 (RGB) or 1 (grayscale).
     alpha: Pixels | None = None
     """(H, W) of the same type, 0 transparent; never premultiplied into `pixels`. None: opaque."""
     icc_profile: bytes | None = None
     """The colour profile that gives `pixels` their meaning; pixels are not converted to another."""
     exif: bytes | None = None
     """EXIF as a TIFF structure (without the "Exif" prefix): orientation 1, no embedded thumbnail."""
-    xmp: bytes | None = None
-    """The XMP packet, as stored."""
-    iptc: bytes | None = None
-    """Captions, keywords and credits as press agencies store them: IPTC-IIM records."""
-    dpi: tuple[float, float] | None = None
-    """Printing resolution, dots per inch across and down."""
+    xmp: bytes | None = None  #: The XMP packet, as stored.
+    iptc: bytes | None = None  #: Captions, keywords and credits as press agencies store them: IPTC-IIM records.
+    dpi: tuple[float, float] | None = None  #: Printing resolution, dots per inch across and down.
     text: tuple[tuple[str, str], ...] = ()
     """Keyword and text of PNG text chunks; a JPEG or GIF comment has the keyword "Comment".
 
     Bytes of a comment that are no UTF-8 are kept as Python's "surrogateescape" codes."""
     colour_chunks: tuple[tuple[bytes, bytes], ...] = ()
     """Type and content of PNG colour chunks (cICP, sRGB, gAMA, cHRM), which only PNG can carry."""
-    modified_ns: int | None = None
-    """When the source file was last changed, nanoseconds since 1970."""
-    source_format: str | None = None
-    """Pillow's name of the format it was read from ("JPEG", "PNG", ...)."""
+    modified_ns: int | None = None  #: When the source file was last changed, nanoseconds since 1970.
+    source_format: str | None = None  #: Pillow's name of the format it was read from ("JPEG", "PNG", ...).
     source_mode: str | None = None
     """How it was stored before it became gray or RGB here ("P", "CMYK", "1", "LA", "RGB;16", ...)."""
     notes: tuple[str, ...] = ()
     """Data that the reader dropped or repaired: one short phrase each. `losses` repeats them."""
-    photoshop: bytes = b""
-    """Photoshop's other image resources (paths, print settings, copyright flag), as stored."""
+    photoshop: bytes = b""  #: Photoshop's other image resources (paths, print settings, copyright flag), as stored.
     made_by: str | None = None
     """The program that made these pixels out of a photo's; it becomes the last event of the output's XMP history."""
     png_chunks: tuple[tuple[bytes, bytes], ...] = ()
@@ -89,10 +82,8 @@ class PhotoSequence:
     frames: tuple[Photo, ...]
     """At least one; those of an animation are complete images of one size (already composed)."""
     kind: Literal["still", "pages", "animation"] = "still"
-    durations_ms: tuple[float, ...] = ()
-    """How long each frame of an animation is shown, milliseconds."""
-    plays: int = 0
-    """How often an animation is shown; 0: for ever."""
+    durations_ms: tuple[float, ...] = ()  #: How long each frame of an animation is shown, milliseconds.
+    plays: int = 0  #: How often an animation is shown; 0: for ever.
 
     def __post_init__(self) -> None:
         if not self.frames or (self.kind == "still") != (len(self.frames) == 1):
@@ -107,10 +98,8 @@ class Limits:
 
     max_pixels: int = 250_000_000
     """Pixels read of one image, or of all frames of an animation together (`--max-pixels`)."""
-    max_output_pixels: int = 4_000_000_000
-    """Pixels of one image written (`--max-output-pixels`)."""
-    max_frames: int = 2_000
-    """Frames of an animation or pages of a file (`--max-frames`)."""
+    max_output_pixels: int = 4_000_000_000  #: Pixels of one image written (`--max-output-pixels`).
+    max_frames: int = 2_000  #: Frames of an animation or pages of a file (`--max-frames`).
     max_metadata_bytes: int = 64 * 2**20
     """EXIF, XMP, IPTC, ICC profile and text together, uncompressed (`--max-metadata-bytes`)."""
     max_input_bytes: int = 2**29

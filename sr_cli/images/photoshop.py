@@ -21,12 +21,9 @@ _PATHS = range(0x07D0, 0x0BB7)
 class Resources:
     """Content of a block of image resources."""
 
-    iptc: bytes | None = None
-    """IPTC records."""
-    others: bytes = b""
-    """The other resources that stay true for an enlarged image, as stored."""
-    notes: tuple[str, ...] = ()
-    """Data that was dropped, in words for `losses`."""
+    iptc: bytes | None = None  #: IPTC records.
+    others: bytes = b""  #: The other resources that stay true for an enlarged image, as stored.
+    notes: tuple[str, ...] = ()  #: Data that was dropped, in words for `losses`.
 
 
 def block(iptc: bytes | None, others: bytes = b"") -> bytes:

@@ -26,8 +26,7 @@ from sr_cli.images.photo import Photo, Pixels
 from sr_cli.images.source import NO_END, Source
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-Chunk: TypeAlias = tuple[bytes, bytes]
-"""Type and content."""
+Chunk: TypeAlias = tuple[bytes, bytes]  #: Type and content.
 
 _METADATA = (b"iCCP", b"eXIf", b"pHYs", b"tRNS", b"tEXt", b"zTXt", b"iTXt")
 _COLOUR_CHUNKS = (b"cICP", b"mDCV", b"cLLI", b"sRGB", b"gAMA", b"cHRM")
@@ -73,12 +72,10 @@ class Contents:
     colour_type: int
     interlaced: int
     animated: bool = False
-    plays: int = 0
-    """How often the animation is shown; 0: for ever."""
+    plays: int = 0  #: How often the animation is shown; 0: for ever.
     frames: list[Frame] = field(default_factory=list)
     palette: bytes | None = None
-    transparency: bytes | None = None
-    """The content of tRNS: a transparent colour, or the palette's alpha."""
+    transparency: bytes | None = None  #: The content of tRNS: a transparent colour, or the palette's alpha.
     idat: list[tuple[int, int]] = field(default_factory=list)
     """Offset and length of each piece of the compressed pixels."""
     icc_profile: bytes | None = None
@@ -89,10 +86,8 @@ class Contents:
     dpi: tuple[float, float] | None = None
     text: list[tuple[str, str]] = field(default_factory=list)
     colour_chunks: list[Chunk] = field(default_factory=list)
-    other_chunks: list[Chunk] = field(default_factory=list)
-    """Chunks that only PNG has: see `Photo.png_chunks`."""
-    notes: list[str] = field(default_factory=list)
-    """Data that was dropped, in words for `losses`."""
+    other_chunks: list[Chunk] = field(default_factory=list)  #: Chunks that only PNG has: see `Photo.png_chunks`.
+    notes: list[str] = field(default_factory=list)  #: Data that was dropped, in words for `losses`.
 
     @property
     def hides_still(self) -> bool:
@@ -430,10 +425,8 @@ def says_srgb(photo: Photo) -> bool:
 class PixelType(NamedTuple):
     """Samples of a pixel."""
 
-    channels: int
-    """1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha."""
-    bits: int = 8
-    """8 or 16 a sample."""
+    channels: int  #: 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha.
+    bits: int = 8  #: 8 or 16 a sample.
 
 
 class PngWriter:

@@ -13,8 +13,7 @@ from typing import TypeAlias
 
 from sr_cli.images.geometry import Move
 
-Chunk: TypeAlias = tuple[bytes, bytes]
-"""Type and content."""
+Chunk: TypeAlias = tuple[bytes, bytes]  #: Type and content.
 
 CARRIED = (b"bKGD", b"sBIT", b"tIME", b"pCAL", b"sCAL", b"sTER")
 """Chunks that are unsafe to copy (by their fourth letter) unless their meaning is known, as it is here."""

@@ -19,14 +19,10 @@ _ALPHA_MODES = ("LA", "PA", "RGBA", "La", "RGBa")
 class Header:
     """Properties of the images in a file."""
 
-    sizes: tuple[tuple[int, int], ...]
-    """Width and height of each page or frame, upright."""
-    kind: Literal["still", "pages", "animation"]
-    """Their kind."""
-    bits: int
-    """Bits per sample in memory, 8 or 16."""
-    channels: int
-    """1 gray, 3 RGB, one more with transparency; at most what the image turns out to have."""
+    sizes: tuple[tuple[int, int], ...]  #: Width and height of each page or frame, upright.
+    kind: Literal["still", "pages", "animation"]  #: Their kind.
+    bits: int  #: Bits per sample in memory, 8 or 16.
+    channels: int  #: 1 gray, 3 RGB, one more with transparency; at most what the image turns out to have.
 
 
 def probe(source: Path | BinaryIO, *, limits: Limits | None = None) -> Header:

@@ -11,8 +11,7 @@ import struct
 from sr_cli.errors import InputError
 from sr_cli.images.formats import READABLE
 
-HEAD_BYTES = 4096
-"""Bytes from a file's beginning that are enough to tell its format."""
+HEAD_BYTES = 4096  #: Bytes from a file's beginning that are enough to tell its format.
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _OURS = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),

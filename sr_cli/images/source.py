@@ -30,12 +30,10 @@ class Source:
 
     file: BinaryIO
     name: str
-    format: str
-    """Pillow's name of the format, by the first bytes."""
+    format: str  #: Pillow's name of the format, by the first bytes.
     modified_ns: int | None
     limits: Limits
-    start: int = 0
-    """Where in `file` the content begins."""
+    start: int = 0  #: Where in `file` the content begins.
     metadata_bytes: int = field(default=0, init=False)
 
     def check_frames(self, frames: int) -> None:

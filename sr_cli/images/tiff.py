@@ -59,8 +59,7 @@ _PIXEL_TAGS = {
     *(256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325, 332, 334, 338),
     *(339, 340, 341, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532),
 }
-_NOT_THE_PICTURE = 0b1101
-"""NewSubfileType: a reduced copy, a mask, a depth map (section 8; DNG)."""
+_NOT_THE_PICTURE = 0b1101  #: NewSubfileType: a reduced copy, a mask, a depth map (section 8; DNG).
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _INK, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
 _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3}
 _RAW_COLOURS = (32803, 34892)  # the sensor's mosaic, and the same with colours filled in
@@ -91,14 +90,10 @@ _FORMATS = {2: "signed integers", 3: "floating-point numbers", 5: "complex numbe
 class Page:
     """One image of a TIFF file."""
 
-    tags: tifffile.TiffPage
-    """`tifffile`'s view of its directory."""
-    entries: tuple[Entry, ...]
-    """The directory as stored."""
-    directories: Directories
-    """The file's directories."""
-    notes: tuple[str, ...] = ()
-    """Data that was dropped, in words for `losses`."""
+    tags: tifffile.TiffPage  #: `tifffile`'s view of its directory.
+    entries: tuple[Entry, ...]  #: The directory as stored.
+    directories: Directories  #: The file's directories.
+    notes: tuple[str, ...] = ()  #: Data that was dropped, in words for `losses`.
 
     @property
     def size(self) -> tuple[int, int]:

@@ -18,8 +18,7 @@ from sr_cli.images import exif as exif_block
 
 ORIENTATION, WHITE_POINT, PRIMARIES, SUB_IFDS = 274, 318, 319, 330
 XMP, IPTC, PHOTOSHOP, ICC = 700, 33723, 34377, 34675
-PLACES = (273, 279, 324, 325)
-"""Offsets and sizes of strips and tiles."""
+PLACES = (273, 279, 324, 325)  #: Offsets and sizes of strips and tiles.
 BYTE, SHORT, LONG, RATIONAL, UNDEFINED, IFD, LONG8, IFD8 = 1, 3, 4, 5, 7, 13, 16, 18
 CODES = {BYTE: "B", SHORT: "H", LONG: "I", IFD: "I", LONG8: "Q", IFD8: "Q"}
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
@@ -37,8 +36,7 @@ _DESCRIPTION = {
 CARRIED = frozenset({*_DESCRIPTION, ORIENTATION, *_CHILDREN, XMP, IPTC, PHOTOSHOP, ICC})
 """Tags of a page that an output can have."""
 _MAX_ENTRIES = 4096
-_MAX_NUMBERS = 2**22
-"""Numbers of one value: more strips than any image within the limits has."""
+_MAX_NUMBERS = 2**22  #: Numbers of one value: more strips than any image within the limits has.
 
 
 @dataclass(frozen=True)

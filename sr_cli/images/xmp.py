@@ -19,18 +19,15 @@ from sr_cli.images.xmp_rules import apply
 _BEGIN = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
 _END = '\n<?xpacket end="w"?>'
 _MAX_ELEMENTS, _MAX_DEPTH = 200_000, 64
-UNREADABLE = "XMP that is not well-formed XML"
-"""Note about a packet that was dropped."""
+UNREADABLE = "XMP that is not well-formed XML"  #: Note about a packet that was dropped.
 
 
 @dataclass(frozen=True)
 class Edited:
     """A packet after an edit."""
 
-    packet: bytes | None
-    """None if nothing is left, or if it could not be read."""
-    lost: tuple[str, ...] = ()
-    """Items that the packet describes and the output lacks, in words for `losses`."""
+    packet: bytes | None  #: None if nothing is left, or if it could not be read.
+    lost: tuple[str, ...] = ()  #: Items that the packet describes and the output lacks, in words for `losses`.
 
 
 class _Builder(ET.TreeBuilder):
@@ -67,8 +64,7 @@ class Packet:
     """A parsed packet."""
 
     root: ET.Element
-    prefixes: dict[str, str] = field(default_factory=dict)
-    """By namespace, as the file had them."""
+    prefixes: dict[str, str] = field(default_factory=dict)  #: By namespace, as the file had them.
 
     @property
     def rdf(self) -> ET.Element:
@@ -213,8 +209,7 @@ class Split:
 
     main: bytes
     extension: bytes
-    guid: str
-    """The extension's name: its MD5, 32 hexadecimal digits."""
+    guid: str  #: The extension's name: its MD5, 32 hexadecimal digits.
 
 
 def split(packet: bytes, limit: int) -> Split:

@@ -18,12 +18,10 @@ if TYPE_CHECKING:
 SIGMA = 3.0
 """Of the smoothing, in input pixels: on Set14, clean, noisy and JPEG-compressed, 2 to 8 raise PSNR by 0.003 to 0.015 dB
 (without smoothing it falls by up to 0.12 dB: a box reduction is not how the inputs were made)."""
-REACH = 8
-"""How far, in input pixels, an input pixel has influence through this."""
+REACH = 8  #: How far, in input pixels, an input pixel has influence through this.
 _FLAT_RADIUS = 4
 """An input pixel is on a flat area if everything so far around it, and what touches that, has its colour."""
-_FADE_RADIUS = 2
-"""Flat areas are entered over so many input pixels more."""
+_FADE_RADIUS = 2  #: Flat areas are entered over so many input pixels more.
 
 
 def keep_colours(output: torch.Tensor, rgb: torch.Tensor, margin: int = 0) -> torch.Tensor:

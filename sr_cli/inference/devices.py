@@ -12,11 +12,9 @@ from sr_cli.inference.processor import Processor, this_processor
 if TYPE_CHECKING:
     import torch
 
-PRECISIONS = ("auto", "fp32", "fp16", "bf16")
-"""Values of `--precision`."""
+PRECISIONS = ("auto", "fp32", "fp16", "bf16")  #: Values of `--precision`.
 
-BF16_SHARE = 0.999
-"""Share of output values that must be within 1 level of fp32 for `auto` to take bf16 on a CPU."""
+BF16_SHARE = 0.999  #: Share of output values that must be within 1 level of fp32 for `auto` to take bf16 on a CPU.
 
 
 def choose_device(name: str) -> torch.device:
@@ -44,10 +42,8 @@ def choose_device(name: str) -> torch.device:
 class WorkerDevice:
     """Device and threads of one of several processes."""
 
-    device: str
-    """`cpu` or `cuda:N`."""
-    share: int = 1
-    """Processes that share the cores."""
+    device: str  #: `cpu` or `cuda:N`.
+    share: int = 1  #: Processes that share the cores.
 
     def threads(self) -> int | None:
         """Return the threads of the CPU that are its part; None: as torch chooses. Imports torch if there is a part."""

@@ -10,8 +10,7 @@ from sr_cli.inference import tiling
 from sr_cli.inference.pixels import AnyPixels
 from sr_cli.inference.setup import Setup
 
-OnTiles: TypeAlias = Callable[[int, int], None]
-"""Called with the tiles done and their total."""
+OnTiles: TypeAlias = Callable[[int, int], None]  #: Called with the tiles done and their total.
 OnRows: TypeAlias = Callable[[AnyPixels], None]
 """Called with finished rows of the output, top to bottom, each row once."""
 
@@ -20,18 +19,13 @@ OnRows: TypeAlias = Callable[[AnyPixels], None]
 class EngineResult:
     """Result for one image, and how it was computed."""
 
-    pixels: AnyPixels
-    """(scale * H, scale * W, C), of the input's type and channels."""
-    tiles: int
-    """Tiles that were computed; 0 for interpolation."""
+    pixels: AnyPixels  #: (scale * H, scale * W, C), of the input's type and channels.
+    tiles: int  #: Tiles that were computed; 0 for interpolation.
     tile: int
     """Side of the largest core that was used, in input pixels; smaller than chosen after a shortage of memory."""
-    overlap: int
-    """Input pixels around each core."""
-    redone: int
-    """Tiles that were computed again in a wider format because the first result was not finite."""
-    setup: Setup
-    """How it was computed: device, precision, backend."""
+    overlap: int  #: Input pixels around each core.
+    redone: int  #: Tiles that were computed again in a wider format because the first result was not finite.
+    setup: Setup  #: How it was computed: device, precision, backend.
 
 
 class Enlarger(Protocol):

@@ -12,8 +12,7 @@ from sr_cli.inference.setup import Setup
 from sr_cli.weights import INTERPOLATIONS
 
 _FILTERS = {name: Image.Resampling[name.upper()] for name in INTERPOLATIONS}
-_PILLOW_BYTES = 4
-"""Pixel types of Pillow."""
+_PILLOW_BYTES = 4  #: Pixel types of Pillow.
 
 
 class Interpolation:

@@ -13,8 +13,7 @@ from sr_cli.inference.tiling import Tile
 if TYPE_CHECKING:
     import torch
 
-AnyPixels: TypeAlias = NDArray[Any]
-"""(H, W, C), C = 1 or 3, as uint8 (0..255), uint16 (0..65535) or float32 (0..1)."""
+AnyPixels: TypeAlias = NDArray[Any]  #: (H, W, C), C = 1 or 3, as uint8 (0..255), uint16 (0..65535) or float32 (0..1).
 
 
 def check_pixels(pixels: AnyPixels) -> None:

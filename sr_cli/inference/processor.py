@@ -13,8 +13,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 class Processor:
     """The CPU of this machine."""
 
-    name: str
-    """As it calls itself."""
+    name: str  #: As it calls itself.
     has_fast_bf16: bool = False
     """It computes networks faster in bf16 than in fp32: Intel's matrix units (AMX, since Sapphire Rapids) up to five
     times, AMD's AVX512-BF16 (since Zen 4) about twice. Intel's AVX512-BF16 alone (Cooper Lake) is not measured."""

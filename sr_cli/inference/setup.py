@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     from sr_cli.weights import LoadedModel
 
 SMALLEST_TILE = 16
-DEFAULT_OVERLAP = 24
-"""For weights whose own overlap has not been measured."""
-INDEXABLE = 2**31
-"""Values in one tensor that a GPU's kernels can count in 32 bits."""
+DEFAULT_OVERLAP = 24  #: For weights whose own overlap has not been measured.
+INDEXABLE = 2**31  #: Values in one tensor that a GPU's kernels can count in 32 bits.
 
 # Larger tiles waste less on overlap; smaller ones keep activations in the processor's cache.
 _CPU_TILES = (256, 192, 128, 96, 64, 48, 32, 24, 16)
@@ -45,12 +43,9 @@ class OptionValues(TypedDict, total=False):
 class InferenceOptions:
     """How images are to be computed. Raises ValueError or UsageError naming the invalid argument."""
 
-    device: str = "auto"
-    """`auto` (cuda, else mps, else cpu), `cpu`, `cuda`, `cuda:N` or `mps`."""
-    precision: str = "auto"
-    """`auto`, `fp32`, `fp16` or `bf16`; see `devices.choose_precision`."""
-    backend: str = "auto"
-    """`auto` or a name of `backends.BACKENDS`; see `backends.choose`."""
+    device: str = "auto"  #: `auto` (cuda, else mps, else cpu), `cpu`, `cuda`, `cuda:N` or `mps`.
+    precision: str = "auto"  #: `auto`, `fp32`, `fp16` or `bf16`; see `devices.choose_precision`.
+    backend: str = "auto"  #: `auto` or a name of `backends.BACKENDS`; see `backends.choose`.
     tile: int | Literal["auto"] = "auto"
     """Side of a tile's core in input pixels; 0: the whole image in one pass; `auto`: by memory."""
     overlap: int | Literal["auto", "full"] = "auto"
@@ -59,8 +54,7 @@ class InferenceOptions:
     ensemble: bool = False
     """Average the results of the eight flips and rotations of the image (Lim et al. 2017, "EDSR", section 3.4:
     "self-ensemble"), in eight times the time."""
-    threads: int | None = None
-    """Threads that the CPU computes with, in the whole process; None: as torch chooses."""
+    threads: int | None = None  #: Threads that the CPU computes with, in the whole process; None: as torch chooses.
     pixels: int | None = None
     """Input pixels that the job will enlarge, None: not known. Converting a network does not repay for few."""
 
@@ -93,22 +87,14 @@ def _check_number(name: str, value: object, words: tuple[str | None, ...], least
 class Setup:
     """The choices, which are the same for all images of a job."""
 
-    device: str
-    """`cpu`, `cuda:0`, ..."""
-    precision: str
-    """`fp32`, `fp16` or `bf16`."""
-    backend: str
-    """A name of `backends.BACKENDS`, or `pillow` for interpolation."""
-    tile: int
-    """Side of the largest core of a tile, in input pixels; 0: the whole image."""
-    overlap: int
-    """Input pixels around each core."""
-    batch: int = 1
-    """Tiles that are computed together, at most."""
-    threads: int = 1
-    """Threads of the CPU."""
-    reasons: tuple[str, ...] = field(default=(), compare=False)
-    """Why, a line each."""
+    device: str  #: `cpu`, `cuda:0`, ...
+    precision: str  #: `fp32`, `fp16` or `bf16`.
+    backend: str  #: A name of `backends.BACKENDS`, or `pillow` for interpolation.
+    tile: int  #: Side of the largest core of a tile, in input pixels; 0: the whole image.
+    overlap: int  #: Input pixels around each core.
+    batch: int = 1  #: Tiles that are computed together, at most.
+    threads: int = 1  #: Threads of the CPU.
+    reasons: tuple[str, ...] = field(default=(), compare=False)  #: Why, a line each.
 
     @property
     def label(self) -> str:

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_WIDER = {"fp16": ("bf16", "fp32"), "bf16": ("fp32",), "fp32": ()}
-"""Next precision to try if results are not finite."""
+_WIDER = {"fp16": ("bf16", "fp32"), "bf16": ("fp32",), "fp32": ()}  #: Next precision to try if results are not finite.
 
 
 class TiledNetwork:
@@ -121,19 +120,16 @@ class _Batch:
     """Tiles that are computed together."""
 
     tiles: Sequence[tiling.Tile]
-    source: torch.Tensor
-    """Their windows."""
+    source: torch.Tensor  #: Their windows.
 
 
 class _Computed(NamedTuple):
     """A batch's result on its way to the host."""
 
     batch: _Batch
-    samples: torch.Tensor
-    """(n, h, w, C), perhaps still being copied."""
+    samples: torch.Tensor  #: (n, h, w, C), perhaps still being copied.
     finite: torch.Tensor
-    copied: torch.cuda.Event | None
-    """When it is there; None: it is."""
+    copied: torch.cuda.Event | None  #: When it is there; None: it is.
 
 
 class _Enlargement:

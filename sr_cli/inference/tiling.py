@@ -25,14 +25,10 @@ class Tile:
 class Plan:
     """The tiles of an image, row by row from the top left, all of one size."""
 
-    height: int
-    """Rows of the image."""
-    width: int
-    """Columns of the image."""
-    overlap: int
-    """Pixels around a core that the network sees as well."""
-    tiles: tuple[Tile, ...]
-    """Cores that cover the image; neighbours may share a few rows or columns."""
+    height: int  #: Rows of the image.
+    width: int  #: Columns of the image.
+    overlap: int  #: Pixels around a core that the network sees as well.
+    tiles: tuple[Tile, ...]  #: Cores that cover the image; neighbours may share a few rows or columns.
 
     @property
     def window(self) -> tuple[int, int]:

@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Pictures = Sequence[NDArray[np.uint8]]
-"""Enlargements of one size, each (H, W, 3)."""
+Pictures = Sequence[NDArray[np.uint8]]  #: Enlargements of one size, each (H, W, 3).
 
-SIDE = 128
-"""Pixels a side of a spot, in the enlarged image; less where that is smaller."""
+SIDE = 128  #: Pixels a side of a spot, in the enlarged image; less where that is smaller.
 _BLOCKS = 4
 # ITU-R BT.601 luma weights, in 1/256.
 _LUMA = (77, 150, 29)
@@ -23,14 +21,10 @@ _LUMA = (77, 150, 29)
 class Spot:
     """A square of the enlarged image."""
 
-    left: int
-    """Its first column."""
-    top: int
-    """Its first row."""
-    side: int
-    """Its rows and columns."""
-    difference: float
-    """Mean over its pixels of the highest minus the lowest luma of all images, 0..255."""
+    left: int  #: Its first column.
+    top: int  #: Its first row.
+    side: int  #: Its rows and columns.
+    difference: float  #: Mean over its pixels of the highest minus the lowest luma of all images, 0..255.
 
     def of(self, picture: NDArray[Any]) -> NDArray[Any]:
         """Return the spot cut out of (H, W, C)."""

@@ -65,8 +65,7 @@ class FeatureDistance:
 class FeatureNet(nn.Module):
     """A classifier's convolutions; `forward` gives the maps to compare, before their activations."""
 
-    min_side = 16
-    """Smallest input side, in pixels."""
+    min_side = 16  #: Smallest input side, in pixels.
 
     def crop(self, rgb: Tensor, step: int) -> Tensor:
         """Cut out what of a patch is shown to the network at a step."""

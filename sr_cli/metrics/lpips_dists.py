@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from sr_cli.errors import WeightsError
 
-SMALLEST_SIDE = 64
-"""Pixels a side below which AlexNet's and VGG16's last maps are empty or a single value."""
+SMALLEST_SIDE = 64  #: Pixels a side below which AlexNet's and VGG16's last maps are empty or a single value.
 
 Distance = Callable[[NDArray[np.uint8], NDArray[np.uint8]], float]
 """Takes two images (H, W, 3) of one size. Raises ValueError for images that are too small."""

@@ -26,11 +26,9 @@ from sr_cli.metrics.niqe import grey
 from sr_cli.metrics.pyramid import BANDS, resize_cubic, steerable_pyramid
 from sr_cli.metrics.ssim import contrast_structure
 
-SMALLEST_SIDE = 60
-"""Below it the coarser subbands, without their border, do not hold SSIM's window."""
+SMALLEST_SIDE = 60  #: Below it the coarser subbands, without their border, do not hold SSIM's window.
 
-FEATURES = (18, 45, 75)
-"""Numbers of DCT, wavelet and PCA features."""
+FEATURES = (18, 45, 75)  #: Numbers of DCT, wavelet and PCA features.
 
 Floats = NDArray[np.float64]
 
@@ -39,16 +37,11 @@ Floats = NDArray[np.float64]
 class Forest:
     """A regression forest. All arrays are (nodes, trees); node 0 is the root, a left child of -1 marks a leaf."""
 
-    left: NDArray[np.int64]
-    """Node to go to where the feature is at most the threshold."""
-    right: NDArray[np.int64]
-    """Node to go to otherwise."""
-    feature: NDArray[np.int64]
-    """Index of the feature that a node looks at."""
-    threshold: Floats
-    """What it is compared with."""
-    value: Floats
-    """What a leaf predicts."""
+    left: NDArray[np.int64]  #: Node to go to where the feature is at most the threshold.
+    right: NDArray[np.int64]  #: Node to go to otherwise.
+    feature: NDArray[np.int64]  #: Index of the feature that a node looks at.
+    threshold: Floats  #: What it is compared with.
+    value: Floats  #: What a leaf predicts.
 
     def predict(self, features: Floats) -> float:
         """Return the mean of the trees' predictions for one vector of features."""
@@ -68,10 +61,8 @@ class Forest:
 class NrqmModel:
     """The trained model: one forest for each kind of features, and the blend of their predictions."""
 
-    forests: tuple[Forest, Forest, Forest]
-    """For the DCT, wavelet and PCA features."""
-    blend: Floats
-    """(4,): the constant, and a weight for each forest."""
+    forests: tuple[Forest, Forest, Forest]  #: For the DCT, wavelet and PCA features.
+    blend: Floats  #: (4,): the constant, and a weight for each forest.
 
     def predict(self, features: Sequence[Floats]) -> float:
         """Return the score of one image's three vectors of features."""

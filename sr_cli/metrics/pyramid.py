@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-BANDS = 6
-"""Orientations of each scale."""
+BANDS = 6  #: Orientations of each scale.
 
 Floats = NDArray[np.float64]
 
@@ -18,10 +17,8 @@ Floats = NDArray[np.float64]
 class Pyramid:
     """An image's subbands."""
 
-    high: Floats
-    """(H, W): the residual of the highest frequencies."""
-    bands: list[list[Floats]]
-    """For each scale, from (H, W) on halving, its oriented subbands."""
+    high: Floats  #: (H, W): the residual of the highest frequencies.
+    bands: list[list[Floats]]  #: For each scale, from (H, W) on halving, its oriented subbands.
 
 
 def _polar(height: int, width: int) -> tuple[Floats, Floats]:

@@ -17,8 +17,7 @@ RGB_MEAN = (0.4439, 0.4517, 0.4054)
 RGB_STD = (0.2738, 0.2607, 0.2856)
 
 LEAKY_SLOPE = 0.2
-PRELU_SLOPE = 0.25
-"""What a PReLU starts with (He et al. 2015, section 4)."""
+PRELU_SLOPE = 0.25  #: What a PReLU starts with (He et al. 2015, section 4).
 
 
 @dataclass(frozen=True)
@@ -56,10 +55,8 @@ class Generator(nn.Module):
 
     config: GeneratorConfig
     scale: int = 4
-    alignment: int = 1
-    """Only shifts of the input by a multiple of this many pixels merely shift the output."""
-    traceable: bool = True
-    """Whether a recording of one forward pass holds for all sizes, as converters assume."""
+    alignment: int = 1  #: Only shifts of the input by a multiple of this many pixels merely shift the output.
+    traceable: bool = True  #: Whether a recording of one forward pass holds for all sizes, as converters assume.
 
     @property
     def receptive_radius(self) -> int:
@@ -97,8 +94,7 @@ class Generator(nn.Module):
         return folded.to(memory_format=torch.channels_last)
 
 
-Shapes = Mapping[str, tuple[int, ...]]
-"""The shape of each tensor of a state dict, by name."""
+Shapes = Mapping[str, tuple[int, ...]]  #: The shape of each tensor of a state dict, by name.
 
 
 class ConvShape(NamedTuple):
@@ -130,20 +126,16 @@ def count_blocks(shapes: Shapes, prefix: str, tensors_each: int) -> int:
 class Recognised:
     """The network that a state dict belongs to, by its names and shapes."""
 
-    config: GeneratorConfig
-    """What to build."""
-    names: Mapping[str, str]
-    """Our name of each tensor, by the name that it has in the file."""
+    config: GeneratorConfig  #: What to build.
+    names: Mapping[str, str]  #: Our name of each tensor, by the name that it has in the file.
 
 
 @dataclass(frozen=True)
 class Architecture:
     """A family of generators: what builds it and what recognises it."""
 
-    config: type[GeneratorConfig]
-    """Its configuration."""
-    network: type[Any]
-    """The `Generator` that takes the configuration."""
+    config: type[GeneratorConfig]  #: Its configuration.
+    network: type[Any]  #: The `Generator` that takes the configuration.
     recognise: Callable[[Shapes], Recognised | None]
     """Gives what a state dict of the family belongs to, None for others, by a first look at names and shapes.
 

@@ -11,10 +11,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from sr_cli.models.base import LEAKY_SLOPE, Normalise, init_he
 
-HIDDEN = 1024
-"""Width of the first linear layer."""
-STRIDE = 16
-"""Pixels between what two neighbours of the last feature map look at; sides must be multiples of it."""
+HIDDEN = 1024  #: Width of the first linear layer.
+STRIDE = 16  #: Pixels between what two neighbours of the last feature map look at; sides must be multiples of it.
 
 
 class Discriminator(nn.Module):

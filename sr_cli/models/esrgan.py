@@ -22,12 +22,9 @@ class EsrganConfig(base.GeneratorConfig):
 
     family: ClassVar[str] = "esrgan"
 
-    blocks: int = 16
-    """Dense blocks in the trunk."""
-    features: int = 64
-    """Channels between the blocks."""
-    growth: int = 32
-    """Channels that each layer of a dense block adds."""
+    blocks: int = 16  #: Dense blocks in the trunk.
+    features: int = 64  #: Channels between the blocks.
+    growth: int = 32  #: Channels that each layer of a dense block adds.
 
 
 def dense_block(features: int, growth: int) -> DenseBlock:

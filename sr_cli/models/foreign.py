@@ -28,10 +28,8 @@ class ForeignConfig(GeneratorConfig):
 
     family: ClassVar[str] = "spandrel"
 
-    architecture: str
-    """spandrel's name of it, such as `SwinIR`."""
-    scale: int
-    """Factor between input and output."""
+    architecture: str  #: spandrel's name of it, such as `SwinIR`.
+    scale: int  #: Factor between input and output.
 
 
 class Foreign(Generator):

@@ -94,8 +94,7 @@ def even_subpixels(conv: nn.Conv2d, shuffle: int) -> None:
         biases.copy_(biases.mean(1, keepdim=True).expand_as(biases))
 
 
-IDENTITY_CHANNELS = 6
-"""Channels that `init_identity` takes: red, green and blue, and their negatives."""
+IDENTITY_CHANNELS = 6  #: Channels that `init_identity` takes: red, green and blue, and their negatives.
 
 
 @torch.no_grad()

@@ -19,11 +19,9 @@ from torch import Tensor, nn
 from sr_cli.models import base
 from sr_cli.models.layers import BicubicPhases, DenseBlock, Upsampler, equal_subpixels, init_identity_past_trunk
 
-UPSAMPLERS = ("light", "single", "full")
-"""See `MesrganConfig.upsampler`."""
+UPSAMPLERS = ("light", "single", "full")  #: See `MesrganConfig.upsampler`.
 
-_LIGHT_WIDTH = 24
-"""Channels of the light upsampler at twice the size."""
+_LIGHT_WIDTH = 24  #: Channels of the light upsampler at twice the size.
 
 
 @dataclass(frozen=True)
@@ -35,14 +33,10 @@ class MesrganConfig(base.GeneratorConfig):
 
     family: ClassVar[str] = "mesrgan"
 
-    blocks: int = 8
-    """Dense blocks in the trunk."""
-    features: int = 64
-    """Channels between the blocks."""
-    growth: int = 32
-    """Channels that each layer of a dense block adds."""
-    expansion: int = 1
-    """Hidden channels of a bottleneck, as a multiple of its input channels."""
+    blocks: int = 8  #: Dense blocks in the trunk.
+    features: int = 64  #: Channels between the blocks.
+    growth: int = 32  #: Channels that each layer of a dense block adds.
+    expansion: int = 1  #: Hidden channels of a bottleneck, as a multiple of its input channels.
     upsampler: str = "light"
     """`light`: conv3x3 to 96 channels, PixelShuffle(2), leaky ReLU, conv3x3 from 24 to 12, PixelShuffle(2), added to
     the bicubic enlargement. `single`, its first form: conv3x3 to 48, PixelShuffle(4), added likewise; it printed a 4x4

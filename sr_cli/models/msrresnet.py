@@ -25,12 +25,9 @@ class MsrresnetConfig(base.GeneratorConfig):
 
     family: ClassVar[str] = "msrresnet"
 
-    blocks: int = 16
-    """Residual blocks in the trunk."""
-    features: int = 64
-    """Channels throughout the trunk."""
-    scale: int = 4
-    """Factor between input and output: 2, 3 or 4."""
+    blocks: int = 16  #: Residual blocks in the trunk.
+    features: int = 64  #: Channels throughout the trunk.
+    scale: int = 4  #: Factor between input and output: 2, 3 or 4.
 
     def __post_init__(self) -> None:
         if self.scale not in (2, 3, 4):

@@ -31,14 +31,10 @@ class RrdbnetConfig(base.GeneratorConfig):
 
     family: ClassVar[str] = "rrdbnet"
 
-    blocks: int = 23
-    """Groups of three dense blocks in the trunk."""
-    features: int = 64
-    """Channels between the blocks."""
-    growth: int = 32
-    """Channels that each layer of a dense block adds."""
-    scale: int = 4
-    """Factor between input and output: a power of 2."""
+    blocks: int = 23  #: Groups of three dense blocks in the trunk.
+    features: int = 64  #: Channels between the blocks.
+    growth: int = 32  #: Channels that each layer of a dense block adds.
+    scale: int = 4  #: Factor between input and output: a power of 2.
     unshuffle: int = 1
     """Factor by which the input's pixels are folded into channels before the first convolution: 1, 2 or 4."""
 

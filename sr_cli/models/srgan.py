@@ -18,10 +18,8 @@ class SrganConfig(base.GeneratorConfig):
 
     family: ClassVar[str] = "srgan"
 
-    blocks: int = 16
-    """Residual blocks in the trunk."""
-    features: int = 64
-    """Channels throughout the trunk."""
+    blocks: int = 16  #: Residual blocks in the trunk.
+    features: int = 64  #: Channels throughout the trunk.
 
 
 class ResidualBlock(nn.Module):

@@ -21,14 +21,10 @@ def colour(index: int) -> str:
 class Axis:
     """A range of values and the ticks to show on it."""
 
-    low: float
-    """Value at its start."""
-    high: float
-    """Value at its end."""
-    ticks: tuple[float, ...]
-    """Round values, ascending."""
-    logarithmic: bool = False
-    """Equal ratios are equally far apart."""
+    low: float  #: Value at its start.
+    high: float  #: Value at its end.
+    ticks: tuple[float, ...]  #: Round values, ascending.
+    logarithmic: bool = False  #: Equal ratios are equally far apart.
 
     def place(self, value: float) -> float:
         """Return where a value is: 0 at `low`, 1 at `high`."""
@@ -127,12 +123,9 @@ class _Plot:
 class BarPanel:
     """Groups of bars, one bar of each series in each group."""
 
-    title: str
-    """Above the bars."""
-    groups: Sequence[str]
-    """Labels along the horizontal axis."""
-    values: Sequence[Sequence[float | None]]
-    """values[series][group], positive; None leaves a gap."""
+    title: str  #: Above the bars.
+    groups: Sequence[str]  #: Labels along the horizontal axis.
+    values: Sequence[Sequence[float | None]]  #: values[series][group], positive; None leaves a gap.
 
 
 _BARS_WIDTH, _BARS_HEIGHT, _BARS_LEFT, _BARS_TOP, _BARS_GAP = 380, 220, 56, 76, 56
@@ -184,12 +177,10 @@ def _bar_panel(left: float, top: float, panel: BarPanel, axis: Axis) -> list[Sha
 class CurvePanel:
     """Curves over one horizontal axis."""
 
-    title: str
-    """Above the curves."""
+    title: str  #: Above the curves.
     curves: Mapping[str, Sequence[tuple[float, float]]]
     """Points (x, y) of each by its name, in order; a curve may be a single point."""
-    logarithmic: bool = False
-    """Of the vertical axis; values that are not positive are then left out."""
+    logarithmic: bool = False  #: Of the vertical axis; values that are not positive are then left out.
 
 
 _CURVES_WIDTH, _CURVES_HEIGHT, _CURVES_LEFT, _CURVES_RIGHT, _CURVES_TOP, _CURVES_BOTTOM = 860, 280, 70, 170, 36, 52
@@ -245,16 +236,11 @@ def _curve_panel(
 class Point:
     """Something that has a cost and a value."""
 
-    name: str
-    """Written next to it, cut where it is long."""
-    cost: float
-    """Positive; its place on the logarithmic horizontal axis."""
-    value: float
-    """Its place on the vertical axis."""
-    label: str
-    """What a browser shows under the pointer."""
-    colour: str
-    """#rrggbb."""
+    name: str  #: Written next to it, cut where it is long.
+    cost: float  #: Positive; its place on the logarithmic horizontal axis.
+    value: float  #: Its place on the vertical axis.
+    label: str  #: What a browser shows under the pointer.
+    colour: str  #: #rrggbb.
 
 
 _POINTS_WIDTH, _POINTS_HEIGHT, _POINTS_LEFT, _POINTS_RIGHT, _POINTS_TOP, _POINTS_BOTTOM = 430, 290, 46, 112, 12, 46

@@ -14,72 +14,51 @@ from sr_cli.pages import render
 INK = "#333333"
 FAINT = "#666666"
 GRID = "#dddddd"
-_SHARPNESS = 2
-"""Pixels per unit of length in a PNG."""
+_SHARPNESS = 2  #: Pixels per unit of length in a PNG.
 
 
 @dataclass(frozen=True)
 class Rectangle:
     """A filled rectangle."""
 
-    x: float
-    """Left side."""
-    y: float
-    """Upper side."""
-    width: float
-    """To the right."""
-    height: float
-    """Downwards."""
-    colour: str
-    """#rrggbb."""
+    x: float  #: Left side.
+    y: float  #: Upper side.
+    width: float  #: To the right.
+    height: float  #: Downwards.
+    colour: str  #: #rrggbb.
 
 
 @dataclass(frozen=True)
 class Line:
     """A line through points."""
 
-    points: Sequence[tuple[float, float]]
-    """(x, y) of each."""
-    colour: str = GRID
-    """#rrggbb."""
-    width: float = 1
-    """Thickness."""
+    points: Sequence[tuple[float, float]]  #: (x, y) of each.
+    colour: str = GRID  #: #rrggbb.
+    width: float = 1  #: Thickness.
 
 
 @dataclass(frozen=True)
 class Dot:
     """A filled circle."""
 
-    x: float
-    """Of its centre."""
-    y: float
-    """Of its centre."""
-    radius: float
-    """Half its width."""
-    colour: str
-    """#rrggbb."""
-    label: str = ""
-    """What a browser shows under the pointer."""
+    x: float  #: Of its centre.
+    y: float  #: Of its centre.
+    radius: float  #: Half its width.
+    colour: str  #: #rrggbb.
+    label: str = ""  #: What a browser shows under the pointer.
 
 
 @dataclass(frozen=True)
 class Text:
     """A line of text."""
 
-    x: float
-    """Where its anchor is."""
-    y: float
-    """Its base line."""
-    text: str
-    """Any text."""
-    size: int = 12
-    """Height of the letters."""
-    anchor: str = "start"
-    """`start`, `middle` or `end` of the text is at `x`."""
-    colour: str = INK
-    """#rrggbb."""
-    bold: bool = False
-    """Only in SVG: Pillow's font has one weight."""
+    x: float  #: Where its anchor is.
+    y: float  #: Its base line.
+    text: str  #: Any text.
+    size: int = 12  #: Height of the letters.
+    anchor: str = "start"  #: `start`, `middle` or `end` of the text is at `x`.
+    colour: str = INK  #: #rrggbb.
+    bold: bool = False  #: Only in SVG: Pillow's font has one weight.
 
 
 Shape = Rectangle | Line | Dot | Text
@@ -89,14 +68,10 @@ Shape = Rectangle | Line | Dot | Text
 class Drawing:
     """Shapes on a white sheet; y grows downwards."""
 
-    title: str
-    """What a screen reader says."""
-    width: int
-    """Of the sheet."""
-    height: int
-    """Of the sheet."""
-    shapes: Sequence[Shape]
-    """Later ones cover earlier ones."""
+    title: str  #: What a screen reader says.
+    width: int  #: Of the sheet.
+    height: int  #: Of the sheet.
+    shapes: Sequence[Shape]  #: Later ones cover earlier ones.
 
     def svg(self, *, standalone: bool = True) -> Markup:
         """Return an SVG document, or, not `standalone`, one without size and background for an HTML page.

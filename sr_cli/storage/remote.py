@@ -23,21 +23,16 @@ from sr_cli.errors import InputError, OutputError, SrupError, UsageError
 
 T = TypeVar("T")
 
-RETRIES = 4
-"""Further attempts after a failure that may pass."""
-BACKOFF_S = 1.0
-"""Seconds before the first of them; doubled for each further one."""
+RETRIES = 4  #: Further attempts after a failure that may pass.
+BACKOFF_S = 1.0  #: Seconds before the first of them; doubled for each further one.
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10, 60
-_MAY_PASS = (408, 425, 429)
-"""Of the refusals of HTTP (400 to 499), those that may pass."""
+_MAY_PASS = (408, 425, 429)  #: Of the refusals of HTTP (400 to 499), those that may pass.
 
 EXTRAS = {"s3": "srup[s3]", "s3a": "srup[s3]", "gs": "srup[gcs]", "gcs": "srup[gcs]"}
 """What brings the driver of a protocol."""
-_PATIENT = ("gs", "gcs")
-"""Their driver itself tries six times, for half a minute."""
+_PATIENT = ("gs", "gcs")  #: Their driver itself tries six times, for half a minute.
 
-_seen_buckets: set[str] = set()
-"""Buckets that this process found to be there: one question, not one for each output."""
+_seen_buckets: set[str] = set()  #: Buckets that this process found to be there: one question, not one for each output.
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID", "HF_TOKEN", "GOOGLE_TOKEN")
@@ -55,20 +50,16 @@ class NamedBytes(io.BytesIO):
 class RemoteInfo:
     """What a store says of a file."""
 
-    size: int
-    """Bytes."""
-    version: str
-    """Changes whenever the content does: an entity tag, or the time of change."""
+    size: int  #: Bytes.
+    version: str  #: Changes whenever the content does: an entity tag, or the time of change.
 
 
 @dataclass(frozen=True)
 class RemotePath:
     """A file or folder in a store, by its URL; has the names and `/` of a pathlib path."""
 
-    url: str
-    """Without a slash at its end. May hold credentials: `str()` does not show them."""
-    listed: RemoteInfo | None = field(default=None, compare=False)
-    """What a listing said of it."""
+    url: str  #: Without a slash at its end. May hold credentials: `str()` does not show them.
+    listed: RemoteInfo | None = field(default=None, compare=False)  #: What a listing said of it.
 
     def __str__(self) -> str:
         return _without_secrets(self.url)
@@ -237,8 +228,7 @@ class RemotePath:
         raise AssertionError
 
 
-Place: TypeAlias = Path | RemotePath
-"""Where a photo is: on this machine, or in a store."""
+Place: TypeAlias = Path | RemotePath  #: Where a photo is: on this machine, or in a store.
 
 
 def is_url(name: str) -> bool:

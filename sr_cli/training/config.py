@@ -25,41 +25,30 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class OptimiserConfig(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Adam and its learning rate over a stage."""
 
-    lr: Annotated[float, Meta(gt=0)] = 1e-3
-    """Peak learning rate."""
+    lr: Annotated[float, Meta(gt=0)] = 1e-3  #: Peak learning rate.
     schedule: Literal["cosine", "halve", "constant"] = "cosine"
     """`cosine`: from `lr` to 0 over the stage; `halve`: halved at each of `halve_at`; `constant`."""
-    halve_at: tuple[int, ...] = ()
-    """Steps at which `halve` halves the rate."""
-    warmup: Annotated[int, Meta(ge=0)] = 20
-    """Steps over which the rate rises linearly from 0."""
-    clip_norm: Weight = 1.0
-    """Gradients are scaled down to this norm; 0 leaves them alone."""
+    halve_at: tuple[int, ...] = ()  #: Steps at which `halve` halves the rate.
+    warmup: Annotated[int, Meta(ge=0)] = 20  #: Steps over which the rate rises linearly from 0.
+    clip_norm: Weight = 1.0  #: Gradients are scaled down to this norm; 0 leaves them alone.
 
 
 class ComparisonConfig(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a stage compares the generator's pictures with what they should be; a weight of 0 leaves a loss out."""
 
-    content: Distance = "l1"
-    """Content loss: `l1`, `l2` or `charbonnier`."""
-    content_weight: Weight = 1.0
-    """Weight of the content loss."""
-    grid_weight: Weight = 0.0
-    """Weight of the loss against patterns on the upsampler's grid."""
-    flat_weight: Weight = 0.0
-    """Weight of the content loss of flat places, which keeps them flat."""
-    spectral_weight: Weight = 0.0
-    """Weight of the loss on local amplitude spectra."""
-    feature_weight: Weight = 0.0
-    """Weight of the feature loss."""
+    content: Distance = "l1"  #: Content loss: `l1`, `l2` or `charbonnier`.
+    content_weight: Weight = 1.0  #: Weight of the content loss.
+    grid_weight: Weight = 0.0  #: Weight of the loss against patterns on the upsampler's grid.
+    flat_weight: Weight = 0.0  #: Weight of the content loss of flat places, which keeps them flat.
+    spectral_weight: Weight = 0.0  #: Weight of the loss on local amplitude spectra.
+    feature_weight: Weight = 0.0  #: Weight of the feature loss.
     feature_target: Literal["target", "original"] = "target"
     """Reference of the feature loss: `target`, as all other losses, or the `original` even where a teacher is the
     target."""
     feature_relative: bool = True
     """Divides each map's distance by the mean magnitude of the photo's map, so that the feature
     network's scale does not matter; ESRGAN takes the distance as it is."""
-    feature_loss: Literal["l1", "l2"] = "l1"
-    """Distance between features: `l1` (ESRGAN) or `l2` (the recipe `poster`)."""
+    feature_loss: Literal["l1", "l2"] = "l1"  #: Distance between features: `l1` (ESRGAN) or `l2` (the recipe `poster`).
     feature_net: Literal["vgg19", "squeezenet1_1", "none"] = "vgg19"
     """`vgg19` (conv5_4 before activation), `squeezenet1_1`, or `none` for no feature loss."""
 
@@ -72,26 +61,20 @@ class ComparisonConfig(Settings, frozen=True, kw_only=True, forbid_unknown_field
 class PixelConfig(ComparisonConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The pixel and photo stages: the generator alone."""
 
-    steps: Count = 10_000
-    """Steps of the whole stage."""
-    generator: OptimiserConfig = OptimiserConfig()
-    """The generator's optimiser."""
+    steps: Count = 10_000  #: Steps of the whole stage.
+    generator: OptimiserConfig = OptimiserConfig()  #: The generator's optimiser.
 
 
 class GanConfig(ComparisonConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The GAN stage: the same comparisons and a discriminator, from the weights of an earlier stage."""
 
-    steps: Count = 5_000
-    """Steps of the whole stage."""
-    grid_weight: Weight = 4.0
-    """Weight of the loss against patterns on the upsampler's grid."""
-    flat_weight: Weight = 10.0
-    """Weight of the content loss of flat places."""
+    steps: Count = 5_000  #: Steps of the whole stage.
+    grid_weight: Weight = 4.0  #: Weight of the loss against patterns on the upsampler's grid.
+    flat_weight: Weight = 10.0  #: Weight of the content loss of flat places.
     feature_weight: Weight = 0.05
     """Weight of the feature loss. With the weights of content, features and discriminator, and relative features of
     SqueezeNet, the gradients that reach a pixel-stage generator's output have norms of about 1 : 4 : 0.5."""
-    adversarial_weight: Weight = 2.5e-3
-    """Weight of the generator's adversarial loss."""
+    adversarial_weight: Weight = 2.5e-3  #: Weight of the generator's adversarial loss.
     adversarial_start: Annotated[int, Meta(ge=0)] = 0
     """Step from which the adversarial loss counts; the discriminator learns from the first."""
     adversarial: Literal["auto", "vanilla", "relativistic"] = "auto"
@@ -101,13 +84,11 @@ class GanConfig(ComparisonConfig, frozen=True, kw_only=True, forbid_unknown_fiel
     """Images that the discriminator sees as real: `originals`, `teacher`, or `both` by turns."""
     discriminator_kind: Literal["vgg", "unet"] = "vgg"
     """`vgg` (Ledig et al. 2017) or `unet` with spectral normalisation (Wang et al. 2021)."""
-    discriminator_features: Count = 64
-    """Channels of the discriminator's first layer."""
+    discriminator_features: Count = 64  #: Channels of the discriminator's first layer.
     discriminator_shift: bool = True
     """Shows the discriminator another window of the patches at each step, 16 pixels smaller a side. Its strides see
     some pixels more often than others; standing still, they print their grid into the generator's output."""
-    generator: OptimiserConfig = OptimiserConfig(lr=1e-4)
-    """The generator's optimiser."""
+    generator: OptimiserConfig = OptimiserConfig(lr=1e-4)  #: The generator's optimiser.
     discriminator: OptimiserConfig = OptimiserConfig(lr=1.5e-4)
     """The discriminator's optimiser; faster than the generator's (Heusel et al. 2017): in a short stage it would
     otherwise still be guessing when the generator's rate is down."""
@@ -119,16 +100,12 @@ class TrainConfig(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     Two runs with equal configuration and data give equal weights on the same CPU machine.
     """
 
-    model: str = "mesrgan"
-    """Preset to train."""
-    seed: Annotated[int, Meta(ge=0)] = 0
-    """Seeds initial weights and, with the step and position, every patch."""
-    batch: Count = 16
-    """Patches per step, over all processes."""
+    model: str = "mesrgan"  #: Preset to train.
+    seed: Annotated[int, Meta(ge=0)] = 0  #: Seeds initial weights and, with the step and position, every patch.
+    batch: Count = 16  #: Patches per step, over all processes.
     patch: Annotated[int, Meta(ge=16, multiple_of=16)] = 128
     """Side of a high-resolution patch, in pixels; a multiple of 16."""
-    degrade: Literal["none", "photo"] = "none"
-    """`none`: bicubic reduction; `photo`: blur, noise and JPEG as well."""
+    degrade: Literal["none", "photo"] = "none"  #: `none`: bicubic reduction; `photo`: blur, noise and JPEG as well.
     sizes: Annotated[tuple[Annotated[float, Meta(gt=0, le=1)], ...], Meta(min_length=1)] = (1.0,)
     """Sizes at which each photo is used, as shares of its sides; photos at full size are soft at the pixel."""
     teacher_weight: Annotated[float, Meta(ge=0, le=1)] = 1.0
@@ -142,21 +119,17 @@ class TrainConfig(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """`fp32`, `bf16`, `fp16` or `auto`: bf16 where the device computes in it, else fp32."""
     ema_decay: Annotated[float, Meta(ge=0, lt=1)] = 0.999
     """Decay per step of the averaged weights, which are the ones validated and exported."""
-    validate_every: Count = 500
-    """Steps between validations and checkpoints."""
+    validate_every: Count = 500  #: Steps between validations and checkpoints.
     sample_every: Count = 1000
     """Steps between pictures of the validation crops (and snapshots, where PSNR does not choose), if validated then."""
     even_upsampler: bool = True
     """Whether a constant stays a constant through each PixelShuffle, from the first step on (`layers.even_subpixels`).
     Without it a generator answers a discriminator with a screen of dots, the same in every low-resolution pixel."""
-    compile: bool = False
-    """Whether the generator goes through torch.compile: slow to start, faster on large GPUs."""
+    compile: bool = False  #: Whether the generator goes through torch.compile: slow to start, faster on large GPUs.
     max_bad_steps: Annotated[int, Meta(ge=0)] = 50
     """Steps with a non-finite loss, among the last `BAD_STEPS_WINDOW`, after which the run gives up."""
-    pixel: PixelConfig = PixelConfig()
-    """The pixel stage and the photo stage."""
-    gan: GanConfig = GanConfig()
-    """The GAN stage."""
+    pixel: PixelConfig = PixelConfig()  #: The pixel stage and the photo stage.
+    gan: GanConfig = GanConfig()  #: The GAN stage.
 
     def of(self, stage: str) -> PixelConfig | GanConfig:
         """Give the settings of the stage `pixel`, `photo` or `gan`."""

@@ -33,14 +33,10 @@ crop's offset of 2 to 9 puts JPEG's blocks of 8 anywhere."""
 class CachedImage:
     """One photo whose pixels are in memory-mapped files."""
 
-    name: str
-    """File name, for messages."""
-    hr_path: Path
-    """(H, W, 3) uint8, .npy."""
-    lr_path: Path
-    """The reduction, clean or degraded: (H/4, W/4, 3) uint8, .npy."""
-    taught_path: Path | None = None
-    """Output of a teacher for `lr`, (H, W, 3) uint8, .npy; None without a teacher."""
+    name: str  #: File name, for messages.
+    hr_path: Path  #: (H, W, 3) uint8, .npy.
+    lr_path: Path  #: The reduction, clean or degraded: (H/4, W/4, 3) uint8, .npy.
+    taught_path: Path | None = None  #: Output of a teacher for `lr`, (H, W, 3) uint8, .npy; None without a teacher.
 
     @property
     def stem(self) -> str:
@@ -182,25 +178,18 @@ def load_images(
 class Place:
     """Where a patch is in the data, and how it is turned."""
 
-    image: int
-    """Index of the image."""
-    top: int
-    """First row, in LR pixels."""
-    left: int
-    """First column, in LR pixels."""
-    turns: int
-    """Quarter turns."""
-    flip: bool
-    """Whether it is mirrored before turning."""
+    image: int  #: Index of the image.
+    top: int  #: First row, in LR pixels.
+    left: int  #: First column, in LR pixels.
+    turns: int  #: Quarter turns.
+    flip: bool  #: Whether it is mirrored before turning.
 
 
 class Patches(NamedTuple):
     """A batch of patches, channels first; uint8 as they are drawn, float in 0..1 as a stage takes them."""
 
-    lr: Tensor
-    """(batch, 3, patch/4, patch/4)."""
-    hr: Tensor
-    """(batch, 3, patch, patch): the photos themselves."""
+    lr: Tensor  #: (batch, 3, patch/4, patch/4).
+    hr: Tensor  #: (batch, 3, patch, patch): the photos themselves.
     taught: Tensor | None = None
     """(batch, 3, patch, patch): the teacher's enlargement of the reduction; None without a teacher."""
 
@@ -209,16 +198,11 @@ class Patches(NamedTuple):
 class PatchDrawing:
     """How patches are drawn."""
 
-    seed: int
-    """Decides, with the step and the position in the batch, on every patch."""
-    batch: int
-    """Patches of a step, over all processes."""
-    patch: int
-    """Side of a patch in HR pixels."""
-    min_detail: float = 0.0
-    """Patches whose luma deviates less (0..255) are drawn again, at most four times."""
-    degrade: str = "none"
-    """`none` or `photo`."""
+    seed: int  #: Decides, with the step and the position in the batch, on every patch.
+    batch: int  #: Patches of a step, over all processes.
+    patch: int  #: Side of a patch in HR pixels.
+    min_detail: float = 0.0  #: Patches whose luma deviates less (0..255) are drawn again, at most four times.
+    degrade: str = "none"  #: `none` or `photo`.
 
 
 class PatchDataset(torch.utils.data.Dataset[Patches]):

@@ -20,52 +20,35 @@ class Notice:
 class StageProgress:
     """Where a stage stands."""
 
-    stage: str
-    """`pixel`, `photo` or `gan`."""
-    step: int
-    """Steps done."""
-    steps: int
-    """Steps of the whole stage."""
-    losses: dict[str, float]
-    """Means since the last event, by name; `loss` is the generator's total."""
-    images_per_second: float
-    """Patches that were trained on per second, since this process began the stage."""
-    waiting: float
-    """Share of that time spent waiting for data, 0..1."""
-    seconds: float
-    """Time spent on the stage, earlier processes included."""
-    bad_steps: int = 0
-    """Steps skipped because a loss was not finite."""
-    val_psnr_y: float | None = None
-    """Validation PSNR on luma, in dB, where this step was validated."""
-    bicubic_psnr_y: float | None = None
-    """The same of bicubic interpolation, to compare with."""
-    samples: Path | None = None
-    """The picture of validation crops made at this step."""
+    stage: str  #: `pixel`, `photo` or `gan`.
+    step: int  #: Steps done.
+    steps: int  #: Steps of the whole stage.
+    losses: dict[str, float]  #: Means since the last event, by name; `loss` is the generator's total.
+    images_per_second: float  #: Patches that were trained on per second, since this process began the stage.
+    waiting: float  #: Share of that time spent waiting for data, 0..1.
+    seconds: float  #: Time spent on the stage, earlier processes included.
+    bad_steps: int = 0  #: Steps skipped because a loss was not finite.
+    val_psnr_y: float | None = None  #: Validation PSNR on luma, in dB, where this step was validated.
+    bicubic_psnr_y: float | None = None  #: The same of bicubic interpolation, to compare with.
+    samples: Path | None = None  #: The picture of validation crops made at this step.
 
 
 @dataclass(frozen=True)
 class Download:
     """How far a download is."""
 
-    what: str
-    """The file."""
-    done: int
-    """Bytes that are here."""
-    total: int | None
-    """Bytes in all, where known."""
+    what: str  #: The file.
+    done: int  #: Bytes that are here.
+    total: int | None  #: Bytes in all, where known.
 
 
 @dataclass(frozen=True)
 class Teaching:
     """How many training photos a teacher has enlarged."""
 
-    teacher: str
-    """Its name."""
-    done: int
-    """Photos whose enlargement is kept."""
-    total: int
-    """Photos in all, each at each size."""
+    teacher: str  #: Its name.
+    done: int  #: Photos whose enlargement is kept.
+    total: int  #: Photos in all, each at each size.
 
 
 TrainEvent = Notice | StageProgress | Download | Teaching
@@ -76,20 +59,14 @@ OnEvent = Callable[[TrainEvent], None]
 class StageResult:
     """How a stage ended."""
 
-    stage: str
-    """`pixel`, `photo` or `gan`."""
-    step: int
-    """Steps done."""
-    steps: int
-    """Steps of the whole stage."""
+    stage: str  #: `pixel`, `photo` or `gan`.
+    step: int  #: Steps done.
+    steps: int  #: Steps of the whole stage.
     val_psnr_y: float | None
     """Validation PSNR on luma of the weights in `weights`, in dB; None before the first validation."""
-    weights: Path | None
-    """The stage's best weights; None before the first validation."""
-    seconds: float
-    """Time spent on the stage."""
-    bad_steps: int = 0
-    """Steps skipped because a loss was not finite."""
+    weights: Path | None  #: The stage's best weights; None before the first validation.
+    seconds: float  #: Time spent on the stage.
+    bad_steps: int = 0  #: Steps skipped because a loss was not finite.
 
     @property
     def complete(self) -> bool:
@@ -101,14 +78,10 @@ class StageResult:
 class TrainResult:
     """How a run ended."""
 
-    run: Path
-    """The run's folder."""
-    stages: list[StageResult] = field(default_factory=list)
-    """The stages that this call worked on."""
-    skipped_images: int = 0
-    """Image files that could not be used."""
-    interrupted: str | None = None
-    """Why the run ended early: `SIGINT`, `SIGTERM` or `--max-minutes`."""
+    run: Path  #: The run's folder.
+    stages: list[StageResult] = field(default_factory=list)  #: The stages that this call worked on.
+    skipped_images: int = 0  #: Image files that could not be used.
+    interrupted: str | None = None  #: Why the run ended early: `SIGINT`, `SIGTERM` or `--max-minutes`.
 
     @property
     def complete(self) -> bool:

@@ -14,8 +14,7 @@ class Interruption:
 
     def __init__(self, max_minutes: float | None) -> None:
         self.deadline = time.monotonic() + 60 * max_minutes if max_minutes is not None else None
-        self.reason: str | None = None
-        """`SIGINT`, `SIGTERM` or `--max-minutes`; None as long as nothing came."""
+        self.reason: str | None = None  #: `SIGINT`, `SIGTERM` or `--max-minutes`; None as long as nothing came.
         self.previous: dict[signal.Signals, Any] = {}
 
     def __call__(self) -> bool:

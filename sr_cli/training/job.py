@@ -33,8 +33,7 @@ from sr_cli.weights.loading import read_file
 STAGES = {"pixel": ["pixel"], "photo": ["photo"], "gan": ["gan"], "both": ["pixel", "gan"]}
 PARENTS = {"photo": ("pixel",), "gan": ("photo", "pixel")}
 """Stages of the same run whose best weights a stage starts from, the first that is there; else `NAME:pixel`."""
-SMALLEST_CROP = 64
-"""Validation images of fewer pixels a side are skipped."""
+SMALLEST_CROP = 64  #: Validation images of fewer pixels a side are skipped.
 
 
 def resolve_folder(options: TrainOptions) -> Path:

@@ -9,8 +9,7 @@ from typing import Annotated, Literal
 
 from sr_cli.options import Device, Offline, Option, PrecisionName, validate
 
-Confirm = Callable[[str], bool]
-"""Asks a question and returns whether the answer is yes."""
+Confirm = Callable[[str], bool]  #: Asks a question and returns whether the answer is yes.
 
 
 @dataclass(frozen=True)
@@ -113,10 +112,8 @@ class TrainOptions:
         int | None, Option("Processes that prepare patches.", group="Speed", default="by number of cores", minimum=0)
     ] = None
     offline: Offline = False
-    cache: Path | None = None
-    """Where decoded images are kept."""
-    confirm: Confirm | None = None
-    """Asked before large downloads; None stands for no."""
+    cache: Path | None = None  #: Where decoded images are kept.
+    confirm: Confirm | None = None  #: Asked before large downloads; None stands for no.
 
     def __post_init__(self) -> None:
         validate(self)

@@ -79,8 +79,7 @@ def first_then_others(work: Callable[[], T], go_on: Callable[[T], bool] = lambda
     return result  # type: ignore[return-value]
 
 
-AGREE_EVERY = 10
-"""Steps between two times that several processes ask each other whether to stop."""
+AGREE_EVERY = 10  #: Steps between two times that several processes ask each other whether to stop.
 
 
 def agree(should_stop: Callable[[], bool], step: int) -> bool:

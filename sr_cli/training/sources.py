@@ -15,8 +15,7 @@ SETS = {"div2k": "div2k-train", "div2k-train": "div2k-train"}
 """Named sets that are made for training; the others are for testing, and stay unseen."""
 DEFAULT_SET = "div2k"
 
-Confirm = Callable[[str], bool]
-"""Asked before large downloads, with the question; answers whether to continue."""
+Confirm = Callable[[str], bool]  #: Asked before large downloads, with the question; answers whether to continue.
 
 
 def default_cache() -> Path:

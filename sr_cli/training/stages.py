@@ -23,8 +23,7 @@ from sr_cli.training.config import ComparisonConfig, GanConfig, OptimiserConfig,
 from sr_cli.training.data import Patches
 from sr_cli.training.losses import adversarial, pixel
 
-NEVER = 2**30
-"""Steps after which a gradient scaler that need not scale may grow."""
+NEVER = 2**30  #: Steps after which a gradient scaler that need not scale may grow.
 
 
 def learning_rate(config: OptimiserConfig, step: int, steps: int) -> float:
@@ -135,10 +134,8 @@ class Stage:
         features: FeatureLoss | None,
     ) -> None:
         own = config.of(name)
-        self.name = name
-        """`pixel`, `photo` or `gan`; names its files."""
-        self.steps = own.steps
-        """Steps of the whole stage."""
+        self.name = name  #: `pixel`, `photo` or `gan`; names its files.
+        self.steps = own.steps  #: Steps of the whole stage.
         self.comparison: ComparisonConfig = own
         self.judged_by_psnr = name != "gan" and not own.compares_features
         """Whether the best weights are those with the highest validation PSNR. Features and a discriminator cost PSNR

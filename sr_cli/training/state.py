@@ -7,26 +7,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-BAD_STEPS_WINDOW = 1000
-"""Steps over which bad ones are counted against `max_bad_steps`."""
+BAD_STEPS_WINDOW = 1000  #: Steps over which bad ones are counted against `max_bad_steps`.
 
 
 @dataclass
 class TrainState:
     """Where a stage stands."""
 
-    step: int = 0
-    """Steps done."""
+    step: int = 0  #: Steps done.
     best_psnr_y: float | None = None
     """Validation PSNR on luma of the weights to use, in dB; None before the first validation."""
-    seconds: float = 0.0
-    """Time spent on the stage, earlier processes included."""
-    bad_steps: int = 0
-    """Steps skipped so far because a loss or gradient was not finite."""
+    seconds: float = 0.0  #: Time spent on the stage, earlier processes included.
+    bad_steps: int = 0  #: Steps skipped so far because a loss or gradient was not finite.
     recent_bad_steps: list[tuple[int, int]] = field(default_factory=list)
     """Bad steps as (step at which they were counted, their number), within the window."""
-    parent_sha256: str | None = None
-    """Checksum of the weights that the stage started from."""
+    parent_sha256: str | None = None  #: Checksum of the weights that the stage started from.
 
     def count_bad(self, bad: int) -> None:
         """Count bad steps that were seen at the present step."""

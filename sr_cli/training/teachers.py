@@ -16,8 +16,7 @@ from sr_cli.errors import UsageError
 from sr_cli.inference import Upscaler
 from sr_cli.training.data import CachedImage, save_array
 
-Done = Callable[[int, int], None]
-"""Called with the photos that are taught and their total."""
+Done = Callable[[int, int], None]  #: Called with the photos that are taught and their total.
 
 
 def load_teacher(spec: str, device: str = "auto", offline: bool = False) -> Upscaler:

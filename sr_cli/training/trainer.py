@@ -20,22 +20,17 @@ from sr_cli.training.stages import Stage
 from sr_cli.training.state import BAD_STEPS_WINDOW, TrainState
 from sr_cli.training.validation import ValidationCrop
 
-LOG_EVERY = 50
-"""Steps between lines of the log."""
-REPORT_SECONDS = 1.0
-"""Time between two events for the caller."""
+LOG_EVERY = 50  #: Steps between lines of the log.
+REPORT_SECONDS = 1.0  #: Time between two events for the caller.
 
 
 @dataclass(frozen=True)
 class TrainingData:
     """Training and validation data of a run."""
 
-    patches: data.PatchDataset
-    """Batches by step number: this process's share."""
-    crops: Sequence[ValidationCrop]
-    """Held-out pictures."""
-    workers: int = 1
-    """Processes that draw patches ahead."""
+    patches: data.PatchDataset  #: Batches by step number: this process's share.
+    crops: Sequence[ValidationCrop]  #: Held-out pictures.
+    workers: int = 1  #: Processes that draw patches ahead.
 
 
 class Trainer:

@@ -16,8 +16,7 @@ from sr_cli.upscale.journal import Journals, key_of
 from sr_cli.upscale.naming import check_inside
 from sr_cli.upscale.options import UpscaleOptions
 
-MARKED = "it is an output of srup; to enlarge it again, name it alone"
-"""Why an object is skipped."""
+MARKED = "it is an output of srup; to enlarge it again, name it alone"  #: Why an object is skipped.
 
 
 def check_source(task: Task) -> None:

@@ -19,10 +19,8 @@ Begin: TypeAlias = Callable[[images.Photo], Callable[[int], None]]
 class Counts:
     """Tiles over all passes and frames of one file."""
 
-    tiles: int = 0
-    """Tiles computed."""
-    redone: int = 0
-    """Tiles computed again in a wider format."""
+    tiles: int = 0  #: Tiles computed.
+    redone: int = 0  #: Tiles computed again in a wider format.
 
 
 def passes_for(scale: int, width: int, height: int, size: tuple[int, int]) -> int:

@@ -47,74 +47,49 @@ _PILLOW_BYTES = 4
 _CALIBRATION_SIDES = (64, 192)
 _ENCODED_SIDE = 512
 
-Size: TypeAlias = tuple[int, int]
-"""Width and height."""
+Size: TypeAlias = tuple[int, int]  #: Width and height.
 
 
 @dataclass(frozen=True)
 class FileEstimate:
     """What one input would take."""
 
-    input: Place
-    """The photo; `-` is standard input."""
-    output: Place
-    """Where the enlarged one would be; `-` is standard output."""
-    status: Literal["planned", "skipped", "failed"]
-    """`failed`: it would fail, `error` says why."""
-    input_width: int = 0
-    """Columns of the input, upright."""
-    input_height: int = 0
-    """Rows of the input, upright."""
-    frames: int = 0
-    """Pages or frames; 1 for most photos."""
-    width: int = 0
-    """Columns of the output."""
-    height: int = 0
-    """Rows of the output."""
-    tiles: int = 0
-    """Tiles to compute, all frames and passes; 0 for interpolation."""
-    memory_bytes: int = 0
-    """Memory while it is enlarged, without that of the program itself."""
-    disk_bytes: int = 0
-    """Size of the output; nine of ten photos take less."""
-    seconds: float = 0.0
-    """Time for the network and for writing."""
-    note: str | None = None
-    """Why it would be skipped."""
-    error: str | None = None
-    """Why it would fail."""
-    exit_code: int = 0
-    """The exit code that this failure alone would have."""
+    input: Place  #: The photo; `-` is standard input.
+    output: Place  #: Where the enlarged one would be; `-` is standard output.
+    status: Literal["planned", "skipped", "failed"]  #: `failed`: it would fail, `error` says why.
+    input_width: int = 0  #: Columns of the input, upright.
+    input_height: int = 0  #: Rows of the input, upright.
+    frames: int = 0  #: Pages or frames; 1 for most photos.
+    width: int = 0  #: Columns of the output.
+    height: int = 0  #: Rows of the output.
+    tiles: int = 0  #: Tiles to compute, all frames and passes; 0 for interpolation.
+    memory_bytes: int = 0  #: Memory while it is enlarged, without that of the program itself.
+    disk_bytes: int = 0  #: Size of the output; nine of ten photos take less.
+    seconds: float = 0.0  #: Time for the network and for writing.
+    note: str | None = None  #: Why it would be skipped.
+    error: str | None = None  #: Why it would fail.
+    exit_code: int = 0  #: The exit code that this failure alone would have.
 
 
 @dataclass(frozen=True)
 class Part:
     """What one of the jobs or workers that share a batch would take."""
 
-    name: str
-    """`I/N` of a shard; a worker's device and number."""
-    files: int
-    """Inputs that it would enlarge."""
-    pixels: int
-    """Pixels of its inputs."""
-    seconds: float
-    """Time on this machine."""
+    name: str  #: `I/N` of a shard; a worker's device and number.
+    files: int  #: Inputs that it would enlarge.
+    pixels: int  #: Pixels of its inputs.
+    seconds: float  #: Time on this machine.
 
 
 @dataclass(frozen=True)
 class Estimate:
     """What a batch would take."""
 
-    files: tuple[FileEstimate, ...]
-    """In the order of the batch."""
-    left_out: tuple[Place, ...]
-    """Photos in folders that are outputs themselves."""
-    disk_free: int | None
-    """Bytes free where the first output goes; None without an output file."""
-    shards: tuple[Part, ...] = ()
-    """All jobs that share the batch, if it is shared; `files` are those of one."""
-    workers: tuple[Part, ...] = ()
-    """All workers that share `files`, if there are several (`--devices`)."""
+    files: tuple[FileEstimate, ...]  #: In the order of the batch.
+    left_out: tuple[Place, ...]  #: Photos in folders that are outputs themselves.
+    disk_free: int | None  #: Bytes free where the first output goes; None without an output file.
+    shards: tuple[Part, ...] = ()  #: All jobs that share the batch, if it is shared; `files` are those of one.
+    workers: tuple[Part, ...] = ()  #: All workers that share `files`, if there are several (`--devices`).
 
     @property
     def planned(self) -> list[FileEstimate]:

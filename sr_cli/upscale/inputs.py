@@ -20,8 +20,7 @@ from sr_cli.upscale.naming import Namer
 from sr_cli.upscale.options import UpscaleOptions
 from sr_cli.upscale.shards import Shard
 
-PIPE = "-"
-"""Standard input or output on the command line."""
+PIPE = "-"  #: Standard input or output on the command line.
 
 
 _HERE = PurePath()
@@ -31,18 +30,13 @@ _HERE = PurePath()
 class Task:
     """One input and where its output goes."""
 
-    source: Place | None
-    """The photo; None: standard input."""
-    target: Place | None
-    """The output; None: standard output."""
+    source: Place | None  #: The photo; None: standard input.
+    target: Place | None  #: The output; None: standard output.
     root: Place | None = None
     """The folder that the output must not leave; None where the user named the output itself."""
-    problem: SrupError | None = None
-    """Why this cannot be done, found while planning."""
-    relative: str = PIPE
-    """The input's name relative to the folder that the user named; decides its shard."""
-    alone: bool = False
-    """Named by the user, and nothing else with it: then an output of srup is meant."""
+    problem: SrupError | None = None  #: Why this cannot be done, found while planning.
+    relative: str = PIPE  #: The input's name relative to the folder that the user named; decides its shard.
+    alone: bool = False  #: Named by the user, and nothing else with it: then an output of srup is meant.
 
     @property
     def shown_source(self) -> Place:
@@ -63,10 +57,8 @@ class Task:
 class Batch:
     """All tasks of a batch."""
 
-    tasks: tuple[Task, ...]
-    """In the order of the command line, folders in the order of their names."""
-    several: bool
-    """Whether the user asked for more than one file: only then is what was done before skipped."""
+    tasks: tuple[Task, ...]  #: In the order of the command line, folders in the order of their names.
+    several: bool  #: Whether the user asked for more than one file: only then is what was done before skipped.
     left_out: tuple[Place, ...] = ()
     """Photos in folders that are outputs of this or an earlier batch, and so no inputs."""
 
@@ -76,10 +68,8 @@ class _Found:
     """An input file, and how it was named."""
 
     source: Place | None
-    below: PurePath = _HERE
-    """Its folder, relative to the folder that the user named."""
-    listed: bool = False
-    """Found in a folder or by a pattern, not named by the user."""
+    below: PurePath = _HERE  #: Its folder, relative to the folder that the user named.
+    listed: bool = False  #: Found in a folder or by a pattern, not named by the user.
     problem: SrupError | None = None
 
     @property

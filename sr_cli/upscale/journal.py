@@ -21,8 +21,7 @@ from sr_cli.errors import InputError, OutputError, SrupError
 from sr_cli.storage import JsonLines, Place, RemotePath, parse_line, sha256_of_bytes, state_folder
 from sr_cli.upscale.options import UpscaleOptions
 
-SHARED_FOLDER = ".srup"
-"""Holds the journals of parts of a batch, in an output folder."""
+SHARED_FOLDER = ".srup"  #: Holds the journals of parts of a batch, in an output folder.
 
 _LINES = 200
 
@@ -34,14 +33,10 @@ _TIME_GRAIN_NS = 2 * 10**9
 class _Entry:
     """One line: an output and what it was made from."""
 
-    name: str
-    """The output's name in its folder."""
-    key: str
-    """See `key_of`."""
-    size: int
-    """Bytes of the output."""
-    mtime_ns: int
-    """Its time of change."""
+    name: str  #: The output's name in its folder.
+    key: str  #: See `key_of`.
+    size: int  #: Bytes of the output.
+    mtime_ns: int  #: Its time of change.
 
     def describes(self, file: os.stat_result) -> bool:
         """Return whether the file is still the one that was written."""
@@ -183,8 +178,7 @@ class _StoreJournal:
         self._folder, self._name = folder, name
         self._lines: list[str] = []
         self._parts = 0
-        self.entries: dict[str, _Entry] = {}
-        """The last entry of each output."""
+        self.entries: dict[str, _Entry] = {}  #: The last entry of each output.
         self.read(error)
 
     def read(self, error: type[SrupError]) -> None:

@@ -24,8 +24,7 @@ from sr_cli.upscale.shards import Shard
 if TYPE_CHECKING:
     from sr_cli import images
 
-LARGEST_SCALE = 16
-"""Two passes of a x4 model; beyond that a network only enlarges its own inventions."""
+LARGEST_SCALE = 16  #: Two passes of a x4 model; beyond that a network only enlarges its own inventions.
 
 
 @dataclass(frozen=True)

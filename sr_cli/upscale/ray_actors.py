@@ -36,12 +36,9 @@ _REACH_TIMEOUT_S = 10
 class Pool:
     """The actors that a cluster has room for."""
 
-    size: int
-    """How many."""
-    gpus: int
-    """GPUs of each: 1 or 0."""
-    cpus: int
-    """Cores that each reserves; 0 with a GPU."""
+    size: int  #: How many.
+    gpus: int  #: GPUs of each: 1 or 0.
+    cpus: int  #: Cores that each reserves; 0 with a GPU.
 
     def __str__(self) -> str:
         room = "a GPU" if self.gpus else "1 core" if self.cpus == 1 else f"{self.cpus} cores"

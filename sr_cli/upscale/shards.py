@@ -21,10 +21,8 @@ MOST = 1_000_000
 class Shard:
     """Part `index` of `count`."""
 
-    index: int
-    """From 1."""
-    count: int
-    """How many parts there are."""
+    index: int  #: From 1.
+    count: int  #: How many parts there are.
 
     @classmethod
     def parse(cls, text: str) -> Shard:

@@ -19,8 +19,7 @@ class Tally:
 
     def __init__(self, tasks: Sequence[Task], on_event: OnEvent) -> None:
         self.tasks = tasks
-        self.results: dict[int, ImageResult] = {}
-        """By position in `tasks`."""
+        self.results: dict[int, ImageResult] = {}  #: By position in `tasks`.
         self._on_event, self._lock = on_event, threading.RLock()
         self._started: set[int] = set()
         self._said: set[str] = set()

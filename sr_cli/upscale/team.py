@@ -20,8 +20,7 @@ from sr_cli.upscale.tally import Tally
 
 IN_HAND = 6
 """Tasks that a worker has at once: one in the network, some that are read ahead, some that are being written."""
-ATTEMPTS = 2
-"""Workers that may die with a task before it is reported as failed."""
+ATTEMPTS = 2  #: Workers that may die with a task before it is reported as failed.
 
 
 def check_shareable(tasks: Iterable[Task], option: str) -> None:
@@ -34,10 +33,8 @@ def check_shareable(tasks: Iterable[Task], option: str) -> None:
 class Died:
     """A worker has ended by itself."""
 
-    how: str
-    """`was ended by SIGKILL`."""
-    for_memory: bool
-    """Whether a lack of memory may be the reason."""
+    how: str  #: `was ended by SIGKILL`.
+    for_memory: bool  #: Whether a lack of memory may be the reason.
 
 
 Said: TypeAlias = Ready | News | Died
@@ -71,13 +68,11 @@ class Team(Generic[M]):
     ) -> None:
         """`listen` waits until some members have said something, and returns that."""
         self._tasks, self._tally, self._listen = tasks, tally, listen
-        self.members: list[M] = []
-        """Workers that are alive."""
+        self.members: list[M] = []  #: Workers that are alive.
         self._ready: set[M] = set()
         self._in_hand: dict[M, set[int]] = {}
         self._waiting = deque(range(len(tasks)))
-        self._suspects: deque[int] = deque()
-        """Tasks of workers that died, to be tried once more."""
+        self._suspects: deque[int] = deque()  #: Tasks of workers that died, to be tried once more.
         self._deaths: dict[int, int] = {}
 
     def add(self, member: M) -> None:

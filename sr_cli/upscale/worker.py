@@ -34,12 +34,9 @@ from sr_cli.upscale.news import Listener, Sender
 from sr_cli.upscale.options import UpscaleOptions
 from sr_cli.upscale.pipeline import Abandoned, RowGate, WriterPool
 
-READ_AHEAD = 3
-"""Photos that are read before their turn."""
-WRITERS = min(4, os.cpu_count() or 1)
-"""Threads that encode and write."""
-_WAITING_BYTES = 2**30
-"""Enlarged photos that may wait for a writer, at most; a larger one waits alone."""
+READ_AHEAD = 3  #: Photos that are read before their turn.
+WRITERS = min(4, os.cpu_count() or 1)  #: Threads that encode and write.
+_WAITING_BYTES = 2**30  #: Enlarged photos that may wait for a writer, at most; a larger one waits alone.
 
 
 def make_upscaler(options: UpscaleOptions, pixels: int | None = None) -> inference.Upscaler:
@@ -85,15 +82,11 @@ class _Job:
 
     index: int
     task: Task
-    sequence: images.PhotoSequence | None = None
-    """What was read; None if there is an outcome."""
-    sizes: tuple[tuple[int, int], ...] = ()
-    """Width and height of each result."""
-    content: str | None = None
-    """Checksum of the input, for the journal."""
+    sequence: images.PhotoSequence | None = None  #: What was read; None if there is an outcome.
+    sizes: tuple[tuple[int, int], ...] = ()  #: Width and height of each result.
+    content: str | None = None  #: Checksum of the input, for the journal.
     outcome: ImageResult | None = None
-    seconds: float = 0.0
-    """Time spent so far."""
+    seconds: float = 0.0  #: Time spent so far.
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 class _Relative:
     """A stage of the model, and what it was fine-tuned from."""
 
-    spec: str
-    """What `load` takes."""
+    spec: str  #: What `load` takes.
     stage: str
     sha256: str
     parent_sha256: str | None

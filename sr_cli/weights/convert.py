@@ -26,16 +26,11 @@ _PREFIXES = ("module.", "_orig_mod.")
 class Conversion:
     """The result of `convert`."""
 
-    target: Path
-    """The safetensors file."""
-    tensors: int
-    """How many tensors it has."""
-    unwrapped: tuple[str, ...]
-    """Names and prefixes that were taken off, outermost first."""
-    dropped: tuple[str, ...]
-    """Everything else in the file, named."""
-    family: str | None
-    """Architecture, if it is one that srup knows without help."""
+    target: Path  #: The safetensors file.
+    tensors: int  #: How many tensors it has.
+    unwrapped: tuple[str, ...]  #: Names and prefixes that were taken off, outermost first.
+    dropped: tuple[str, ...]  #: Everything else in the file, named.
+    family: str | None  #: Architecture, if it is one that srup knows without help.
 
 
 def convert(source: Path, target: Path, *, overwrite: bool = False, size_limit: int = PICKLE_LIMIT) -> Conversion:

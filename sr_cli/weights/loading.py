@@ -17,20 +17,16 @@ from sr_cli.weights.manifest import Manifest, ModelEntry, Stage, read_manifest
 if TYPE_CHECKING:
     from sr_cli.models import Generator, GeneratorConfig
 
-_AVERAGED = "ema."
-"""What the names of the averaged weights begin with in a training checkpoint."""
+_AVERAGED = "ema."  #: What the names of the averaged weights begin with in a training checkpoint.
 
 
 @dataclass(frozen=True)
 class Blend:
     """Which two stages were blended, and how."""
 
-    gan: str
-    """The GAN stage, `NAME:STAGE`: fidelity 0."""
-    base: str
-    """The other stage: fidelity 1."""
-    fidelity: float
-    """Its share."""
+    gan: str  #: The GAN stage, `NAME:STAGE`: fidelity 0.
+    base: str  #: The other stage: fidelity 1.
+    fidelity: float  #: Its share.
 
     def __str__(self) -> str:
         return f"fidelity {self.fidelity:g}: between {self.gan} (0, crisp) and {self.base} (1, faithful)"
@@ -40,24 +36,15 @@ class Blend:
 class LoadedModel:
     """A generator with its weights, and where they came from."""
 
-    name: str
-    """The model's name, or the stem of the file the user gave."""
-    stage: str | None
-    """`pixel`, `photo` or `gan`; None for a file that no manifest knows."""
-    generator: Generator
-    """On the CPU, in fp32, in evaluation mode; not folded, except where it is a blend of two."""
-    overlap: int | None
-    """Low-resolution pixels of overlap at which tiles do not show; None: not measured."""
-    sha256: str
-    """Checksum of the file."""
-    path: Path
-    """The file."""
-    entry: ModelEntry | None
-    """The manifest entry; None for a file that no manifest knows."""
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    """What the file says of itself; `provenance` reads it."""
-    blend: Blend | None = None
-    """What was blended, where it is no single file's weights."""
+    name: str  #: The model's name, or the stem of the file the user gave.
+    stage: str | None  #: `pixel`, `photo` or `gan`; None for a file that no manifest knows.
+    generator: Generator  #: On the CPU, in fp32, in evaluation mode; not folded, except where it is a blend of two.
+    overlap: int | None  #: Low-resolution pixels of overlap at which tiles do not show; None: not measured.
+    sha256: str  #: Checksum of the file.
+    path: Path  #: The file.
+    entry: ModelEntry | None  #: The manifest entry; None for a file that no manifest knows.
+    metadata: Mapping[str, str] = field(default_factory=dict)  #: What the file says of itself; `provenance` reads it.
+    blend: Blend | None = None  #: What was blended, where it is no single file's weights.
 
     @property
     def scale(self) -> int:

@@ -55,69 +55,48 @@ _Style = Literal["natural", "crisp"]
 class HubFile(Struct, frozen=True, forbid_unknown_fields=True):
     """A file on the Hugging Face Hub, pinned to a commit."""
 
-    repo: _Repo
-    """`user/name`."""
-    revision: _Commit
-    """Full commit, 40 hexadecimal digits: a branch could change under us."""
-    file: _Text
-    """Path in the repository."""
+    repo: _Repo  #: `user/name`.
+    revision: _Commit  #: Full commit, 40 hexadecimal digits: a branch could change under us.
+    file: _Text  #: Path in the repository.
 
 
 class TrainingSummary(Struct, frozen=True, forbid_unknown_fields=True):
     """How weights came about, as far as it is known."""
 
-    data: _Text
-    """What they were trained on."""
-    recipe: _Text | None = None
-    """Losses, optimiser, schedule, in words."""
-    steps: _Count | None = None
-    """Optimisation steps of this stage up to the chosen checkpoint."""
-    hours: _Score | None = None
-    """Wall time of the run."""
-    hardware: _Text | None = None
-    """What it ran on."""
-    seed: _Count | None = None
-    """Seed of the run."""
-    commit: _Text | None = None
-    """Commit of this project that ran it."""
+    data: _Text  #: What they were trained on.
+    recipe: _Text | None = None  #: Losses, optimiser, schedule, in words.
+    steps: _Count | None = None  #: Optimisation steps of this stage up to the chosen checkpoint.
+    hours: _Score | None = None  #: Wall time of the run.
+    hardware: _Text | None = None  #: What it ran on.
+    seed: _Count | None = None  #: Seed of the run.
+    commit: _Text | None = None  #: Commit of this project that ran it.
 
 
 class Teacher(Struct, frozen=True, forbid_unknown_fields=True):
     """The network whose outputs a stage was trained on, where there was one."""
 
-    sha256: _Sha256
-    """Checksum of its weights file."""
-    owner: _Text
-    """Name, authors and licence: whose it is."""
+    sha256: _Sha256  #: Checksum of its weights file.
+    owner: _Text  #: Name, authors and licence: whose it is.
 
 
 class StageRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One weights file of a model, as the manifest stores it. It has a `file`, a `hub` location, or both."""
 
-    file: _File | None = None
-    """File name in the folder that belongs to the manifest, None if it is only on the Hub."""
-    hub: HubFile | None = None
-    """Where to download it, None if it is only local."""
-    sha256: _Sha256
-    """Checksum of the file, 64 hexadecimal digits."""
-    size: _Positive
-    """Size of the file in bytes."""
+    file: _File | None = None  #: File name in the folder that belongs to the manifest, None if it is only on the Hub.
+    hub: HubFile | None = None  #: Where to download it, None if it is only local.
+    sha256: _Sha256  #: Checksum of the file, 64 hexadecimal digits.
+    size: _Positive  #: Size of the file in bytes.
     look: _Text | None = None
     """What its results look like, in a photographer's words; None for the words of its stage (`LOOKS`)."""
     overlap: _Count | None = None
     """Low-resolution pixels of overlap at which tiles do not show (at most 1 of 255 levels); None: not measured."""
     bf16_share: _Share | None = None
     """Share of output values that bf16 keeps within 1 of 255 levels of fp32 on photos; None: not measured."""
-    parent_sha256: _Sha256 | None = None
-    """Checksum of the weights these were fine-tuned from; the two can be blended."""
-    teacher: Teacher | None = None
-    """Whose outputs it learned from, where it had a teacher."""
-    licence: _Text
-    """SPDX expression, or `unknown`."""
-    licence_source: _Text | None = None
-    """Where the licence was found, for weights of others."""
-    training: TrainingSummary | None = None
-    """How they came about."""
+    parent_sha256: _Sha256 | None = None  #: Checksum of the weights these were fine-tuned from; the two can be blended.
+    teacher: Teacher | None = None  #: Whose outputs it learned from, where it had a teacher.
+    licence: _Text  #: SPDX expression, or `unknown`.
+    licence_source: _Text | None = None  #: Where the licence was found, for weights of others.
+    training: TrainingSummary | None = None  #: How they came about.
     scores: dict[str, dict[str, _Score]] | None = {}  # msgspec copies it
     """Measured scores: data set, then metric (names as in `srup eval --json`, standard protocol)."""
 
@@ -125,10 +104,8 @@ class StageRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 class Stage(StageRecord, frozen=True, kw_only=True):
     """One weights file of a model."""
 
-    name: str
-    """`pixel`, `photo` or `gan`."""
-    scores: dict[str, dict[str, _Score]]
-    """As in the record, never None."""
+    name: str  #: `pixel`, `photo` or `gan`.
+    scores: dict[str, dict[str, _Score]]  #: As in the record, never None.
 
     @property
     def words(self) -> str:
@@ -139,33 +116,25 @@ class Stage(StageRecord, frozen=True, kw_only=True):
 class ModelRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A model that has a name, as the manifest stores it."""
 
-    summary: _Text
-    """One line for people."""
-    config: dict[str, Any]
-    """`GeneratorConfig.to_dict()` of the network."""
-    scale: _Positive
-    """Factor by which it enlarges."""
+    summary: _Text  #: One line for people.
+    config: dict[str, Any]  #: `GeneratorConfig.to_dict()` of the network.
+    scale: _Positive  #: Factor by which it enlarges.
     default_stage: _Text | None = None
     """What the bare name stands for: the best stage for photos. None while there are no stages."""
     style: dict[_Style, Literal["pixel", "photo", "gan"]] | None = {}  # msgspec copies it
     """Stage of each style that `--style` takes."""
-    stages: dict[str, Any]
-    """The weights there are, by stage: a `StageRecord` each."""
+    stages: dict[str, Any]  #: The weights there are, by stage: a `StageRecord` each.
 
 
 class ModelEntry(ModelRecord, frozen=True, kw_only=True):
     """A model that has a name."""
 
-    name: str
-    """What `-m` takes."""
-    stages: dict[str, Stage]
-    """The weights there are, by stage."""
+    name: str  #: What `-m` takes.
+    stages: dict[str, Stage]  #: The weights there are, by stage.
     style: dict[_Style, Literal["pixel", "photo", "gan"]] = {}  # msgspec copies it
     """As in the record, never None."""
-    folder: Path
-    """Where the stages' files are."""
-    origin: str = "built-in"
-    """`built-in` or `user`."""
+    folder: Path  #: Where the stages' files are.
+    origin: str = "built-in"  #: `built-in` or `user`.
 
     def path(self, stage: Stage) -> Path | None:
         """Return where the stage's local file is, or would be; None if it is only on the Hub."""
@@ -185,8 +154,7 @@ class ModelEntry(ModelRecord, frozen=True, kw_only=True):
 class Manifest:
     """All models that have a name, in the order of their files."""
 
-    models: Mapping[str, ModelEntry] = field(default_factory=dict)
-    """By name."""
+    models: Mapping[str, ModelEntry] = field(default_factory=dict)  #: By name.
 
     def model(self, name: str) -> ModelEntry:
         """Find the entry called `name`. Raises WeightsError naming the close and the known ones."""

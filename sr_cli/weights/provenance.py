@@ -11,8 +11,7 @@ from sr_cli import state_dicts
 from sr_cli.errors import WeightsError
 from sr_cli.weights.manifest import DEFAULT_ORDER, STAGES, Teacher, TrainingSummary
 
-BEST = ".best.safetensors"
-"""How the names of a run's chosen weights end."""
+BEST = ".best.safetensors"  #: How the names of a run's chosen weights end.
 
 
 def info_of(metadata: Mapping[str, str]) -> dict[str, Any]:

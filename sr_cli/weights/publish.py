@@ -22,14 +22,10 @@ _REPO = re.compile(r"[\w.-]+/[\w.-]+")
 class Published:
     """What `publish` uploaded."""
 
-    repo: str
-    """`user/name`."""
-    commit: str
-    """The commit that holds it."""
-    url: str
-    """Page of the commit."""
-    files: tuple[str, ...]
-    """Paths in the repository."""
+    repo: str  #: `user/name`.
+    commit: str  #: The commit that holds it.
+    url: str  #: Page of the commit.
+    files: tuple[str, ...]  #: Paths in the repository.
 
 
 def publish(name: str, repo: str, *, private: bool = False, message: str | None = None) -> Published:

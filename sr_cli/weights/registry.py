@@ -22,8 +22,7 @@ from sr_cli.weights.manifest import HubFile, ModelEntry, Stage
 if TYPE_CHECKING:
     from sr_cli.models import Generator
 
-CARD = "srup.json"
-"""Manifest of the models in a repository that `publish` made."""
+CARD = "srup.json"  #: Manifest of the models in a repository that `publish` made.
 
 _HUB_SPEC = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w.-]+))?/(?P<file>.+)")
 
@@ -32,16 +31,11 @@ _HUB_SPEC = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w.-]+))
 class Verification:
     """The result of checking one file."""
 
-    name: str
-    """Model."""
-    stage: str
-    """Stage."""
-    status: str
-    """`ok`, `damaged`, `missing` (a local file that should be there) or `not downloaded`."""
-    path: Path | None
-    """The file, None if it is not on this machine."""
-    error: str | None = None
-    """What is wrong, in a line."""
+    name: str  #: Model.
+    stage: str  #: Stage.
+    status: str  #: `ok`, `damaged`, `missing` (a local file that should be there) or `not downloaded`.
+    path: Path | None  #: The file, None if it is not on this machine.
+    error: str | None = None  #: What is wrong, in a line.
 
 
 def is_hub_spec(source: str) -> bool:
@@ -55,12 +49,9 @@ class AddOptions:
 
     stage: str | None = None
     """What a single file is (None: what it says itself, else `pixel`); which of a run's stages (None: all)."""
-    licence: str | None = None
-    """SPDX expression; None for what is known, else `unknown`."""
-    summary: str | None = None
-    """One line for people; None for where it came from."""
-    overwrite: bool = False
-    """Replace a stage that exists."""
+    licence: str | None = None  #: SPDX expression; None for what is known, else `unknown`.
+    summary: str | None = None  #: One line for people; None for where it came from.
+    overwrite: bool = False  #: Replace a stage that exists.
 
 
 def add(source: str, name: str, options: AddOptions = AddOptions(), *, progress: OnBytes | None = None) -> ModelEntry:

@@ -23,12 +23,9 @@ _FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".onnx")
 class Spec:
     """What one `-m` stands for."""
 
-    name: str
-    """The model's name; of a file its name without the suffix, of a run that of its folder."""
-    stage: str | None
-    """The stage that was asked for; None for the default one, and for a file."""
-    path: Path | None
-    """The file or the run's folder; None for a name."""
+    name: str  #: The model's name; of a file its name without the suffix, of a run that of its folder.
+    stage: str | None  #: The stage that was asked for; None for the default one, and for a file.
+    path: Path | None  #: The file or the run's folder; None for a name.
 
     @property
     def label(self) -> str:

@@ -53,29 +53,20 @@ class FunctionNetwork(Network):
 class Requirement:
     """A package that a backend needs."""
 
-    module: str
-    """Module to import."""
-    remedy: str
-    """Advice if it is missing."""
+    module: str  #: Module to import.
+    remedy: str  #: Advice if it is missing.
 
 
 class Backend(ABC):
     """A way to run networks. One instance of each class is in `registry.BACKENDS`."""
 
-    name: ClassVar[str]
-    """As `--backend` takes it."""
-    summary: ClassVar[str]
-    """Description in a few words."""
-    devices: ClassVar[tuple[str, ...]]
-    """Types of devices: `cpu`, `cuda`, `mps`."""
-    precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16", "bf16")
-    """Precisions that it computes in."""
-    requirements: ClassVar[tuple[Requirement, ...]] = ()
-    """Packages that must be installed."""
-    thread_safe: ClassVar[bool] = False
-    """Whether several threads may run one of its networks at the same time."""
-    slow_start: ClassVar[bool] = False
-    """Whether preparing a network, or its first run, takes minutes."""
+    name: ClassVar[str]  #: As `--backend` takes it.
+    summary: ClassVar[str]  #: Description in a few words.
+    devices: ClassVar[tuple[str, ...]]  #: Types of devices: `cpu`, `cuda`, `mps`.
+    precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16", "bf16")  #: Precisions that it computes in.
+    requirements: ClassVar[tuple[Requirement, ...]] = ()  #: Packages that must be installed.
+    thread_safe: ClassVar[bool] = False  #: Whether several threads may run one of its networks at the same time.
+    slow_start: ClassVar[bool] = False  #: Whether preparing a network, or its first run, takes minutes.
 
     def missing(self, device: str) -> str | None:
         """Say why it cannot be used on a type of device, with what to do about it; None if it can."""

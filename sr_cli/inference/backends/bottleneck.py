@@ -21,16 +21,11 @@ from sr_cli.models.mesrgan import Bottleneck
 class BottleneckWeights:
     """One bottleneck's weights as matrices; c input, h hidden, o output channels."""
 
-    expand: Tensor
-    """(c, h)."""
-    expand_bias: Tensor
-    """(h,), fp32 like all biases."""
-    depthwise: Tensor
-    """(9, h): the taps row by row."""
-    depthwise_bias: Tensor
-    """(h,)."""
-    project: Tensor
-    """(h, o). Its bias is the trunk's, see `BufferedTrunk`."""
+    expand: Tensor  #: (c, h).
+    expand_bias: Tensor  #: (h,), fp32 like all biases.
+    depthwise: Tensor  #: (9, h): the taps row by row.
+    depthwise_bias: Tensor  #: (h,).
+    project: Tensor  #: (h, o). Its bias is the trunk's, see `BufferedTrunk`.
 
     @staticmethod
     def of(layer: Bottleneck, dtype: torch.dtype) -> BottleneckWeights:
@@ -48,8 +43,7 @@ class BottleneckWeights:
 class BufferedBottleneck(ABC):
     """A bottleneck that reads and writes the trunk's buffer, (N, H, W, B)."""
 
-    ones = 0
-    """Channels of ones that the buffer has before all others."""
+    ones = 0  #: Channels of ones that the buffer has before all others.
 
     def __init__(self, weights: BottleneckWeights) -> None:
         self.channels, self.hidden_channels = weights.expand.shape

@@ -21,8 +21,7 @@ from sr_cli.models.base import LEAKY_SLOPE
 # as it is where more warps share a block than its pixels fill. Not yet tuned by time.
 _EXPAND = {"block_pixels": 128, "block_channels": 32, "num_warps": 4, "num_stages": 3}
 _PROJECT = {"block_pixels": 64, "block_hidden": 32, "num_warps": 4, "num_stages": 2}
-_SMALLEST_BLOCK = 16
-"""Of tl.dot, in each direction."""
+_SMALLEST_BLOCK = 16  #: Of tl.dot, in each direction.
 
 
 @triton.jit

@@ -11,8 +11,7 @@ from sr_cli.inference.backends.base import Forward
 from sr_cli.inference.backends.eager import autocast, in_precision
 from sr_cli.models import Generator
 
-_SHAPES = 64
-"""Forms of one network that torch may compile. Beyond its own limit, 8, it would silently run op by op."""
+_SHAPES = 64  #: Forms of one network that torch may compile. Beyond its own limit, 8, it would silently run op by op.
 
 
 def prepare(folded: Generator, dtype: torch.dtype) -> Forward:

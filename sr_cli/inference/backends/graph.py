@@ -11,8 +11,7 @@ from torch import Tensor
 
 from sr_cli.inference.backends.base import Forward, Network
 
-MAX_SHAPES = 3
-"""Recordings that are kept; the one that has not been used for longest goes first."""
+MAX_SHAPES = 3  #: Recordings that are kept; the one that has not been used for longest goes first.
 _WARM_UP = 3
 
 

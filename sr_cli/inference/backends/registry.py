@@ -144,8 +144,7 @@ BACKENDS: dict[str, Backend] = {
 }
 """By name."""
 
-NAMES = ("auto", *BACKENDS)
-"""Values of `--backend`."""
+NAMES = ("auto", *BACKENDS)  #: Values of `--backend`.
 
 
 def _without_triton(name: str) -> str | None:

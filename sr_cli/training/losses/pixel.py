@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHARBONNIER_EPSILON = 1e-3
-"""Lai et al. 2017 (LapSRN), section 3.3."""
+CHARBONNIER_EPSILON = 1e-3  #: Lai et al. 2017 (LapSRN), section 3.3.
 
 
 def content(kind: str, output: Tensor, target: Tensor) -> Tensor:
@@ -20,8 +19,7 @@ def content(kind: str, output: Tensor, target: Tensor) -> Tensor:
     return torch.sqrt((output - target) ** 2 + CHARBONNIER_EPSILON**2).mean()
 
 
-GRID_WINDOW = 4
-"""Side of the window over which `grid` averages, in low-resolution pixels."""
+GRID_WINDOW = 4  #: Side of the window over which `grid` averages, in low-resolution pixels.
 
 
 def grid(output: Tensor, target: Tensor, scale: int = 4) -> Tensor:
@@ -54,8 +52,7 @@ def flat(output: Tensor, target: Tensor) -> Tensor:
     return (weight * (output - target).abs()).mean()
 
 
-SPECTRAL_WINDOW = 16
-"""Side of `spectral`'s windows, in pixels; neighbours overlap by half."""
+SPECTRAL_WINDOW = 16  #: Side of `spectral`'s windows, in pixels; neighbours overlap by half.
 SPECTRAL_FLOOR = 0.05
 """Amplitude below which `spectral` sees no difference: about that of noise of 2 levels in a window."""
 _LUMA = (0.299, 0.587, 0.114)
