@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from sr_cli.bench.options import BenchOptions
-from sr_cli.cli.console import Console, Printing
+from sr_cli.cli.console import Console, ResultConsole
 from sr_cli.options import Option, output_option
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def bench(
     ] = None,
     plot: Annotated[Path | None, output_option("Draw a chart of the times, as .svg or .png.")] = None,
     *,
-    printing: Printing,
+    console: ResultConsole,
 ) -> int:
     """Measure the speed of models on this machine, in each precision and backend."""
     from sr_cli.bench.job import run
@@ -29,7 +29,6 @@ def bench(
 
     if plot is not None:
         check_suffix(plot)
-    console = Console(**vars(printing))
     with console.progress("starting") as bar:
 
         def report(event: BenchEvent) -> None:
@@ -39,7 +38,7 @@ def bench(
                 bar.update(event.done, event.total, event.text)
 
         result = run(options, report)
-    if printing.json:
+    if console.json:
         console.document(_record(result, against is not None))
     else:
         _show(console, result)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sr_cli.cli.console import Console, Printing
+from sr_cli.cli.console import ResultConsole
 from sr_cli.compare.options import CompareOptions
 from sr_cli.options import output_option
 
@@ -24,7 +24,7 @@ def compare(
     output: Annotated[Path | None, output_option("The page to write.", "FILE", _PAGE, "-o", "--output")] = None,
     png: Annotated[Path | None, output_option("Also write the places that differ most as one PNG.")] = None,
     options: CompareOptions,
-    printing: Printing,
+    console: ResultConsole,
 ) -> None:
     """Compare models on a photo, in one HTML page with a slider and synchronised zoom.
 
@@ -32,7 +32,6 @@ def compare(
     """
     from sr_cli.compare.job import CompareEvent, run
 
-    console = Console(**vars(printing))
     started = time.monotonic()
     with console.progress(photo.name) as bar:
 
@@ -41,8 +40,8 @@ def compare(
             bar.update(event.done, event.steps, f"{step} of {event.steps}: {event.label}")
 
         result = run(photo, options, on_event, output=output, png=png)
-    if printing.json:
-        console.document(_record(result))
+    if console.json:
+        console.document(result)
         return
     for layer in result.layers:
         if layer.seconds is not None:
@@ -62,9 +61,3 @@ def _summary(result: Comparison, seconds: float) -> str:
         f"compared {models} model{'' if models == 1 else 's'} on {result.photo.name} in {seconds:.1f} s: "
         f"open {result.page} in a browser ({format_bytes(result.page_bytes)}, {detail})"
     )
-
-
-def _record(result: Comparison) -> dict[str, Any]:
-    paths = {"photo": str(result.photo), "page": str(result.page), "sheet": result.sheet and str(result.sheet)}
-    parts = {"layers": [vars(layer) for layer in result.layers], "spots": [vars(spot) for spot in result.spots]}
-    return {**vars(result), **paths, **parts}

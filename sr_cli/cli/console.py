@@ -6,14 +6,16 @@ Data goes to standard output; progress, notes and warnings go to standard error.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import sys
 import textwrap
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Protocol, TextIO
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TextIO
 
 from sr_cli.errors import OutputError, reason_of
 from sr_cli.options import Option
@@ -65,25 +67,18 @@ def _writing() -> Iterator[None]:
         raise OutputError(f"standard output cannot be written: {reason_of(error)}") from error
 
 
-class Bar(Protocol):
-    """A bar that a command moves; silent where standard error is not a terminal."""
+class Bar:
+    """A bar that a command moves; this one is silent, for where standard error is not a terminal."""
 
     def update(self, done: float, total: float, description: str | None = None, count: str = "") -> None:
         """Show that `done` of `total` is done, as `count` (`3/8`) or, without one, in percent."""
 
     def hidden(self) -> AbstractContextManager[None]:
         """Hide the bar, so that a question can be asked on the terminal."""
-
-
-class _Silent:
-    def update(self, done: float, total: float, description: str | None = None, count: str = "") -> None:
-        pass
-
-    def hidden(self) -> AbstractContextManager[None]:
         return nullcontext()
 
 
-class _Bar:
+class _Bar(Bar):
     """Rich's bar with a description, a count or the percentage, and the time left."""
 
     def __init__(self, description: str) -> None:
@@ -114,55 +109,40 @@ class _Bar:
             self.bars.start()
 
 
-Json = Annotated[bool, Option("Print one JSON document.", group="For scripts")]
-JsonLines = Annotated[bool, Option("Print one line of JSON for each event.", group="For scripts")]
-Quiet = Annotated[
-    bool, Option("Show no progress and no notes; errors remain.", names=("-q", "--quiet"), group="For scripts")
-]
-Verbose = Annotated[bool, Option("Show more notes.", names=("-v", "--verbose"), group="For scripts")]
-
-
 @dataclass(frozen=True)
-class Printing:
-    """How a command prints."""
-
-    json: Json = False
-    quiet: Quiet = False
-
-
-@dataclass(frozen=True)
-class EventPrinting:
-    """How a command prints that can also print events while it runs."""
-
-    json: Json = False
-    json_lines: JsonLines = False
-    quiet: Quiet = False
-
-
 class Console:
     """Renders results and events for people, or as JSON when a script asked for it.
 
-    Its arguments are the fields of `Printing`: `Console(**vars(printing))`.
+    A command takes the subclass whose options it offers.
     """
 
-    def __init__(
-        self, *, json: bool = False, json_lines: bool = False, quiet: bool = False, verbose: bool = False
-    ) -> None:
-        self.json = json
-        self.json_lines = json_lines
-        self.quiet = quiet or json or json_lines
-        self.verbose = verbose
+    json: bool = False
+    json_lines: bool = False
+    quiet: bool = False
+    verbose: bool = False
 
     @property
     def machine(self) -> bool:
         """Whether standard output is for a script."""
         return self.json or self.json_lines
 
-    def document(self, value: dict[str, Any]) -> None:
-        """Print the single JSON document of `--json`. Numbers that are not finite become null."""
+    @property
+    def _silent(self) -> bool:
+        return self.quiet or self.machine
+
+    def document(self, value: Any) -> None:
+        """Print the single JSON document of `--json`; see `plain` for what its values may be."""
         _print(_json(value, indent=2))
 
-    def event(self, value: dict[str, Any]) -> None:
+    def result(self, document: Any, *lines: str) -> None:
+        """Print a result: the document under `--json`, else its lines for people."""
+        if self.json:
+            self.document(document)
+            return
+        for line in lines:
+            self.data(line)
+
+    def event(self, value: Any) -> None:
         """Print one line of `--json-lines`."""
         _print(_json(value))
 
@@ -172,7 +152,7 @@ class Console:
 
     def note(self, text: str) -> None:
         """Print a line on standard error, unless quiet."""
-        if not self.quiet:
+        if not self._silent:
             say(printable(text), sys.stderr)
 
     def detail(self, text: str) -> None:
@@ -211,12 +191,41 @@ class Console:
     @contextmanager
     def progress(self, description: str) -> Iterator[Bar]:
         """Show a progress bar with the time left, on standard error if that is a terminal."""
-        if self.quiet or not sys.stderr.isatty():
-            yield _Silent()
+        if self._silent or not sys.stderr.isatty():
+            yield Bar()
             return
         bar = _Bar(description)
         with bar.bars:
             yield bar
+
+
+Json = Annotated[bool, Option("Print one JSON document.", group="For scripts")]
+JsonLines = Annotated[bool, Option("Print one line of JSON for each event.", group="For scripts")]
+Quiet = Annotated[
+    bool, Option("Show no progress and no notes; errors remain.", names=("-q", "--quiet"), group="For scripts")
+]
+Verbose = Annotated[bool, Option("Show more notes.", names=("-v", "--verbose"), group="For scripts")]
+
+
+@dataclass(frozen=True)
+class JsonConsole(Console):
+    """The console of a command that answers at once."""
+
+    json: Json = False
+
+
+@dataclass(frozen=True)
+class ResultConsole(JsonConsole):
+    """The console of a command that takes its time."""
+
+    quiet: Quiet = False
+
+
+@dataclass(frozen=True)
+class EventConsole(ResultConsole):
+    """The console of a command that can also print events while it runs."""
+
+    json_lines: JsonLines = False
 
 
 def _print(text: str) -> None:
@@ -243,12 +252,12 @@ def rich_console(stream: Any) -> RichConsole:
     return RichConsole(file=stream, width=width, highlight=False)
 
 
-def _json(value: dict[str, Any], indent: int | None = None) -> str:
+def _json(value: Any, indent: int | None = None) -> str:
     """Return JSON that can be shown anywhere: readable where it is printable, escaped where a file name is not."""
-    text = json.dumps(_finite(value), ensure_ascii=False, indent=indent, allow_nan=False)
+    text = json.dumps(plain(value), ensure_ascii=False, indent=indent, allow_nan=False)
     if all(line.isprintable() for line in text.split("\n")) and _encodable(text):
         return text
-    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+    return json.dumps(plain(value), indent=indent, allow_nan=False)
 
 
 def _encodable(text: str) -> bool:
@@ -260,11 +269,14 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def _finite(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return what JSON has for a value: dataclasses as objects, paths as text, null for numbers that are not finite."""
+    if is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    return value
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value

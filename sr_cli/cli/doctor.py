@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sr_cli.cli.console import Console, Json
+from sr_cli.cli.console import Console, JsonConsole
 
 if TYPE_CHECKING:
     from sr_cli.doctor import Diagnosis
 
 
-def doctor(json: Json = False) -> int:
+def doctor(console: JsonConsole) -> int:
     """Check this installation: versions, devices, backends, folders, weights and a small test.
 
     Downloads nothing. The exit code is 0 if all is well, 4 if weights are damaged, 1 otherwise.
     """
     from sr_cli.doctor import examine
 
-    console = Console(json=json)
     diagnosis = examine()
-    if json:
-        console.document(_record(diagnosis))
+    if console.json:
+        console.document({"ok": not diagnosis.problems, **vars(diagnosis)})
     else:
         _tell(console, diagnosis)
     for problem in diagnosis.problems:
         console.error(problem)
     return diagnosis.exit_code
-
-
-def _record(diagnosis: Diagnosis) -> dict[str, Any]:
-    record = asdict(diagnosis)
-    for item in (*record["places"], *record["weights"]):
-        item["path"] = None if item["path"] is None else str(item["path"])
-    return {"ok": not diagnosis.problems, **record}
 
 
 def _tell(console: Console, diagnosis: Diagnosis) -> None:

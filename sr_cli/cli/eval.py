@@ -7,13 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from sr_cli.cli.console import Console, EventPrinting
+from sr_cli.cli.console import Bar, Console, EventConsole
 from sr_cli.errors import UsageError
 from sr_cli.evaluate.options import EvalOptions
 from sr_cli.options import output_option
 
 if TYPE_CHECKING:
-    from sr_cli.cli.console import Bar
     from sr_cli.evaluate.job import EvalEvent
     from sr_cli.evaluate.results import Evaluation
 
@@ -23,7 +22,7 @@ def evaluate(
     report: Annotated[Path | None, output_option("Write a report, one HTML page.")] = None,
     csv: Annotated[Path | None, output_option("Write a table with a row for each model and image.")] = None,
     *,
-    printing: EventPrinting,
+    console: EventConsole,
 ) -> int:
     """Measure the quality of models on data sets: PSNR, SSIM, NIQE, PI, LPIPS and others."""
     from sr_cli.evaluate.job import run
@@ -31,7 +30,6 @@ def evaluate(
     from sr_cli.evaluate.results import exit_code
     from sr_cli.evaluate.tables import write_csv
 
-    console = Console(**vars(printing))
     if options.self_check:
         return _self_check(console, options)
     options = replace(options, for_report=report is not None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from sr_cli.cli.adapter import Group, command
-from sr_cli.cli.console import Console, Json, Printing, Quiet
+from sr_cli.cli.console import Console, JsonConsole, ResultConsole
 from sr_cli.errors import UsageError, WeightsError
 from sr_cli.options import Offline, Option
 
@@ -28,75 +28,60 @@ All = Annotated[bool, Option("All models.", names=("--all",))]
 
 
 @command(app, "list")
-def list_(json: Json = False) -> None:
+def list_(console: JsonConsole) -> None:
     """List the models that -m accepts and the look of their results."""
     from sr_cli import weights
     from sr_cli.upscale.options import UpscaleOptions
 
-    console = Console(json=json)
     entries = list(weights.read_manifest().models.values())
     default = UpscaleOptions().model
-    if json:
+    if console.json:
         plain = [{"name": name, "look": look} for name, look in weights.INTERPOLATION_LOOKS.items()]
         records = [{**_record(entry), "default": entry.name == default} for entry in entries]
         console.document({"models": records, "interpolations": plain})
         return
     rows = [row for entry in sorted(entries, key=lambda entry: entry.name != default) for row in _rows(entry, default)]
-    rows += [
-        _Row(name, _Look.parse(look), "any scale", "built in") for name, look in weights.INTERPOLATION_LOOKS.items()
-    ]
-    cells = [(row.name, row.look.word, "; ".join(filter(None, (row.look.limits, row.more))), row.place) for row in rows]
+    rows += [(name, look, "any scale", "built in") for name, look in weights.INTERPOLATION_LOOKS.items()]
+    cells, meanings = [], {}
+    for name, look, more, place in rows:
+        word, meaning, limits = _parts(look)
+        cells.append((name, word, "; ".join(filter(None, (limits, more))), place))
+        if meaning:
+            meanings[word] = meaning
     console.table(["model", "look", "notes", "weights"], cells, left=(0, 1, 2, 3))
-    meanings = {row.look.word: row.look.meaning for row in rows if row.look.meaning}
     console.data("")
     for word, meaning in meanings.items():
         console.data(f"{word}: {meaning}")
     console.note("Use a model with -m MODEL. `srup models info MODEL` shows its network, training, scores and licence.")
 
 
-@dataclass(frozen=True)
-class _Look:
-    """What results look like: `crisp: invents plausible texture; clean sources only`, in its three parts."""
+def _parts(look: str) -> tuple[str, str, str]:
+    """Split a look such as `crisp: invents texture; clean sources only` into its word, its meaning and its limits.
 
-    word: str
-    meaning: str
-    limits: str
-
-    @classmethod
-    def parse(cls, text: str) -> _Look:
-        """Split a look at its first colon and semicolon; without a colon all of it is `limits`."""
-        word, colon, rest = text.partition(": ")
-        if not colon:
-            return cls("", "", text)
-        meaning, _, limits = rest.partition("; ")
-        return cls(word, meaning, limits)
+    Without a colon all of it is limits.
+    """
+    word, colon, rest = look.partition(": ")
+    meaning, _, limits = rest.partition("; ")
+    return (word, meaning, limits) if colon else ("", "", look)
 
 
-@dataclass(frozen=True)
-class _Row:
-    """A line of `srup models list`."""
+def _rows(entry: ModelEntry, default: str) -> list[tuple[str, str, str, str]]:
+    """Return for each stage of a model its name, look, what else there is to say, and where its weights are.
 
-    name: str
-    look: _Look
-    more: str  #: What else there is to say.
-    place: str  #: Where the weights are.
-
-
-def _rows(entry: ModelEntry, default: str) -> list[_Row]:
-    """Return a row for each stage of a model, its default stage first and under the bare name."""
+    The default stage is first and under the bare name.
+    """
     name = f"{entry.name} (default)" if entry.name == default else entry.name
     scale = [] if entry.scale == 4 else [f"x{entry.scale}"]
     if not entry.stages:
-        return [_Row(name, _Look.parse("no weights yet; for srup bench and train"), "".join(scale), "none")]
-    stages = sorted(entry.stages.values(), key=lambda stage: stage.name != entry.default_stage)
+        return [(name, "no weights yet; for srup bench and train", "".join(scale), "none")]
     rows = []
-    for stage in stages:
-        is_default = stage.name == entry.default_stage
-        styles = [f"--style {style}" for style, named in entry.style.items() if named == stage.name]
-        also = [f"also {entry.name}:{stage.name}"] if len(stages) > 1 else []
-        more = [*scale, *(also if is_default else styles)]
-        label = name if is_default else f"{entry.name}:{stage.name}"
-        rows.append(_Row(label, _Look.parse(stage.words), "; ".join(more), _place(entry, stage)))
+    for stage in sorted(entry.stages.values(), key=lambda stage: stage.name != entry.default_stage):
+        full_name = f"{entry.name}:{stage.name}"
+        if stage.name == entry.default_stage:
+            label, more = name, [f"also {full_name}"] if len(entry.stages) > 1 else []
+        else:
+            label, more = full_name, [f"--style {style}" for style, named in entry.style.items() if named == stage.name]
+        rows.append((label, stage.words, "; ".join([*scale, *more]), _place(entry, stage)))
     return rows
 
 
@@ -106,14 +91,14 @@ def info(
         str, typer.Argument(metavar="MODEL", help="A model's name, name:stage, a .safetensors file or a run's folder.")
     ],
     offline: Offline = False,
-    json: Json = False,
+    *,
+    console: JsonConsole,
 ) -> None:
     """Show the network, licence, training and scores of a model or a file."""
     from sr_cli import weights
 
-    console = Console(json=json)
     record = _of_file(name) if weights.is_path(name) else _of_name(name)
-    if json:
+    if console.json:
         console.document(record)
     else:
         _tell(console, record)
@@ -130,7 +115,7 @@ def _of_file(name: str) -> dict[str, Any]:
     entry, stage = loaded.entry, loaded.stage
     training = provenance.training_of(loaded.metadata, stage) if stage else None
     return {
-        "path": str(loaded.path),
+        "path": loaded.path,
         "sha256": loaded.sha256,
         "known_as": f"{entry.name}:{stage}" if entry else None,
         "stage": stage,
@@ -164,14 +149,13 @@ def download(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Models, or name:stage.")] = None,
     all_: All = False,
     offline: Offline = False,
-    json: Json = False,
-    quiet: Quiet = False,
+    *,
+    console: ResultConsole,
 ) -> None:
     """Download models before they are needed; verify those that are here already."""
     from sr_cli import weights
     from sr_cli.weights import loading
 
-    console = Console(json=json, quiet=quiet)
     manifest = weights.read_manifest()
     if bool(names) == all_:
         raise UsageError("name the models to download, or pass --all")
@@ -180,11 +164,11 @@ def download(
     for entry, stage in pairs:
         with console.progress(f"{entry.name}:{stage.name}") as bar:
             path, _ = loading.fetch(entry, stage, offline=offline, progress=_onto(bar))
-        files.append({"name": entry.name, "stage": stage.name, "path": str(path), "size": stage.size})
-        if not json:
+        files.append({"name": entry.name, "stage": stage.name, "path": path, "size": stage.size})
+        if not console.json:
             console.data(f"{entry.name}:{stage.name}  {path}")
             console.note(f"licence: {stage.licence}")
-    if json:
+    if console.json:
         console.document({"files": files})
 
 
@@ -192,18 +176,17 @@ def download(
 def verify(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Models; all without one.")] = None,
     all_: All = False,
-    json: Json = False,
+    *,
+    console: JsonConsole,
 ) -> int:
     """Check the weights on this machine against their checksums and networks. Downloads nothing."""
     from sr_cli.weights import registry
 
-    console = Console(json=json)
     if names and all_:
         raise UsageError("name models or pass --all, not both")
     results = list(registry.verify(names or []))
-    if json:
-        records = [{**vars(result), "path": str(result.path) if result.path else None} for result in results]
-        console.document({"results": records})
+    if console.json:
+        console.document({"results": results})
     else:
         console.table(
             ["weights", "status", "file"],
@@ -237,32 +220,24 @@ def add(
         str, typer.Argument(metavar="SOURCE", help="hf:USER/REPO[@REVISION]/FILE, a run folder, or a file.")
     ],
     options: NewModel,
-    printing: Printing,
+    console: ResultConsole,
 ) -> None:
     """Register weights under a name: from the Hub (pinned to a commit), a training run or a file."""
     from sr_cli.weights import registry
 
-    console = Console(**vars(printing))
     with console.progress(source) as bar:
         details = registry.AddOptions(options.stage, options.licence, options.summary, options.overwrite)
         entry = registry.add(source, options.name, details, progress=_onto(bar))
-    if printing.json:
-        console.document(_record(entry))
-    else:
-        console.data(f"{entry.name}: {_stages(entry)}; use it with -m {entry.name}")
+    console.result(_record(entry), f"{entry.name}: {_stages(entry)}; use it with -m {entry.name}")
 
 
 @command(app, "remove")
-def remove(name: Name, json: Json = False) -> None:
+def remove(name: Name, *, console: JsonConsole) -> None:
     """Remove one of your models and its files; of a built-in model, the downloaded files."""
     from sr_cli.weights import registry
 
-    console = Console(json=json)
-    paths = [str(path) for path in registry.remove(name)]
-    if json:
-        console.document({"name": name, "deleted": paths})
-    for path in [] if json else paths:
-        console.data(f"deleted {path}")
+    paths = registry.remove(name)
+    console.result({"name": name, "deleted": paths}, *(f"deleted {path}" for path in paths))
 
 
 @command(app, "convert")
@@ -271,17 +246,15 @@ def convert(
     target: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="The file to write.")],
     overwrite: Overwrite = False,
     max_size: Annotated[int, Option("Largest file to open, in MB.", minimum=1)] = 2048,
-    json: Json = False,
+    *,
+    console: JsonConsole,
 ) -> None:
     """Convert a PyTorch checkpoint to safetensors, without running code from it."""
     from sr_cli.weights.convert import convert as job
 
-    console = Console(json=json)
     done = job(source, target, overwrite=overwrite, size_limit=max_size << 20)
-    if json:
-        console.document({**vars(done), "target": str(done.target)})
-        return
-    console.data(f"{done.target}: {done.tensors} tensors, {done.family or 'an architecture that srup does not know'}")
+    family = done.family or "an architecture that srup does not know"
+    console.result(done, f"{done.target}: {done.tensors} tensors, {family}")
     for what, names in (("taken out of", done.unwrapped), ("dropped", done.dropped)):
         if names:
             console.note(f"{what}: {', '.join(names)}")
@@ -298,22 +271,21 @@ def export(
     ] = None,
     overwrite: Overwrite = False,
     offline: Offline = False,
-    json: Json = False,
+    *,
+    console: JsonConsole,
 ) -> None:
     """Export a model for other programs: .pth for chaiNNer and ComfyUI, .onnx, or .safetensors."""
     from sr_cli import weights
     from sr_cli.weights.export import export as job
 
-    console = Console(json=json)
     with console.progress(model) as bar:
         loaded = weights.load(model, offline=offline, progress=_onto(bar))
     written = job(loaded, target, format, overwrite=overwrite)
-    if json:
-        console.document({"target": str(target), "format": written, "size": target.stat().st_size})
-    else:
-        console.data(f"{target}: {written}, {target.stat().st_size / 1e6:.0f} MB")
-        if written == "basicsr" and loaded.generator.config.family == "mesrgan":
-            console.note("the same results as SRVGGNetCompact, with 80 times the arithmetic: meant for a GPU")
+    size = target.stat().st_size
+    document = {"target": target, "format": written, "size": size}
+    console.result(document, f"{target}: {written}, {size / 1e6:.0f} MB")
+    if written == "basicsr" and loaded.generator.config.family == "mesrgan":
+        console.note("the same results as SRVGGNetCompact, with 80 times the arithmetic: meant for a GPU")
 
 
 @command(app, "publish")
@@ -322,18 +294,15 @@ def publish(
     repo: Annotated[str, Option("Repository on the Hub; created if it does not exist.", metavar="USER/REPO")],
     private: Annotated[bool, Option("Make a new repository private.")] = False,
     message: Annotated[str | None, Option("Message of the commit.", default="names the weights")] = None,
-    json: Json = False,
+    *,
+    console: JsonConsole,
 ) -> None:
     """Upload a model's weights, a model card and its manifest entry to the Hub."""
     from sr_cli.weights.publish import publish as job
 
-    console = Console(json=json)
     done = job(name, repo, private=private, message=message)
-    if json:
-        console.document(vars(done))
-    else:
-        console.data(f"{done.repo} at {done.commit}")
-        console.note(done.url)
+    console.result(done, f"{done.repo} at {done.commit}")
+    console.note(done.url)
 
 
 def _onto(bar: Bar) -> OnBytes:
@@ -357,19 +326,12 @@ def _record(entry: ModelEntry) -> dict[str, Any]:
 
     record = entry.to_dict()
     stages = record.pop("stages")
-    details = []
-    for stage in entry.stages.values():
-        path = registry.present(entry, stage)
-        here = {"stage": stage.name, "path": str(path) if path else None}
-        details.append({**here, **stages[stage.name], "look": stage.words})
-    return {
-        "name": entry.name,
-        "stages": list(stages),
-        "bundled": _bundled(entry),
-        "origin": entry.origin,
-        **record,
-        "weights": details,
-    }
+    details = [
+        {"stage": name, "path": registry.present(entry, stage), **stages[name], "look": stage.words}
+        for name, stage in entry.stages.items()
+    ]
+    head = {"name": entry.name, "stages": list(stages), "bundled": _bundled(entry), "origin": entry.origin}
+    return {**head, **record, "weights": details}
 
 
 def _bundled(entry: ModelEntry) -> bool:

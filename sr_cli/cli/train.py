@@ -25,8 +25,8 @@ EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
 
 
 @dataclass(frozen=True)
-class TrainPrinting:
-    """How `srup train` prints."""
+class TrainConsole(Console):
+    """The console of `srup train`."""
 
     json_lines: JsonLines = False
     quiet: Quiet = False
@@ -38,14 +38,14 @@ def train(
         bool, Option("Download gigabytes without asking.", names=("-y", "--yes"), group="For scripts")
     ] = False,
     *,
-    printing: TrainPrinting,
+    console: TrainConsole,
 ) -> int:
     """Train a network: pixel stage, photo stage, GAN stage."""
     from sr_cli.training.job import run_training
 
     # Of torchrun's processes, the first one speaks.
     first = os.environ.get("RANK", "0") == "0"
-    console = Console(json_lines=printing.json_lines and first, quiet=printing.quiet or not first)
+    console = console if first else TrainConsole(quiet=True)
     with console.progress("starting") as bar:
         result = run_training(replace(options, confirm=_confirm(yes, bar)), _report(console, bar))
     _summarise(console, result)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from sr_cli.cli.console import Bar, Console, EventPrinting, Verbose, binary_input, binary_output
+from sr_cli.cli.console import Bar, Console, EventConsole, Verbose, binary_input, binary_output
 from sr_cli.errors import INTERRUPTED, TERMINATED, Interrupted, Terminated, UsageError
 from sr_cli.options import Option, output_option
 from sr_cli.upscale.options import UpscaleOptions
@@ -27,8 +27,8 @@ EXAMPLES = {
 
 
 @dataclass(frozen=True)
-class UpscalePrinting(EventPrinting):
-    """How `srup upscale` prints."""
+class UpscaleConsole(EventConsole):
+    """The console of `srup upscale`."""
 
     verbose: Verbose = False
 
@@ -58,7 +58,7 @@ def upscale(
         bool,
         Option("Write nothing; show what would be written and the time, memory and disk space needed.", group="Output"),
     ] = False,
-    printing: UpscalePrinting,
+    console: UpscaleConsole,
 ) -> int:
     """Enlarge photos, four times unless you ask for another size.
 
@@ -70,13 +70,12 @@ def upscale(
     from sr_cli.upscale.events import exit_code
     from sr_cli.weights import styled
 
-    if output == "-" and (printing.json or printing.json_lines):
+    if output == "-" and console.machine:
         raise UsageError("--json and -o - both write to standard output; give one of them")
     if output == "-" and sys.stdout.isatty():
         raise UsageError("-o - would write a photo to the terminal; redirect it: > FILE")
     if style is not None:
         options = replace(options, model=styled(options.model, style))
-    console = Console(**vars(printing))
     if dry_run:
         return _show(console, estimate(inputs, output, options, stdin=binary_input()))
     with console.progress("starting") as bar:
