@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +23,7 @@ from sr_cli.models.layers import DenseBlock, bicubic_phases
 from sr_cli.models.mesrgan import Bottleneck, Mesrgan
 
 
-@dataclass(frozen=True)
-class _Values:
+class _Values(NamedTuple):
     """Channels as an affine function of those that the last layer gave: `matrix` (n, width) and `bias` (n)."""
 
     matrix: Tensor
@@ -51,8 +52,7 @@ class _Stack:
 
     def conv(self, names: Iterable[str], weight: Tensor, bias: Tensor | None = None, slope: float = 1.0) -> _Part:
         """Build a convolution (n, channels, 1 or 3, 1 or 3) of the named channels, concatenated."""
-        source = [self.values[name] for name in names]
-        matrix, offset = (torch.cat([getattr(values, part) for values in source]) for part in ("matrix", "bias"))
+        matrix, offset = self.joined(names)
         weight = weight.double()
         if weight.shape[-1] == 1:
             weight = F.pad(weight, (1, 1, 1, 1))
@@ -66,29 +66,19 @@ class _Stack:
         count = len(self.values[name].bias)
         return self.conv([name], torch.eye(count)[:, :, None, None])
 
-    def join(self, name: str, names: Iterable[str]) -> None:
-        """Give several groups of channels, concatenated, one name."""
-        values = [self.values[one] for one in names]
-        self.values[name] = _Values(torch.cat([v.matrix for v in values]), torch.cat([v.bias for v in values]))
+    def joined(self, names: Iterable[str]) -> _Values:
+        """Concatenate several groups of channels."""
+        values = [self.values[name] for name in names]
+        return _Values(torch.cat([v.matrix for v in values]), torch.cat([v.bias for v in values]))
 
-    def add(self, name: str, one: str, other: str) -> None:
-        """Give the sum of two groups of channels a name."""
-        first, second = self.values[one], self.values[other]
-        self.values[name] = _Values(first.matrix + second.matrix, first.bias + second.bias)
-
-    def layer(self, **parts: _Part) -> None:
-        """Add a layer that gives these channels and nothing else."""
-        self.layers.append(
-            _Part(torch.cat([part.weight for part in parts.values()]), torch.cat([p.bias for p in parts.values()]))
-        )
+    def layer(self, kept: Iterable[str] = (), **added: _Part) -> None:
+        """Add a layer that keeps the named channels, gives further ones and nothing else."""
+        parts = {**{name: self.keep(name) for name in kept}, **added}
+        weight, bias = (torch.cat([getattr(part, name) for part in parts.values()]) for name in ("weight", "bias"))
+        self.layers.append(_Part(weight, bias))
         self.slopes.append(torch.cat([torch.full((len(part.bias),), part.slope) for part in parts.values()]))
-        width, start = len(self.layers[-1].bias), 0
-        self.values = {}
-        for name, part in parts.items():
-            count = len(part.bias)
-            rows = torch.eye(width, dtype=torch.float64)[start : start + count]
-            self.values[name] = _Values(rows, torch.zeros(count, dtype=torch.float64))
-            start += count
+        rows = torch.split(torch.eye(len(bias)).double(), [len(part.bias) for part in parts.values()])
+        self.values = {name: _Values(own, own.new_zeros(len(own))) for name, own in zip(parts, rows, strict=True)}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Give all layers under BasicSR's names, padded with idle channels to one width. The last has no PReLU."""
@@ -105,6 +95,12 @@ class _Stack:
         return state
 
 
+def _weights(conv: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return a convolution's weight and bias, without gradients."""
+    assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+    return conv.weight.detach(), conv.bias.detach()
+
+
 def to_compact(generator: Mesrgan) -> dict[str, Tensor]:
     """Compute the state dict of an SRVGGNetCompact of scale 4 that computes what `generator` does.
 
@@ -116,17 +112,16 @@ def to_compact(generator: Mesrgan) -> dict[str, Tensor]:
     std, mean = torch.tensor(RGB_STD).double(), torch.tensor(RGB_MEAN).double()
     stack.layer(z=stack.conv(["rgb"], torch.diag(1 / std)[:, :, None, None], -mean / std))
     features = _features(stack, generator)
-    stack.layer(z=stack.keep("z"), t=features)
+    stack.layer(["z"], t=features)
     assert isinstance(generator.trunk, nn.Sequential)
     for block in generator.trunk:
         assert isinstance(block, DenseBlock)
         _dense_block(stack, block)
     # The head once more, so that its output need not be carried through the trunk.
     features = _features(stack, generator, "t")
-    stack.layer(z=stack.keep("z"), t=stack.keep("t"), f=features)
-    weight = generator.trunk_conv.weight.detach()
-    assert generator.trunk_conv.bias is not None
-    long_skip = stack.conv(["f"], weight, generator.trunk_conv.bias.detach()) + stack.keep("f")
+    stack.layer(["z", "t"], f=features)
+    weight, bias = _weights(generator.trunk_conv)
+    long_skip = stack.conv(["f"], weight, bias) + stack.keep("f")
     rgb = stack.conv(["z"], torch.diag(std)[:, :, None, None], mean)
     one = stack.conv(["z"], torch.zeros(1, 3, 1, 1), torch.ones(1))
     stack.layer(u=long_skip + stack.conv(["t"], 0.2 * weight), p=rgb, one=one)
@@ -141,10 +136,9 @@ def _features(stack: _Stack, generator: Mesrgan, *kept: str) -> _Part:
     """
     for radius in (1, 2, 3):
         near = _gather(stack, radius)
-        stack.layer(z=stack.keep("z"), **{name: stack.keep(name) for name in kept}, near=near)
-    weight, bias = generator.head.weight.detach(), generator.head.bias
-    assert bias is not None
-    return stack.conv(["near"], _over_neighbours(weight, 3), bias.detach())
+        stack.layer(["z", *kept], near=near)
+    weight, bias = _weights(generator.head)
+    return stack.conv(["near"], _over_neighbours(weight, 3), bias)
 
 
 def _gather(stack: _Stack, radius: int) -> _Part:
@@ -158,11 +152,10 @@ def _over_neighbours(weight: Tensor, radius: int) -> Tensor:
     """Build a convolution (n, 3, k, k) as one of 3x3 over the gathered pixels within `radius`, k = 2 * radius + 3."""
     side, reach = 2 * radius + 1, radius + 1
     result = torch.zeros(len(weight), side**2, 3, 3, 3, dtype=weight.dtype)
-    for dy in range(-reach, reach + 1):
-        for dx in range(-reach, reach + 1):
-            y, x = max(-radius, min(radius, dy)), max(-radius, min(radius, dx))
-            place = (y + radius) * side + x + radius
-            result[:, place, :, 1 + dy - y, 1 + dx - x] = weight[:, :, dy + reach, dx + reach]
+    for dy, dx in product(range(-reach, reach + 1), repeat=2):
+        y, x = max(-radius, min(radius, dy)), max(-radius, min(radius, dx))
+        place = (y + radius) * side + x + radius
+        result[:, place, :, 1 + dy - y, 1 + dx - x] = weight[:, :, dy + reach, dx + reach]
     return result.reshape(len(weight), -1, 3, 3)
 
 
@@ -173,15 +166,12 @@ def _dense_block(stack: _Stack, block: DenseBlock) -> None:
         assert isinstance(bottleneck, Bottleneck)
         last = index == len(block.layers) - 1
         kept = ["z", "t"] if last else ["z", *seen]
-        expand, depthwise, project = bottleneck.expand, bottleneck.depthwise, bottleneck.project
-        assert expand.bias is not None and depthwise.bias is not None and project.bias is not None
-        hidden = stack.conv(seen, expand.weight.detach(), expand.bias.detach(), LEAKY_SLOPE)
-        stack.layer(**{name: stack.keep(name) for name in kept}, h=hidden)
-        spread = torch.diag_embed(depthwise.weight.detach()[:, 0].permute(1, 2, 0)).permute(2, 3, 0, 1)
-        hidden = stack.conv(["h"], spread, depthwise.bias.detach(), LEAKY_SLOPE)
-        stack.layer(**{name: stack.keep(name) for name in kept}, h=hidden)
-        matrix, bias = project.weight.detach()[:, :, 0, 0].double(), project.bias.detach().double()
-        given = _Values(matrix @ stack.values["h"].matrix, bias)
+        layers = (bottleneck.expand, bottleneck.depthwise, bottleneck.project)
+        expand, (taps, bias), (matrix, offset) = (_weights(layer) for layer in layers)
+        stack.layer(kept, h=stack.conv(seen, *expand, LEAKY_SLOPE))
+        spread = torch.diag_embed(taps[:, 0].permute(1, 2, 0)).permute(2, 3, 0, 1)
+        stack.layer(kept, h=stack.conv(["h"], spread, bias, LEAKY_SLOPE))
+        given = _Values(matrix[:, :, 0, 0].double() @ stack.values["h"].matrix, offset.double())
         if last:
             t = stack.values["t"]
             scaling = block.residual_scaling
@@ -194,21 +184,15 @@ def _dense_block(stack: _Stack, block: DenseBlock) -> None:
 def _end(stack: _Stack, generator: Mesrgan) -> None:
     """Add the light upsampler, and bicubic less nearest enlargement, which the compact network adds itself."""
     scale = generator.scale
-    names = _lines(stack, "p", (1, 0), "u")
-    stack.join("rows", names)
-    names = _lines(stack, "rows", (0, 1), "u")
-    stack.join("near", names)
+    stack.values["rows"] = stack.joined(_lines(stack, "p", (1, 0), "u"))
+    stack.values["near"] = stack.joined(_lines(stack, "rows", (0, 1), "u"))
     tail = generator.tail
     if isinstance(tail, nn.ModuleList):
-        first, second = tail
-        assert isinstance(first, nn.Conv2d) and isinstance(second, nn.Conv2d)
-        assert first.bias is not None and second.bias is not None
-        detail = stack.conv(["u"], first.weight.detach(), first.bias.detach(), LEAKY_SLOPE)
-        stack.layer(near=stack.keep("near"), u=detail)
-        weight, bias = _before_shuffles(second.weight.detach(), second.bias.detach())
+        first, second = (_weights(conv) for conv in tail)
+        stack.layer(["near"], u=stack.conv(["u"], *first, LEAKY_SLOPE))
+        weight, bias = _before_shuffles(*second)
     else:
-        assert isinstance(tail, nn.Conv2d) and tail.bias is not None
-        weight, bias = tail.weight.detach(), tail.bias.detach()
+        weight, bias = _weights(tail)
     enlarged = bicubic_phases(scale)[:, 0]
     enlarged[:, 2, 2] -= 1.0
     base = torch.zeros(3, scale**2, 5, 5, 3)  # colour, phase, column, row, colour
@@ -228,7 +212,7 @@ def _lines(stack: _Stack, centre: str, direction: tuple[int, int], *kept: str) -
     identity = torch.eye(len(stack.values[centre].bias))
     names = {0: centre}
     for distance in (1, 2):
-        parts = {name: stack.keep(name) for name in (*kept, "one", *names.values())}
+        parts = {}
         for sign in (-1, 1):
             source = names[sign * (distance - 1)]
             tap = torch.zeros(3, 3)
@@ -236,10 +220,11 @@ def _lines(stack: _Stack, centre: str, direction: tuple[int, int], *kept: str) -
             parts[f"inside{sign}"] = stack.conv([source], identity[:, :, None, None] * tap)
             closed = stack.conv(["one"], -2.0 * tap.expand(len(identity), 1, 3, 3), slope=0.0)
             parts[f"outside{sign}"] = closed + stack.keep(source)
-        stack.layer(**parts)
+        stack.layer([*kept, "one", *names.values()], **parts)
         for sign in (-1, 1):
+            inside, outside = stack.values[f"inside{sign}"], stack.values[f"outside{sign}"]
             names[sign * distance] = f"{centre}{sign * distance:+}"
-            stack.add(names[sign * distance], f"inside{sign}", f"outside{sign}")
+            stack.values[names[sign * distance]] = _Values(inside.matrix + outside.matrix, inside.bias + outside.bias)
     return [names[distance] for distance in range(-2, 3)]
 
 
@@ -248,12 +233,9 @@ def _before_shuffles(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     channels = weight.shape[1]
     result = torch.zeros(3, 2, 2, 2, 2, channels, 2, 2, 3, 3, dtype=weight.dtype)
     theirs = weight.reshape(3, 2, 2, channels, 3, 3)
-    for i in range(2):
-        for j in range(2):
-            for k in range(3):
-                for m in range(3):
-                    (dy, y), (dx, x) = divmod(i + k - 1, 2), divmod(j + m - 1, 2)
-                    # Row 2i + a, column 2j + b of PixelShuffle(4) is row a, column b within pixel (i, j) of the first.
-                    result[:, i, :, j, :, :, y, x, 1 + dy, 1 + dx] = theirs[..., k, m]
+    for i, j, k, m in product(range(2), range(2), range(3), range(3)):
+        (dy, y), (dx, x) = divmod(i + k - 1, 2), divmod(j + m - 1, 2)
+        # Row 2i + a, column 2j + b of PixelShuffle(4) is row a, column b within pixel (i, j) of the first.
+        result[:, i, :, j, :, :, y, x, 1 + dy, 1 + dx] = theirs[..., k, m]
     biases = bias.reshape(3, 1, 2, 1, 2).expand(3, 2, 2, 2, 2)
     return result.reshape(48, 4 * channels, 3, 3), biases.reshape(-1)

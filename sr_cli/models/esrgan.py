@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sr_cli.models import base
-from sr_cli.models.layers import DenseBlock, Upsampler, init_identity_past_trunk
+from sr_cli.models.layers import IDENTITY_CHANNELS, DenseBlock, Upsampler, init_identity
 
 
 @dataclass(frozen=True)
@@ -35,30 +35,51 @@ def dense_block(features: int, growth: int) -> DenseBlock:
     return DenseBlock(layers, activate=True)
 
 
-class Esrgan(base.Generator):
-    """The generator; see `base.Generator` for its contract."""
+class DenseGenerator(base.Generator):
+    """ESRGAN's generator over any dense blocks; with `upsampler` False, what there is of it before the upsampler."""
 
-    def __init__(self, config: EsrganConfig) -> None:
+    def __init__(self, blocks: list[DenseBlock], features: int, upsampler: bool = True) -> None:
         super().__init__()
-        self.config: EsrganConfig = config
-        features = config.features
         self.normalise = base.Normalise()
         self.head = nn.Conv2d(3, features, 9, padding=4)
-        self.trunk = nn.Sequential(*[dense_block(features, config.growth) for _ in range(config.blocks)])
+        self.trunk: nn.Module = nn.Sequential(*blocks)
         self.trunk_conv = nn.Conv2d(features, features, 3, padding=1)
-        self.upsampler = Upsampler(features)
-        self.conv = nn.Conv2d(features, features, 3, padding=1)
-        self.activation = nn.PReLU()
-        self.tail = nn.Conv2d(features, 3, 3, padding=1)
+        self.tail: nn.Module
+        if upsampler:
+            self.upsampler = Upsampler(features)
+            self.conv = nn.Conv2d(features, features, 3, padding=1)
+            self.activation = nn.PReLU()
+            self.tail = nn.Conv2d(features, 3, 3, padding=1)
 
     def forward(self, rgb: Tensor) -> Tensor:
-        x = self.head(self.normalise(rgb))
-        x = x + self.trunk_conv(torch.add(x, self.trunk(x), alpha=0.2))
-        x = self.activation(self.conv(self.upsampler(x)))
+        x = self.activation(self.conv(self.upsampler(self.features(rgb))))
         return self.normalise.undo(self.tail(x))
+
+    def features(self, rgb: Tensor) -> Tensor:
+        """Compute what the upsampler enlarges, (N, features, H, W)."""
+        x = self.head(self.normalise(rgb))
+        # Residual in residual: the whole group is scaled once more.
+        return x + self.trunk_conv(torch.add(x, self.trunk(x), alpha=0.2))
 
     def shuffled_convs(self) -> list[tuple[nn.Conv2d, int]]:
         return self.upsampler.shuffled_convs()
+
+    def init_identity(self) -> None:
+        """Pass the image, see `layers.init_identity`; the trunk adds nothing to its channels."""
+        assert isinstance(self.tail, nn.Conv2d)
+        nn.init.zeros_(self.trunk_conv.weight[:IDENTITY_CHANNELS])
+        init_identity(self.head)
+        self.upsampler.init_identity(slope=1.0)  # activations begin after its first convolution
+        init_identity(self.conv, base.PRELU_SLOPE)
+        init_identity(self.tail, base.PRELU_SLOPE)
+
+
+class Esrgan(DenseGenerator):
+    """The generator; see `base.Generator` for its contract."""
+
+    def __init__(self, config: EsrganConfig) -> None:
+        super().__init__([dense_block(config.features, config.growth) for _ in range(config.blocks)], config.features)
+        self.config: EsrganConfig = config
 
     @property
     def receptive_radius(self) -> int:
@@ -83,7 +104,7 @@ class Esrgan(base.Generator):
                 base.init_he(module, 1.0 if linear else base.LEAKY_SLOPE, gain, generator)
             elif isinstance(module, nn.PReLU):
                 nn.init.constant_(module.weight, base.PRELU_SLOPE)
-        init_identity_past_trunk(self.head, self.trunk_conv, self.upsampler, self.conv, self.tail, base.PRELU_SLOPE)
+        self.init_identity()
 
 
 def recognise(shapes: base.Shapes) -> base.Recognised | None:

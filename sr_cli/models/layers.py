@@ -124,29 +124,17 @@ def init_identity(conv: nn.Conv2d, slope: float = 1.0, shuffle: int = 1) -> None
         rows.copy_(weight)
 
 
-def init_identity_past_trunk(
-    head: nn.Conv2d, trunk_conv: nn.Conv2d, upsampler: Upsampler, conv: nn.Conv2d, tail: nn.Conv2d, slope: float
-) -> None:
-    """Pass the image (see `init_identity`) through ESRGAN's frame.
-
-    The trunk adds nothing to its channels, the activations of `slope` begin after the upsampler's first convolution.
-    """
-    nn.init.zeros_(trunk_conv.weight[:IDENTITY_CHANNELS])
-    init_identity(head)
-    upsampler.init_identity(slope=1.0)
-    init_identity(conv, slope)
-    init_identity(tail, slope)
-
-
-def fold_batchnorm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """Fold `norm` in evaluation mode into `conv` before it: one convolution equal to both."""
-    assert norm.running_mean is not None and norm.running_var is not None
+def fold_batchnorm(conv: nn.Conv2d, norm: nn.Module) -> nn.Module:
+    """Fold a BatchNorm in evaluation mode into `conv` before it; return the identity that takes its place."""
+    if isinstance(norm, nn.Identity):
+        return norm
+    assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
     gain = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
     bias = torch.zeros_like(gain) if conv.bias is None else conv.bias.double()
     bias = (bias - norm.running_mean.double()) * gain + norm.bias.double()
     conv.weight.data = (conv.weight.double() * gain.view(-1, 1, 1, 1)).to(conv.weight.dtype)
     conv.bias = nn.Parameter(bias.to(conv.weight.dtype), requires_grad=conv.weight.requires_grad)
-    return conv
+    return nn.Identity()
 
 
 def bicubic_phases(scale: int) -> Tensor:

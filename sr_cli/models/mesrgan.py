@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sr_cli.models import base
-from sr_cli.models.layers import BicubicPhases, DenseBlock, Upsampler, equal_subpixels, init_identity_past_trunk
+from sr_cli.models.esrgan import DenseGenerator
+from sr_cli.models.layers import BicubicPhases, DenseBlock, equal_subpixels
 
 UPSAMPLERS = ("light", "single", "full")  #: See `MesrganConfig.upsampler`.
 
@@ -26,10 +27,7 @@ _LIGHT_WIDTH = 24  #: Channels of the light upsampler at twice the size.
 
 @dataclass(frozen=True)
 class MesrganConfig(base.GeneratorConfig):
-    """MESRGAN's configuration.
-
-    Raises ValueError where a value makes no network.
-    """
+    """MESRGAN's configuration. Raises ValueError where a value makes no network."""
 
     family: ClassVar[str] = "mesrgan"
 
@@ -80,40 +78,27 @@ def _dense_block(config: MesrganConfig) -> DenseBlock:
     return DenseBlock(layers, activate=False)
 
 
-class Mesrgan(base.Generator):
+class Mesrgan(DenseGenerator):
     """The generator; see `base.Generator` for its contract."""
 
     def __init__(self, config: MesrganConfig) -> None:
-        super().__init__()
+        features, full = config.features, config.upsampler == "full"
+        super().__init__([_dense_block(config) for _ in range(config.blocks)], features, upsampler=full)
         self.config: MesrganConfig = config
-        features = config.features
-        self.normalise = base.Normalise()
-        self.head = nn.Conv2d(3, features, 9, padding=4)
-        self.trunk: nn.Module = nn.Sequential(*[_dense_block(config) for _ in range(config.blocks)])
-        self.trunk_conv = nn.Conv2d(features, features, 3, padding=1)
-        self.tail: nn.Module
         if config.upsampler == "light":
             first = nn.Conv2d(features, 4 * _LIGHT_WIDTH, 3, padding=1)
             self.tail = nn.ModuleList([first, nn.Conv2d(_LIGHT_WIDTH, 3 * 4, 3, padding=1)])
         elif config.upsampler == "single":
             self.tail = nn.Conv2d(features, 3 * self.scale**2, 3, padding=1)
-        else:
-            self.upsampler = Upsampler(features)
-            self.conv = nn.Conv2d(features, features, 3, padding=1)
-            self.activation = nn.PReLU()
-            self.tail = nn.Conv2d(features, 3, 3, padding=1)
-        if config.upsampler != "full":
+        if not full:
             self.bicubic = BicubicPhases(3, self.scale)
 
     def forward(self, rgb: Tensor) -> Tensor:
-        if self.config.upsampler != "full":
-            return self.complete(rgb, self.detail(rgb))
-        x = self.activation(self.conv(self.upsampler(self._features(rgb))))
-        return self.normalise.undo(self.tail(x))
+        return super().forward(rgb) if self.config.upsampler == "full" else self.complete(rgb, self.detail(rgb))
 
     def detail(self, rgb: Tensor) -> Tensor:
         """Compute what is added to the bicubic enlargement, (N, 3, 4H, 4W); not for the full upsampler."""
-        x = self._features(rgb)
+        x = self.features(rgb)
         if isinstance(self.tail, nn.ModuleList):
             x = F.leaky_relu(F.pixel_shuffle(self.tail[0](x), 2), base.LEAKY_SLOPE)
             return F.pixel_shuffle(self.tail[1](x), 2)
@@ -123,14 +108,9 @@ class Mesrgan(base.Generator):
         """Add `detail` to the bicubic enlargement of `rgb`: the output, (N, 3, 4H, 4W)."""
         return F.pixel_shuffle(self.bicubic(rgb), self.scale) + detail
 
-    def _features(self, rgb: Tensor) -> Tensor:
-        x = self.head(self.normalise(rgb))
-        # ESRGAN's residual-in-residual: the whole group is scaled once more.
-        return x + self.trunk_conv(torch.add(x, self.trunk(x), alpha=0.2))
-
     def shuffled_convs(self) -> list[tuple[nn.Conv2d, int]]:
         if self.config.upsampler == "full":
-            return self.upsampler.shuffled_convs()
+            return super().shuffled_convs()
         convs = self.tail if isinstance(self.tail, nn.ModuleList) else [self.tail]
         factor = 2 if len(convs) == 2 else self.scale
         return [(conv, factor) for conv in convs if isinstance(conv, nn.Conv2d)]
@@ -165,8 +145,7 @@ class Mesrgan(base.Generator):
             for conv, factor in self.shuffled_convs():
                 equal_subpixels(conv, factor)
         if self.config.upsampler == "full":
-            assert isinstance(self.tail, nn.Conv2d)
-            init_identity_past_trunk(self.head, self.trunk_conv, self.upsampler, self.conv, self.tail, base.PRELU_SLOPE)
+            self.init_identity()
 
 
 def recognise(shapes: base.Shapes) -> base.Recognised | None:

@@ -66,11 +66,8 @@ class Msrresnet(base.Generator):
 
     def forward(self, rgb: Tensor) -> Tensor:
         x = self.body(F.leaky_relu(self.conv_first(rgb), _SLOPE))
-        if self.scale == 4:
-            x = F.leaky_relu(F.pixel_shuffle(self.upconv1(x), 2), _SLOPE)
-            x = F.leaky_relu(F.pixel_shuffle(self.upconv2(x), 2), _SLOPE)
-        else:
-            x = F.leaky_relu(F.pixel_shuffle(self.upconv1(x), self.scale), _SLOPE)
+        for conv in (self.upconv1, self.upconv2) if self.scale == 4 else (self.upconv1,):
+            x = F.leaky_relu(F.pixel_shuffle(conv(x), 2 if self.scale == 4 else self.scale), _SLOPE)
         x = self.conv_last(F.leaky_relu(self.conv_hr(x), _SLOPE))
         return x + F.interpolate(rgb, scale_factor=self.scale, mode="bilinear", align_corners=False)
 
@@ -103,5 +100,3 @@ def recognise(shapes: base.Shapes) -> base.Recognised | None:
 
 
 ARCHITECTURE = base.Architecture(MsrresnetConfig, Msrresnet, recognise)
-
-PRESETS: dict[str, base.GeneratorConfig] = {}

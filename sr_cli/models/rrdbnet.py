@@ -122,6 +122,7 @@ class Rrdbnet(base.Generator):
 
 # BasicSR's names of the layers outside the trunk, and its predecessor's names in terms of BasicSR's.
 _BASICSR = {"conv_first": "head", "conv_body": "trunk_conv", "conv_hr": "conv", "conv_last": "tail"}
+_BASICSR |= {f"conv_up{i + 1}": f"upsampler.{i}" for i in range(8)}
 _OLDER = {"RRDB_trunk.": "body.", ".RDB": ".rdb", "trunk_conv": "conv_body", "upconv": "conv_up", "HRconv": "conv_hr"}
 
 
@@ -134,24 +135,25 @@ def to_basicsr(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if match := re.fullmatch(r"trunk\.(\d+)\.(\d+)\.layers\.(\d+)", stem):
             group, block, layer = map(int, match.groups())
             return f"body.{group}.rdb{block + 1}.conv{layer + 1}.{kind}"
-        if match := re.fullmatch(r"upsampler\.(\d+)", stem):
-            return f"conv_up{int(match[1]) + 1}.{kind}"
         return f"{theirs[stem]}.{kind}"
 
     return {rename(key): value for key, value in tensors.items()}
+
+
+def _ours(key: str, trunk: str, others: Mapping[str, str]) -> str:
+    """Return our name of a tensor, whose layer has a name in the pattern `trunk` or is one of the `others`."""
+    stem, _, kind = key.rpartition(".")
+    if match := re.fullmatch(trunk, stem):
+        group, block, layer = map(int, match.groups())
+        return f"trunk.{group}.{block - 1}.layers.{layer - 1}.{kind}"
+    return f"{others[stem]}.{kind}" if stem in others else key
 
 
 def _from_basicsr(key: str) -> str:
     """Return our name of a tensor that has BasicSR's or its predecessor's."""
     for older, newer in _OLDER.items():
         key = key.replace(older, newer)
-    stem, _, kind = key.rpartition(".")
-    if match := re.fullmatch(r"body\.(\d+)\.rdb(\d+)\.conv(\d+)", stem):
-        group, block, layer = map(int, match.groups())
-        return f"trunk.{group}.{block - 1}.layers.{layer - 1}.{kind}"
-    if match := re.fullmatch(r"conv_up(\d+)", stem):
-        return f"upsampler.{int(match[1]) - 1}.{kind}"
-    return f"{_BASICSR[stem]}.{kind}" if stem in _BASICSR else key
+    return _ours(key, r"body\.(\d+)\.rdb(\d+)\.conv(\d+)", _BASICSR)
 
 
 def _from_original(shapes: base.Shapes) -> dict[str, str]:
@@ -169,15 +171,7 @@ def _from_original(shapes: base.Shapes) -> dict[str, str]:
     }
     # The sequence holds a number for each tensor at most, whatever its last one says.
     names |= {f"model.{3 * i + 3}": f"upsampler.{i}" for i in range(min(last - 4, len(shapes)) // 3)}
-
-    def rename(key: str) -> str:
-        stem, _, kind = key.rpartition(".")
-        if match := re.fullmatch(r"model\.1\.sub\.(\d+)\.RDB(\d+)\.conv(\d+)\.0", stem):
-            group, block, layer = map(int, match.groups())
-            return f"trunk.{group}.{block - 1}.layers.{layer - 1}.{kind}"
-        return f"{names[stem]}.{kind}" if stem in names else key
-
-    return {key: rename(key) for key in shapes}
+    return {key: _ours(key, r"model\.1\.sub\.(\d+)\.RDB(\d+)\.conv(\d+)\.0", names) for key in shapes}
 
 
 def _our_names(shapes: base.Shapes) -> dict[str, str]:
@@ -217,5 +211,3 @@ def recognise(shapes: base.Shapes) -> base.Recognised | None:
 
 
 ARCHITECTURE = base.Architecture(RrdbnetConfig, Rrdbnet, recognise)
-
-PRESETS: dict[str, base.GeneratorConfig] = {}

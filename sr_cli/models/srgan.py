@@ -39,12 +39,8 @@ class ResidualBlock(nn.Module):
 
     def fold_(self) -> None:
         """Merge both BatchNorms into their convolutions."""
-        if isinstance(self.norm1, nn.Identity):
-            return
-        assert isinstance(self.norm1, nn.BatchNorm2d) and isinstance(self.norm2, nn.BatchNorm2d)
-        self.conv1 = fold_batchnorm(self.conv1, self.norm1)
-        self.conv2 = fold_batchnorm(self.conv2, self.norm2)
-        self.norm1, self.norm2 = nn.Identity(), nn.Identity()
+        self.norm1 = fold_batchnorm(self.conv1, self.norm1)
+        self.norm2 = fold_batchnorm(self.conv2, self.norm2)
 
 
 class Srgan(base.Generator):
@@ -78,11 +74,7 @@ class Srgan(base.Generator):
 
     def fold_(self) -> None:
         """Merge the trunk's last BatchNorm into its convolution."""
-        if isinstance(self.trunk_norm, nn.Identity):
-            return
-        assert isinstance(self.trunk_norm, nn.BatchNorm2d)
-        self.trunk_conv = fold_batchnorm(self.trunk_conv, self.trunk_norm)
-        self.trunk_norm = nn.Identity()
+        self.trunk_norm = fold_batchnorm(self.trunk_conv, self.trunk_norm)
 
     @property
     def peak_values_per_pixel(self) -> int:
