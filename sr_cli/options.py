@@ -81,7 +81,7 @@ class OptionField:
         """Its help with the choices, without the default."""
         if not self.words or self.types or (self._shows_choices and not self.option.metavar):
             return self.option.help
-        return f"{self.option.help.removesuffix('.')}: {either(self.words)}."
+        return f"{self.option.help.removesuffix('.')}: {listed(self.words, 'or')}."
 
     @property
     def shown_default(self) -> str:
@@ -132,9 +132,9 @@ class OptionField:
         if self.count > 1:
             return f"{self.count} whole numbers with commas between them, {self.metavar}"
         if not self.types:
-            return either(self.words)
+            return listed(self.words, "or")
         number = next(_NUMBERS[kind] for kind in self.types if kind in _NUMBERS)
-        return either([*self.words, f"{number} {self._range()}".rstrip()])
+        return listed([*self.words, f"{number} {self._range()}".rstrip()], "or")
 
     def _in_range(self, value: float) -> bool:
         low, high = self.option.minimum, self.option.maximum
@@ -147,9 +147,9 @@ class OptionField:
         return f"of at least {low:g}" if high is None else f"between {low:g} and {high:g}"
 
 
-def either(words: Sequence[str]) -> str:
-    """List words as a sentence does: `a, b or c`."""
-    return f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else words[0]
+def listed(words: Sequence[str], last: str = "and") -> str:
+    """List words as a sentence does: `a, b and c`."""
+    return f"{', '.join(words[:-1])} {last} {words[-1]}" if len(words) > 1 else words[0]
 
 
 @functools.cache
@@ -224,11 +224,7 @@ BackendName = Literal["auto", "eager", "compiled", "graph", "fused", "openvino",
 Backend = Annotated[BackendName, Option("Software that runs the network.", group="Speed", metavar="NAME")]
 Tile = Annotated[
     int | Literal["auto"],
-    Option(
-        "Cut the photo into tiles of N x N pixels to save memory; 0: no tiles.",
-        group="Speed",
-        minimum=0,
-    ),
+    Option("Cut the photo into tiles of N x N pixels to save memory; 0: no tiles.", group="Speed", minimum=0),
 ]
 Overlap = Annotated[
     int | Literal["auto", "full"],

@@ -251,7 +251,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
 
 def test_other_conditions_do_not_resume(tmp_path: Path) -> None:
     first = Journal(tmp_path, {"metrics": ("niqe",)})
-    first.add({"dataset": "d", "image": "i", "scores": {}})
+    first.append({"dataset": "d", "image": "i", "scores": {}})
     assert Journal(tmp_path, {"metrics": ("niqe",)}).records
     assert not Journal(tmp_path, {"metrics": ("pi",)}).records
     assert not Journal(tmp_path, {"metrics": ("niqe",)}, fresh=True).records

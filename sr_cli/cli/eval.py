@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -69,20 +68,12 @@ def _tell(console: Console, bar: Bar, event: EvalEvent) -> None:
 
 def _show(console: Console, evaluation: Evaluation) -> None:
     from sr_cli.evaluate.scores import METRICS
+    from sr_cli.evaluate.tables import groups
 
-    def cells(values: Mapping[str, float | None], digits: int | None = None) -> list[str]:
-        found = [(METRICS[name].digits if digits is None else digits, values.get(name)) for name in evaluation.shown]
-        return ["–" if value is None else f"{value:.{precision}f}" for precision, value in found]
-
-    titles = [METRICS[name].title for name in evaluation.shown]
-    columns = ["model", "stage", *titles, "s/MP", "mult./px"]
-    for dataset in dict.fromkeys(result.dataset for result in evaluation.results):
-        results = [result for result in evaluation.results if result.dataset == dataset]
-        rows = [[result.model, result.stage or "–", *cells(result.metrics), *result.costs] for result in results]
-        console.table(columns, rows, title=results[0].heading)
-    if table := evaluation.against:
-        rows = [[name, "–", *cells(scores, table.digits), "–", "–"] for name, scores in table.scores.items()]
-        console.table(columns, rows, title=f"{table.dataset}: {table.title}")
+    columns = ["model", "stage", *(METRICS[name].title for name in evaluation.shown), "s/MP", "mult./px"]
+    for group in groups(evaluation):
+        rows = [[*row.texts, *map(str, row.cells), *row.costs] for row in group.rows]
+        console.table(columns, rows, title=group.title)
     console.data(f"{evaluation.protocol.name} protocol: {evaluation.convention}")
     console.data(
         "s/MP: seconds per megapixel of output, median of the images; mult./px: multiplications per input pixel"

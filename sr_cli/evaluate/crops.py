@@ -6,7 +6,6 @@ import base64
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +26,6 @@ class Crop:
     height: int  #: Rows.
     difference: float  #: Mean over its pixels of the highest minus the lowest luma, 0..255.
     pictures: Mapping[str, str]  #: PNG in base64: `HR`, then each model by its name.
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return {**vars(self), "pictures": dict(self.pictures)}
 
 
 def choose(hr: NDArray[np.uint8], outputs: Mapping[str, NDArray[np.uint8]]) -> Crop:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from sr_cli import __version__, datasets, storage
-from sr_cli.evaluate import crops, learned, methods
+from sr_cli.evaluate import learned, methods
 from sr_cli.evaluate.journal import Journal
 from sr_cli.evaluate.learned import LearnedMetrics
 from sr_cli.evaluate.methods import Method
@@ -45,14 +47,13 @@ def run(options: EvalOptions, on_event: OnEvent) -> Evaluation:
     sets = _sets(options, on_event)
     if options.for_report:
         compared = [method.timed() for method in compared]
-    found = learned.load(
-        options.metrics,
-        options.files,
-        offline=options.offline,
-        note=lambda text: on_event(EvalEvent("note", text)),
-    )
+
+    def note(text: str) -> None:
+        on_event(EvalEvent("note", text))
+
+    found = learned.load(options.metrics, options.files, offline=options.offline, note=note)
     journal = Journal(storage.cache_folder() / "eval", _depends_on(options, sets, compared, found), options.fresh)
-    records = _resumed(journal)
+    records = {key: msgspec.convert(line, Record) for key, line in journal.records.items()}
     if records:
         on_event(EvalEvent("resumed", f"{len(records)} images were measured before the run was interrupted"))
     total = sum(len(dataset.pairs) for dataset in sets)
@@ -62,12 +63,10 @@ def run(options: EvalOptions, on_event: OnEvent) -> Evaluation:
             for pair, record in Pipeline(options, compared, found, dataset).run(todo):
                 records[dataset.name, pair.name] = record
                 if all(image.error is None for image in record.scores.values()):
-                    journal.add(_to_line(dataset.name, pair.name, record))
+                    journal.append({"dataset": dataset.name, "image": pair.name, **asdict(record)})
                 on_event(EvalEvent("image", pair.name, len(records), total, dataset.name, record.scores))
     except KeyboardInterrupt:
-        on_event(
-            EvalEvent("note", f"{len(records)} of {total} images are measured; run the same command again to resume")
-        )
+        note(f"{len(records)} of {total} images are measured; run the same command again to resume")
         raise
     evaluation = _evaluation(options, sets, compared, records)
     journal.remove()
@@ -122,21 +121,6 @@ def _depends_on(
         "for_report": options.for_report,
         "models": [(m.name, m.upscaler.weights_sha256, m.upscaler.device_name, m.upscaler.precision) for m in compared],
         "images": [(d.name, p.name, state(p.hr), state(p.lr)) for d in sets for p in d.pairs],
-    }
-
-
-def _to_line(dataset: str, image: str, record: Record) -> dict[str, Any]:
-    scores = {name: vars(scores) for name, scores in record.scores.items()}
-    return {"dataset": dataset, "image": image, "scores": scores, "crop": record.crop and record.crop.to_dict()}
-
-
-def _resumed(journal: Journal) -> dict[tuple[str, str], Record]:
-    return {
-        key: Record(
-            {name: ImageScores(**scores) for name, scores in line["scores"].items()},
-            crops.Crop(**line["crop"]) if line["crop"] else None,
-        )
-        for key, line in journal.records.items()
     }
 
 

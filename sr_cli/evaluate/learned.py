@@ -6,6 +6,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from sr_cli import hub
 from sr_cli.errors import InputError, WeightsError
-from sr_cli.metrics.niqe import NiqeParameters, niqe, parse_parameters
+from sr_cli.metrics.niqe import niqe, parse_parameters
 from sr_cli.metrics.nrqm import NrqmModel, nrqm, parse_model
 from sr_cli.metrics.perceptual import perceptual_index
 
@@ -83,46 +84,28 @@ def load(
     what would be downloaded may be missing. `note` hears of NRQM's licence when the model is downloaded.
     """
     files = files.resolved()
-    found: dict[str, Measure | _Missing] = {}
-    if {"niqe", "nrqm", "pi"} & set(wanted):
-        found |= _blind(wanted, files, offline, note)
-    if "features" in wanted:
-        found["features"] = _features(files.feature_weights, offline)
-    for name in ("lpips", "dists"):
-        if name in wanted:
-            found[name] = _lpips_or_dists(name, offline)
+    niqe_override = f"--niqe-parameters or {NIQE_VARIABLE}"
+    parameters = cache(lambda: _read(files.niqe_parameters, NIQE_FILE, parse_parameters, niqe_override, offline))
+    model = cache(lambda: _nrqm_model(files.nrqm_model, offline, note))
+    loaders: dict[str, Callable[[], Measure | _Missing]] = {
+        "niqe": lambda: _blind(niqe, parameters()),
+        "nrqm": lambda: _blind(nrqm, model()),
+        "pi": lambda: _blind(perceptual_index, parameters(), model()),
+        "features": lambda: _features(files.feature_weights, offline),
+        "lpips": lambda: _lpips_or_dists("lpips", offline),
+        "dists": lambda: _lpips_or_dists("dists", offline),
+    }
+    found = {name: loader() for name, loader in loaders.items() if name in wanted}
     return LearnedMetrics(
         {name: measure for name, measure in found.items() if not isinstance(measure, _Missing)},
         {name: measure.reason for name, measure in found.items() if isinstance(measure, _Missing)},
     )
 
 
-def _blind(
-    wanted: Collection[str], files: MetricFiles, offline: bool, note: Callable[[str], None]
-) -> dict[str, Measure | _Missing]:
-    """Return NIQE, NRQM and PI, which look at the output alone, as far as they are wanted."""
-    parameters: NiqeParameters | _Missing | None = None
-    model: NrqmModel | _Missing | None = None
-    if {"niqe", "pi"} & set(wanted):
-        override = f"--niqe-parameters or {NIQE_VARIABLE}"
-        parameters = _read(files.niqe_parameters, NIQE_FILE, parse_parameters, override, offline)
-    if {"nrqm", "pi"} & set(wanted):
-        model = _nrqm_model(files.nrqm_model, offline, note)
-    found: dict[str, Measure | _Missing] = {}
-    for name, needs in {"niqe": (parameters,), "nrqm": (model,), "pi": (model, parameters)}.items():
-        if name in wanted:
-            missing = next((need for need in needs if isinstance(need, _Missing)), None)
-            found[name] = missing or _blind_measure(name, parameters, model)
-    return found
-
-
-def _blind_measure(name: str, parameters: Any, model: Any) -> Measure:
-    measures: dict[str, Measure] = {
-        "niqe": lambda output, _: niqe(output, parameters),
-        "nrqm": lambda output, _: nrqm(output, model),
-        "pi": lambda output, _: perceptual_index(output, parameters, model),
-    }
-    return measures[name]
+def _blind(measure: Callable[..., float], *needs: Any) -> Measure | _Missing:
+    """Return a metric that looks at the output alone, or why one of its needs is missing."""
+    missing = next((need for need in reversed(needs) if isinstance(need, _Missing)), None)
+    return missing or (lambda output, _: measure(output, *needs))
 
 
 def _nrqm_model(given: Path | None, offline: bool, note: Callable[[str], None]) -> NrqmModel | _Missing:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -10,10 +10,13 @@ from pathlib import Path
 from markupsafe import Markup
 
 from sr_cli import __version__, pages, storage
+from sr_cli.evaluate import tables
 from sr_cli.evaluate.crops import HR, Crop
 from sr_cli.evaluate.methods import TIMED_SIDE
 from sr_cli.evaluate.results import Evaluation, ImageScores, ModelScores
 from sr_cli.evaluate.scores import METRICS, Metric
+from sr_cli.evaluate.tables import Cell, Row
+from sr_cli.options import listed
 from sr_cli.pages import charts
 
 _DIFFERENT = 3  #: Images of a data set shown because the models differ on them.
@@ -32,12 +35,12 @@ def render(evaluation: Evaluation) -> str:
     strips = {name: gallery.strips(name) for name in names}
     return pages.render(
         "report.html",
-        title=f"Evaluation on {_listed(names)}",
+        title=f"Evaluation on {listed(names)}",
         setting=_setting(evaluation),
         protocol=evaluation.protocol.name.capitalize(),
         convention=evaluation.convention,
         metrics=[METRICS[name] for name in evaluation.shown],
-        groups=[*_groups(evaluation), *_published(evaluation)],
+        groups=list(tables.groups(evaluation)),
         notes=_notes(evaluation),
         charts=_charts(evaluation),
         timed=f"{TIMED_SIDE}x{TIMED_SIDE} pixels on {evaluation.device}",
@@ -58,83 +61,17 @@ def _setting(evaluation: Evaluation) -> str:
     return ", ".join(parts)
 
 
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
 def primary(evaluation: Evaluation) -> str:
     """Return the metric that images are ranked by: a PSNR that has values, else the first metric that has."""
     return next((name for name in evaluation.shown if name.startswith("psnr")), evaluation.shown[0])
-
-
-# --- tables ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A score in a table."""
-
-    value: float | None  #: None where there is none.
-    digits: int  #: Decimals shown.
-    best: bool = False  #: The best of its group.
-
-
-@dataclass(frozen=True)
-class Row:
-    """A model's or image's scores."""
-
-    texts: Sequence[str]  #: The first columns.
-    cells: Sequence[Cell]  #: One for each metric shown.
-    costs: Sequence[str] = ()  #: Seconds per megapixel and multiplications per pixel.
-
-
-@dataclass(frozen=True)
-class Group:
-    """The rows of one data set."""
-
-    title: str  #: Above them.
-    rows: Sequence[Row]  #: One for each model.
-    published: bool = False  #: Whether others measured them.
-
-
-def _groups(evaluation: Evaluation) -> Iterator[Group]:
-    for dataset in dict.fromkeys(result.dataset for result in evaluation.results):
-        rivals = [result for result in evaluation.results if result.dataset == dataset]
-        rows = [
-            Row(
-                [result.model, result.stage or "–"],
-                [
-                    Cell(result.metrics[name], METRICS[name].digits, len(rivals) > 1 and _is_best(name, result, rivals))
-                    for name in evaluation.shown
-                ],
-                result.costs,
-            )
-            for result in rivals
-        ]
-        yield Group(rivals[0].heading, rows)
-
-
-def _published(evaluation: Evaluation) -> Iterator[Group]:
-    if table := evaluation.against:
-        rows = [
-            Row([name, "–"], [Cell(scores.get(metric), table.digits) for metric in evaluation.shown], ("–", "–"))
-            for name, scores in table.scores.items()
-        ]
-        yield Group(f"{table.dataset}: {table.title}", rows, published=True)
-
-
-def _is_best(metric: str, result: ModelScores, rivals: Sequence[ModelScores]) -> bool:
-    values = [value for rival in rivals if (value := rival.metrics[metric]) is not None]
-    own = result.metrics[metric]
-    return own is not None and own == (max if METRICS[metric].more_is_better else min)(values)
 
 
 def _notes(evaluation: Evaluation) -> list[str]:
     more = [METRICS[name].title for name in evaluation.shown if METRICS[name].more_is_better]
     less = [METRICS[name].title for name in evaluation.shown if not METRICS[name].more_is_better]
     directions = [
-        f"{_listed(more)}: more is better." if more else "",
-        f"{_listed(less)}: less is better." if less else "",
+        f"{listed(more)}: more is better." if more else "",
+        f"{listed(less)}: less is better." if less else "",
     ]
     reasons = dict.fromkeys(
         f"{METRICS[name].title}: {why}." for result in evaluation.results for name, why in result.unavailable.items()
@@ -207,7 +144,7 @@ class _Gallery:
         for rank, found in ranks.items():
             for image, models in found.items():
                 everyone = len(models) == len(results) > 1
-                tags.setdefault(image, []).append(f"{rank} of {'all models' if everyone else _listed(models)}")
+                tags.setdefault(image, []).append(f"{rank} of {'all models' if everyone else listed(models)}")
         return tags
 
     def _strip(self, dataset: str, image: str, tags: Sequence[str], results: Sequence[ModelScores]) -> Strip:

@@ -57,9 +57,13 @@ class FeatureDistance:
         """Return the distance of two images (H, W, 3) of one size. Raises ValueError where they are too small."""
         if min(output.shape[:2]) < self.net.min_side:
             raise ValueError(f"smaller than {self.net.min_side} pixels a side, too small for {type(self.net).__name__}")
-        pictures = [torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None].float() / 255 for rgb in (output, reference)]
         with torch.inference_mode():
-            return float(self._loss(*pictures))
+            return float(self._loss(to_tensor(output), to_tensor(reference)))
+
+
+def to_tensor(rgb: NDArray[np.uint8]) -> Tensor:
+    """Return (H, W, 3) in 0..255 as a batch of one, (1, 3, H, W) in 0..1."""
+    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None].float() / 255
 
 
 class FeatureNet(nn.Module):
@@ -215,25 +219,25 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"cannot read the feature weights {path}: {state_dicts.one_line(error)}") from None
 
 
-def _published(name: str) -> tuple[str, float]:
-    """Return the address and size in MB of a network's ImageNet weights, by torchvision's record."""
-    from torchvision.models import SqueezeNet1_1_Weights, VGG19_Weights  # type: ignore[import-untyped]
+def published(name: str) -> tuple[str, float, Path]:
+    """Return the address and size in MB of a classifier's ImageNet weights, and their file if they are here."""
+    from torchvision.models import get_model_weights  # type: ignore[import-untyped]
 
-    weights = VGG19_Weights.IMAGENET1K_V1 if name == "vgg19" else SqueezeNet1_1_Weights.IMAGENET1K_V1
-    return weights.url, weights.meta["_file_size"]
+    weights = get_model_weights(name).IMAGENET1K_V1
+    file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
+    return weights.url, weights.meta["_file_size"], file
 
 
 def missing_megabytes(name: str) -> int:
     """Return how much has to be downloaded of a network's weights, in MB; 0 if they are here."""
-    url, megabytes = _published(name)
-    here = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
-    return 0 if here.exists() else math.ceil(megabytes)
+    _, megabytes, file = published(name)
+    return 0 if file.exists() else math.ceil(megabytes)
 
 
 def _download(name: str, offline: bool) -> dict[str, Tensor]:
-    url, _ = _published(name)
+    url, _, file = published(name)
     try:
-        if offline and missing_megabytes(name):
+        if offline and not file.exists():
             raise OSError("--offline forbids it")
         state: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
             url, map_location="cpu", progress=False, check_hash=True, weights_only=True

@@ -8,15 +8,16 @@ brings the weights that the two add; the classifiers' own come from torchvision.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from sr_cli.errors import WeightsError
+from sr_cli.metrics.features import published, to_tensor
 
 SMALLEST_SIDE = 64  #: Pixels a side below which AlexNet's and VGG16's last maps are empty or a single value.
 
@@ -31,9 +32,12 @@ def load(name: str, *, offline: bool = False) -> Distance:
     """
     import torchmetrics  # noqa: F401  # before anything is downloaded for it
 
-    size = _check_download(name, offline)
+    url, megabytes, file = published({"lpips": "alexnet", "dists": "vgg16"}[name])
+    size = round(megabytes)
+    if offline and not file.exists():
+        raise WeightsError(f"its classifier is not here, and offline; put {url} ({size} MB) at {file}")
     try:
-        network = {"lpips": _lpips, "dists": _dists}[name]().eval().requires_grad_(False)
+        network = {"lpips": _lpips, "dists": _dists}[name]()
     except (OSError, RuntimeError) as error:
         raise WeightsError(f"cannot load its classifier ({size} MB from download.pytorch.org): {error}") from None
 
@@ -46,43 +50,14 @@ def load(name: str, *, offline: bool = False) -> Distance:
     return distance
 
 
-def to_tensor(rgb: NDArray[np.uint8]) -> Tensor:
-    """Return (H, W, 3) in 0..255 as a batch of one, (1, 3, H, W) in 0..1."""
-    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None].float() / 255
-
-
-def _check_download(name: str, offline: bool) -> int:
-    """Return the size in MB of the classifier's weights. Raises WeightsError if they are not here and may not come."""
-    from torchvision.models import AlexNet_Weights, VGG16_Weights  # type: ignore[import-untyped]
-
-    published = {"lpips": AlexNet_Weights.IMAGENET1K_V1, "dists": VGG16_Weights.IMAGENET1K_V1}[name]
-    file = Path(torch.hub.get_dir()) / "checkpoints" / published.url.rsplit("/", 1)[-1]
-    size = round(published.meta["_file_size"])
-    if offline and not file.exists():
-        raise WeightsError(f"its classifier is not here, and offline; put {published.url} ({size} MB) at {file}")
-    return size
-
-
-def _lpips() -> nn.Module:
+def _lpips() -> Callable[[Tensor, Tensor], Tensor]:
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
     network: Any = LearnedPerceptualImagePatchSimilarity(net_type="alex").net
-
-    class Lpips(nn.Module):
-        """LPIPS of RGB in 0..1."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, output: Tensor, reference: Tensor) -> Tensor:
-            distance: Tensor = self.network(output, reference, normalize=True)
-            return distance
-
-    return Lpips()
+    return partial(network.eval(), normalize=True)  # which takes RGB in 0..1
 
 
-def _dists() -> nn.Module:
+def _dists() -> Callable[[Tensor, Tensor], Tensor]:
     from torchmetrics.functional.image.dists import DISTSNetwork
 
-    return DISTSNetwork()
+    return DISTSNetwork().eval()

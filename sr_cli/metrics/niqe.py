@@ -79,6 +79,13 @@ def _shape_table() -> tuple[Floats, Floats]:
     return shapes, np.exp(2 * second - first - third)
 
 
+def nearest_shape(ratio: Floats, table: tuple[Floats, Floats]) -> Floats:
+    """Look up the shapes whose ratios are nearest; the table is of shapes and their ratios, which ascend."""
+    shapes, ratios = table
+    above = np.searchsorted(ratios, ratio).clip(1, len(ratios) - 1)
+    return np.asarray(shapes[above - (ratio - ratios[above - 1] < ratios[above] - ratio)])
+
+
 def fit_asymmetric(samples: Floats) -> tuple[Floats, Floats, Floats]:
     """Fit the shape, left scale and right scale of an asymmetric generalised Gaussian to each row of (N, K).
 
@@ -95,10 +102,7 @@ def fit_asymmetric(samples: Floats) -> tuple[Floats, Floats, Floats]:
         balance = left / right
         ratio = np.abs(samples).mean(1) ** 2 / (total / samples.shape[1])
         ratio *= (balance**3 + 1) * (balance + 1) / (balance**2 + 1) ** 2
-    shapes, table = _shape_table()
-    above = np.searchsorted(table, ratio).clip(1, len(table) - 1)
-    nearest = above - (ratio - table[above - 1] < table[above] - ratio)
-    shape = shapes[nearest]
+    shape = nearest_shape(ratio, _shape_table())
     scale = np.exp((gammaln(1 / shape) - gammaln(3 / shape)) / 2)
     return shape, left * scale, right * scale
 

@@ -22,7 +22,7 @@ from scipy import ndimage
 from scipy.fft import dctn
 from scipy.special import gammaln
 
-from sr_cli.metrics.niqe import grey
+from sr_cli.metrics.niqe import grey, nearest_shape
 from sr_cli.metrics.pyramid import BANDS, resize_cubic, steerable_pyramid
 from sr_cli.metrics.ssim import contrast_structure
 
@@ -119,10 +119,7 @@ def generalised_gaussian_shape(samples: Floats) -> Floats:
     centred = samples - samples.mean(1, keepdims=True)
     variance = np.einsum("nk,nk->n", centred, centred) / (samples.shape[1] - 1)
     ratio = variance / (np.abs(centred).mean(1) ** 2 + 1e-7)
-    shapes, table = _shape_table()
-    above = np.searchsorted(table, ratio).clip(1, len(table) - 1)
-    nearest = above - (ratio - table[above - 1] < table[above] - ratio)
-    return np.asarray(shapes[nearest])
+    return nearest_shape(ratio, _shape_table())
 
 
 def _variation(coefficients: Floats, epsilon: float) -> Floats:
@@ -147,9 +144,7 @@ def _orientations() -> tuple[NDArray[np.intp], ...]:
 
 def blocks(image: Floats) -> Floats:
     """Cut flattened 7x7 neighbourhoods of each 3x3 core out of (H, W), zero outside: (cores, 49)."""
-    height, width = (-(-side // _CORE) * _CORE for side in image.shape)
-    padded = np.zeros((height + 2 * _MARGIN, width + 2 * _MARGIN))
-    padded[_MARGIN : _MARGIN + image.shape[0], _MARGIN : _MARGIN + image.shape[1]] = image
+    padded = np.pad(image, [(_MARGIN, _MARGIN + -side % _CORE) for side in image.shape])
     windows = np.lib.stride_tricks.sliding_window_view(padded, (_BLOCK, _BLOCK))[::_CORE, ::_CORE]
     return np.asarray(windows.reshape(-1, _BLOCK * _BLOCK))
 
@@ -223,14 +218,11 @@ def wavelet_features(image: Floats) -> Floats:
 
 def pca_features(image: Floats) -> Floats:
     """Compute 25 singular values of all distinct 5x5 blocks of one scale, (H, W) in 0..1. Section 3.3."""
-    height, width = (-(-side // 5) for side in image.shape)
-    padded = np.zeros((5 * height, 5 * width))
-    padded[: image.shape[0], : image.shape[1]] = image
+    padded = np.pad(image, [(0, -side % 5) for side in image.shape])
+    height, width = (side // 5 for side in padded.shape)
     columns = padded.reshape(height, 5, width, 5).transpose(1, 3, 0, 2).reshape(25, -1)
-    values = np.zeros(25)
     found = np.linalg.svd(columns, compute_uv=False)
-    values[: len(found)] = found
-    return values
+    return np.pad(found, (0, 25 - len(found)))
 
 
 def reduce_by_two(image: Floats) -> Floats:

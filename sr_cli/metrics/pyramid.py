@@ -60,9 +60,7 @@ def steerable_pyramid(image: Floats, scales: int) -> Pyramid:
         passed = (-1j) ** order * spectrum * _high_mask(octaves + scale)
         cosines = (np.cos(angles - math.pi * b / BANDS) for b in range(BANDS))
         bands.append([_inverse(passed * (gain * (c * c) * (c * c) * c)) for c in cosines])
-        inner = tuple(
-            slice(n // 2 - (n + 1) // 2 // 2, n // 2 - (n + 1) // 2 // 2 + (n + 1) // 2) for n in spectrum.shape
-        )
+        inner = tuple(slice(n // 2 - (n + 1) // 4, n // 2 - (n + 1) // 4 + (n + 1) // 2) for n in spectrum.shape)
         octaves, angles = octaves[inner], angles[inner]
         spectrum = spectrum[inner] * _low_mask(octaves + scale)
     return Pyramid(high, bands)

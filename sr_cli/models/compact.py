@@ -212,7 +212,7 @@ def _lines(stack: _Stack, centre: str, direction: tuple[int, int], *kept: str) -
     identity = torch.eye(len(stack.values[centre].bias))
     names = {0: centre}
     for distance in (1, 2):
-        parts = {}
+        parts: dict[str, _Part] = {}
         for sign in (-1, 1):
             source = names[sign * (distance - 1)]
             tap = torch.zeros(3, 3)
