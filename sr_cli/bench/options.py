@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal
 
 from sr_cli.errors import UsageError
 from sr_cli.options import BackendName, Device, Option, models_option, validate
 
 MODELS = ("srgan", "esrgan", "mesrgan", "mesrgan-poster")
+
+_measure, _speed = (partial(Option, group=group) for group in ("Measure", "Speed"))
 
 
 @dataclass(frozen=True)
@@ -23,33 +26,28 @@ class BenchOptions:
     ] = MODELS
     batches: Annotated[
         tuple[int, ...],
-        Option(
+        _measure(
             "Inputs per forward pass; several joined by commas.",
             names=("--batch",),
-            group="Measure",
             metavar="N,N...",
             default="1,2 on a CPU, else 1,2,4,8,16",
             minimum=1,
         ),
     ] = ()
-    size: Annotated[int, Option("Side of the low-resolution input, in pixels.", group="Measure", minimum=1)] = 128
+    size: Annotated[int, _measure("Side of the low-resolution input, in pixels.", minimum=1)] = 128
     runs: Annotated[
         int | None,
-        Option(
-            "Forward passes to time for each cell of the table.",
-            group="Measure",
-            default="100, on a CPU what fits --seconds",
-            minimum=1,
+        _measure(
+            "Forward passes to time for each cell of the table.", default="100, on a CPU what fits --seconds", minimum=1
         ),
     ] = None
     seconds: Annotated[
-        float, Option("Time for each cell on a CPU; at least three runs are made.", group="Measure", metavar="SECONDS")
+        float, _measure("Time for each cell on a CPU; at least three runs are made.", metavar="SECONDS")
     ] = 10.0
     photo: Annotated[
         int | None,
-        Option(
+        _measure(
             "Also time a whole photo with this side in pixels, tiles and colours included; 0: none.",
-            group="Measure",
             default="256 on a CPU, else 2048",
             minimum=0,
         ),
@@ -57,19 +55,17 @@ class BenchOptions:
     device: Device = "auto"
     precisions: Annotated[
         tuple[Literal["fp32", "fp16", "bf16"], ...],
-        Option(
+        _speed(
             "Number formats to time; repeatable, or joined by commas.",
             names=("--precision",),
-            group="Speed",
             default="what the device computes fast",
         ),
     ] = ()
     backends: Annotated[
         tuple[BackendName, ...],
-        Option(
+        _speed(
             "Run-times to time; repeatable, or joined by commas.",
             names=("--backend",),
-            group="Speed",
             default="those installed that need no long compilation",
         ),
     ] = ()

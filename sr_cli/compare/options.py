@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 from sr_cli.options import Device, Ensemble, Offline, Option, Overlap, Precision, Tile, models_option, validate
+
+_look, _output = (partial(Option, group=group) for group in ("Look", "Output"))
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,10 @@ class CompareOptions:
     ] = ()
     fidelities: Annotated[
         tuple[float, ...],
-        Option(
+        _look(
             "Also show this blend of each model's stages: 0 is its GAN stage (crisp), 1 the stage that it was trained "
             "from (faithful). Repeatable, or several joined by commas.",
             names=("--fidelity",),
-            group="Look",
             metavar="0..1",
             default="each model as it is",
             minimum=0,
@@ -40,16 +42,15 @@ class CompareOptions:
     ensemble: Ensemble = False
     crop: Annotated[
         tuple[int, int, int, int] | None,
-        Option(
+        _look(
             "Compare this part of the photo only: left, top, width and height in pixels.",
-            group="Look",
             metavar="X,Y,W,H",
             default="all of it",
         ),
     ] = None
-    spots: Annotated[int, Option("Places to show where the models differ most.", group="Look", minimum=0)] = 6
-    max_mb: Annotated[float, Option("Largest size of the page, in megabytes.", group="Output", minimum=1)] = 10.0
-    overwrite: Annotated[bool, Option("Replace a page or PNG that exists.", group="Output")] = False
+    spots: Annotated[int, _look("Places to show where the models differ most.", minimum=0)] = 6
+    max_mb: Annotated[float, _output("Largest size of the page, in megabytes.", minimum=1)] = 10.0
+    overwrite: Annotated[bool, _output("Replace a page or PNG that exists.")] = False
     device: Device = "auto"
     precision: Precision = "auto"
     tile: Tile = "auto"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
@@ -26,6 +27,8 @@ ProtocolName = Literal["standard", "poster"]  #: The conventions of `protocols.P
 PublishedName = Literal["poster"]  #: Those of them that have published results.
 DEFAULT_METRICS: tuple[MetricName, ...] = ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb", "rmse", "niqe", "pi")
 
+_data, _measure, _output = (partial(Option, group=group) for group in ("Data", "Measure", "Output"))
+
 
 @dataclass(frozen=True)
 class EvalOptions:
@@ -33,23 +36,16 @@ class EvalOptions:
 
     datasets: Annotated[
         tuple[DatasetName, ...],
-        Option(
-            "Published set, downloaded when first used; repeatable.", names=("--dataset",), group="Data", metavar="NAME"
-        ),
+        _data("Published set, downloaded when first used; repeatable.", names=("--dataset",), metavar="NAME"),
     ] = ()
     data: Annotated[
         tuple[Path, ...],
-        Option(
-            "Folder of originals, or of HR/ and LR/, or of pairs *_HR and *_LR; repeatable.",
-            group="Data",
-            metavar="FOLDER",
-        ),
+        _data("Folder of originals, or of HR/ and LR/, or of pairs *_HR and *_LR; repeatable.", metavar="FOLDER"),
     ] = ()
     input_jpeg: Annotated[
         tuple[int, ...],
-        Option(
+        _data(
             "Compress each input as JPEG of this quality first; several (60,75,90) take turns.",
-            group="Data",
             metavar="Q",
             default="none",
             minimum=1,
@@ -57,10 +53,9 @@ class EvalOptions:
         ),
     ] = ()
     degrade: Annotated[
-        Literal["none", "photo"],
-        Option("Damage to the inputs: photo adds random blur, noise and JPEG.", group="Data"),
+        Literal["none", "photo"], _data("Damage to the inputs: photo adds random blur, noise and JPEG.")
     ] = "none"
-    seed: Annotated[int, Option("Seed of --degrade.", group="Data", minimum=0)] = 0
+    seed: Annotated[int, _data("Seed of --degrade.", minimum=0)] = 0
     models: Annotated[
         tuple[str, ...],
         models_option(
@@ -71,50 +66,27 @@ class EvalOptions:
     ] = ()
     metrics: Annotated[
         tuple[MetricName | Literal["psnr", "ssim"], ...],
-        Option(
-            "What to measure; repeatable, or several joined by commas.",
-            group="Measure",
-            metavar="NAME",
-        ),
+        _measure("What to measure; repeatable, or several joined by commas.", metavar="NAME"),
     ] = DEFAULT_METRICS
-    protocol: Annotated[
-        ProtocolName | None,
-        Option("Convention of measurement.", group="Measure", default="standard"),
-    ] = None
+    protocol: Annotated[ProtocolName | None, _measure("Convention of measurement.", default="standard")] = None
     against: Annotated[
-        PublishedName | None,
-        Option("Also show published results, measured by their convention.", group="Measure", default="none"),
+        PublishedName | None, _measure("Also show published results, measured by their convention.", default="none")
     ] = None
     fidelity: Fidelity = None
     ensemble: Ensemble = False
-    niqe_parameters: Annotated[
-        Path | None, Option("NIQE's parameters.", group="Measure", default="downloaded when first used")
-    ] = None
-    nrqm_model: Annotated[
-        Path | None, Option("NRQM's model.", group="Measure", default="downloaded when first used")
-    ] = None
+    niqe_parameters: Annotated[Path | None, _measure("NIQE's parameters.", default="downloaded when first used")] = None
+    nrqm_model: Annotated[Path | None, _measure("NRQM's model.", default="downloaded when first used")] = None
     feature_weights: Annotated[
         Path | None,
-        Option(
-            "SqueezeNet's weights, for features.", group="Measure", metavar="FILE", default="downloaded when first used"
-        ),
+        _measure("SqueezeNet's weights, for features.", metavar="FILE", default="downloaded when first used"),
     ] = None
-    fresh: Annotated[bool, Option("Start over instead of resuming an interrupted run.", group="Measure")] = False
+    fresh: Annotated[bool, _measure("Start over instead of resuming an interrupted run.")] = False
     self_check: Annotated[
-        bool,
-        Option(
-            "Compare NIQE, NRQM and PI of this installation with official scores, and do nothing else.",
-            group="Measure",
-        ),
+        bool, _measure("Compare NIQE, NRQM and PI of this installation with official scores, and do nothing else.")
     ] = False
     save_images: Annotated[
         Path | None,
-        Option(
-            "Save the enlarged images here, as DATASET/MODEL/NAME.png.",
-            group="Output",
-            metavar="FOLDER",
-            default="none",
-        ),
+        _output("Save the enlarged images here, as DATASET/MODEL/NAME.png.", metavar="FOLDER", default="none"),
     ] = None
     device: Device = "auto"
     precision: Precision = "auto"

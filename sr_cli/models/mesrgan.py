@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sr_cli.models import base
-from sr_cli.models.esrgan import DenseGenerator
+from sr_cli.models.esrgan import DenseGenerator, EsrganConfig
 from sr_cli.models.layers import BicubicPhases, DenseBlock, equal_subpixels
 
 UPSAMPLERS = ("light", "single", "full")  #: See `MesrganConfig.upsampler`.
@@ -26,14 +26,12 @@ _LIGHT_WIDTH = 24  #: Channels of the light upsampler at twice the size.
 
 
 @dataclass(frozen=True)
-class MesrganConfig(base.GeneratorConfig):
+class MesrganConfig(EsrganConfig):
     """MESRGAN's configuration. Raises ValueError where a value makes no network."""
 
     family: ClassVar[str] = "mesrgan"
 
     blocks: int = 8  #: Dense blocks in the trunk.
-    features: int = 64  #: Channels between the blocks.
-    growth: int = 32  #: Channels that each layer of a dense block adds.
     expansion: int = 1  #: Hidden channels of a bottleneck, as a multiple of its input channels.
     upsampler: str = "light"
     """`light`: conv3x3 to 96 channels, PixelShuffle(2), leaky ReLU, conv3x3 from 24 to 12, PixelShuffle(2), added to
