@@ -106,7 +106,10 @@ def examine() -> Diagnosis:
     places = _places(problems)
     label, model = _model(verified) if devices else ("bicubic", None)
     choice = None if model is None else choose_setup(InferenceOptions(), model)
-    usable = {} if choice is None else _missing(choice.device)
+    usable = {}
+    if choice is not None:
+        kind = choice.device.partition(":")[0]
+        usable = {name: backend.missing(kind) for name, backend in backends.BACKENDS.items()}
     devices = devices or (_cpu(),)
     test = _self_test(label, model, choice)
     if not test.ok:
@@ -167,12 +170,6 @@ def _devices() -> tuple[Device, ...]:
     return tuple(devices)
 
 
-def _missing(device: str) -> dict[str, str | None]:
-    """Say for each backend why it cannot be used on a device; None if it can."""
-    kind = device.partition(":")[0]
-    return {name: backend.missing(kind) for name, backend in backends.BACKENDS.items()}
-
-
 def _places(problems: list[str]) -> tuple[Place, ...]:
     """Return the folders; one that cannot be written to, or whose disk is full, is a problem."""
     contents = [
@@ -185,7 +182,10 @@ def _places(problems: list[str]) -> tuple[Place, ...]:
     for path in dict.fromkeys(path for _, path in contents):  # with SRUP_HOME three are one
         what = "; ".join(what for what, place in contents if place == path)
         existing = _existing(path)
-        free = _free(existing)
+        try:
+            free = shutil.disk_usage(existing).free
+        except OSError:
+            free = 0
         found.append(Place(what, path, _size(path), free))
         if not os.path.isdir(existing) or not os.access(existing, os.W_OK | os.X_OK):
             advice = "HF_HOME" if path == hub.cache_folder() else "SRUP_HOME"
@@ -206,13 +206,6 @@ def _size(folder: Path) -> int:
     return total
 
 
-def _free(folder: Path) -> int:
-    try:
-        return shutil.disk_usage(folder).free
-    except OSError:
-        return 0
-
-
 def _existing(path: Path) -> Path:
     return next((parent for parent in (path, *path.absolute().parents) if os.path.lexists(parent)), path)
 
@@ -231,7 +224,9 @@ def _model(verified: tuple[Verification, ...]) -> tuple[str, weights.LoadedModel
     """Load the model for the self-test, and its name: mesrgan, else any that is there, else random weights."""
     good = [f"{result.name}:{result.stage}" for result in verified if result.status == "ok"]
     spec = next((name for name in good if name.startswith("mesrgan:")), good[0] if good else None)
-    return (spec, weights.load(spec, offline=True)) if spec else ("mesrgan with random weights", _random())
+    if spec is None:
+        return "mesrgan with random weights", weights.draw("mesrgan")
+    return spec, weights.load(spec, offline=True)
 
 
 def _self_test(label: str, model: weights.LoadedModel | None, choice: Setup | None) -> SelfTest:
@@ -260,14 +255,3 @@ def _picture() -> Any:
     picture = np.stack([rows * 9, columns * 7, 255 - rows * 4 - columns * 4], axis=2).astype(np.uint8)
     picture[8:16, 10:22] = 255 - picture[8:16, 10:22]
     return picture
-
-
-def _random() -> weights.LoadedModel:
-    """Build the preset mesrgan with seeded random weights, which begin near the bicubic enlargement."""
-    import torch
-
-    from sr_cli import models
-
-    generator = models.create(models.PRESETS["mesrgan"]).eval()
-    generator.reset_parameters(torch.Generator().manual_seed(0))
-    return weights.LoadedModel("mesrgan", None, generator, None, "0" * 64, Path(), None)

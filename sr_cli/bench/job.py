@@ -10,7 +10,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -136,8 +135,6 @@ def _precisions(device: str) -> tuple[str, ...]:
 
 def load_or_draw(name: str) -> LoadedModel:
     """Load a model; a preset that has no weights yet gets seeded random ones. Raises WeightsError."""
-    import torch
-
     from sr_cli import models, weights
 
     try:
@@ -145,9 +142,7 @@ def load_or_draw(name: str) -> LoadedModel:
     except WeightsError:
         if name not in models.PRESETS:
             raise
-    generator = models.create(models.PRESETS[name])
-    generator.reset_parameters(torch.Generator().manual_seed(0))
-    return weights.LoadedModel(name, None, generator.eval(), None, "", Path(name), None)
+    return weights.draw(name)
 
 
 def _facts(name: str, model: LoadedModel, size: int, device: torch.device) -> ModelFacts:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from sr_cli.bench.options import BenchOptions
 from sr_cli.cli.console import Console, ResultConsole
@@ -39,7 +38,9 @@ def bench(
 
         result = run(options, report)
     if console.json:
-        console.document(_record(result, against is not None))
+        from sr_cli.bench.published import PUBLISHED_MS
+
+        console.document({**vars(result), **({"poster_ms": PUBLISHED_MS} if against else {})})
     else:
         _show(console, result)
         if against:
@@ -50,20 +51,9 @@ def bench(
     return 0
 
 
-def _record(result: BenchResult, published: bool) -> dict[str, Any]:
-    record = asdict(result)
-    if published:
-        from sr_cli.bench.published import PUBLISHED_MS
-
-        record["poster_ms"] = PUBLISHED_MS
-    return record
-
-
 def _show(console: Console, result: BenchResult) -> None:
-    facts = ", ".join(
-        f"{name} {value}" if name != "processor" else str(value) for name, value in result.machine.items()
-    )
-    console.data(f"{result.device}: {facts}")
+    facts = [str(value) if name == "processor" else f"{name} {value}" for name, value in result.machine.items()]
+    console.data(f"{result.device}: {', '.join(facts)}")
     names = [model.model for model in result.models]
     rows = []
     for batch in result.batches:
@@ -114,8 +104,7 @@ def _show(console: Console, result: BenchResult) -> None:
 def _time(cell: Cell | None, base: Cell | None) -> str:
     if cell is None:
         return ""
-    ratio = f" ({cell.median_ms / base.median_ms:.2f})" if base else ""
-    return f"{'~' if cell.disturbed else ''}{cell.median_ms:.1f}{ratio}"
+    return f"{'~' if cell.disturbed else ''}{_ratio(cell.median_ms, base and base.median_ms, 1)}"
 
 
 def _levels(cell: Cell | None) -> str:
@@ -135,9 +124,9 @@ def _show_published(console: Console, result: BenchResult) -> None:
         base = ours["esrgan"]
         for theirs, name in pairs:
             if theirs:
-                row.append(_mean(PUBLISHED_MS[theirs].get(batch), PUBLISHED_MS["esrgan"].get(batch)))
+                row.append(_ratio(PUBLISHED_MS[theirs].get(batch), PUBLISHED_MS["esrgan"].get(batch), 0))
             cell = ours[name]
-            row.append(_mean(cell.mean_ms if cell else None, base.mean_ms if base else None))
+            row.append(_ratio(cell and cell.mean_ms, base and base.mean_ms, 0))
         rows.append(row)
     columns = ["batch"]
     for theirs, name in pairs:
@@ -145,10 +134,11 @@ def _show_published(console: Console, result: BenchResult) -> None:
     console.table(columns, rows, f"Mean ms (ratio to ESRGAN): published, and here in {precision} {backend}")
 
 
-def _mean(value: float | None, base: float | None) -> str:
+def _ratio(value: float | None, base: float | None, digits: int) -> str:
+    """Return a time with its ratio to another one where there is one."""
     if value is None:
         return ""
-    return f"{value:.0f} ({value / base:.2f})" if base else f"{value:.0f}"
+    return f"{value:.{digits}f}" + (f" ({value / base:.2f})" if base else "")
 
 
 def _plot(path: Path, result: BenchResult) -> None:

@@ -330,14 +330,9 @@ def _record(entry: ModelEntry) -> dict[str, Any]:
         {"stage": name, "path": registry.present(entry, stage), **stages[name], "look": stage.words}
         for name, stage in entry.stages.items()
     ]
-    head = {"name": entry.name, "stages": list(stages), "bundled": _bundled(entry), "origin": entry.origin}
+    bundled = entry.origin == "built-in" and bool(stages) and entry.here == list(stages)
+    head = {"name": entry.name, "stages": list(stages), "bundled": bundled, "origin": entry.origin}
     return {**head, **record, "weights": details}
-
-
-def _bundled(entry: ModelEntry) -> bool:
-    """Return whether all its weights come with the package."""
-    paths = [entry.path(stage) for stage in entry.stages.values()]
-    return entry.origin == "built-in" and bool(paths) and all(path is not None and path.exists() for path in paths)
 
 
 def _stages(entry: ModelEntry) -> str:

@@ -72,7 +72,7 @@ def bundled(options: CompareOptions) -> list[str]:
     models = weights.read_manifest().models
     entries = sorted(models.values(), key=lambda entry: entry.name != DEFAULT_MODEL)
     if options.fidelities:
-        names = [entry.name for entry in entries if {"gan", entry.default_stage} <= set(_here(entry))]
+        names = [entry.name for entry in entries if {"gan", entry.default_stage} <= set(entry.here)]
     else:
         names = [f"{entry.name}:{stage}" for entry in entries for stage in _stages(entry)]
     if not names:
@@ -80,16 +80,10 @@ def bundled(options: CompareOptions) -> list[str]:
     return names
 
 
-def _here(entry: weights.ModelEntry) -> list[str]:
-    """Return the stages of a model whose files are there."""
-    paths = {name: entry.path(stage) for name, stage in entry.stages.items()}
-    return [name for name, path in paths.items() if path is not None and path.exists()]
-
-
 def _stages(entry: weights.ModelEntry) -> list[str]:
     """Return the stages of a model to compare: its default one, and of the default model all, that one first."""
     return sorted(
-        (name for name in _here(entry) if name == entry.default_stage or entry.name == DEFAULT_MODEL),
+        (name for name in entry.here if name == entry.default_stage or entry.name == DEFAULT_MODEL),
         key=lambda name: name != entry.default_stage,
     )
 

@@ -6,7 +6,7 @@ are imported when a file is really opened or fetched.
 
 from sr_cli.weights.blend import check as check_fidelity
 from sr_cli.weights.blend import load_blend
-from sr_cli.weights.loading import Blend, LoadedModel, load
+from sr_cli.weights.loading import Blend, LoadedModel, draw, load
 from sr_cli.weights.manifest import HubFile, Manifest, ModelEntry, Stage, TrainingSummary, read_manifest
 from sr_cli.weights.specs import INTERPOLATION_LOOKS, INTERPOLATIONS, Spec, is_path, styled
 from sr_cli.weights.specs import parse as parse_spec
@@ -23,6 +23,7 @@ __all__ = [
     "Stage",
     "TrainingSummary",
     "check_fidelity",
+    "draw",
     "is_path",
     "load",
     "load_blend",

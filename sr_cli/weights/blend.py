@@ -131,22 +131,20 @@ def _family(model: str | Path | LoadedModel, manifest: Manifest) -> tuple[str, d
     """Return a model's name, its stages, and the one that it stands for."""
     if isinstance(model, LoadedModel):
         if model.entry is None or model.stage is None:
-            raise _unknown(model.path)
+            raise UsageError(
+                f"--fidelity needs to know what {model.path} was fine-tuned from, and no manifest knows this file; "
+                "register it with `srup models add`, or name a model"
+            )
         return model.entry.name, _of_entry(model.entry), model.stage
     spec = specs.parse(model)
     if spec.is_interpolation:
         raise UsageError(f"--fidelity blends weights, and {model} has none; leave the option out")
     if spec.path is None:
-        entry = manifest.model(spec.name)
-        stages = _of_entry(entry)
-        if not stages:
-            return spec.name, {}, ""
-        return spec.name, stages, manifest.stage(str(model))[1].name
+        stages = _of_entry(manifest.model(spec.name))
+        return spec.name, stages, manifest.stage(str(model))[1].name if stages else ""
     if spec.path.is_dir():
-        stages = _of_run(spec.path)
-        return str(spec.path), stages, provenance.best_file(spec.path, spec.stage)[0]
-    loaded, _ = read_file(spec.path)
-    return _family(loaded, manifest)
+        return str(spec.path), _of_run(spec.path), provenance.best_file(spec.path, spec.stage)[0]
+    return _family(read_file(spec.path)[0], manifest)
 
 
 def _of_entry(entry: ModelEntry) -> dict[str, _Relative]:
@@ -180,10 +178,3 @@ def _ancestors(relative: _Relative, manifest: Manifest) -> set[str]:
         known = manifest.by_sha256(sha256) if sha256 else None
         parent = known[1].parent_sha256 if known else None
     return found
-
-
-def _unknown(path: Path) -> UsageError:
-    return UsageError(
-        f"--fidelity needs to know what {path} was fine-tuned from, and no manifest knows this file; "
-        "register it with `srup models add`, or name a model"
-    )

@@ -85,6 +85,17 @@ def load(spec: str | Path, *, offline: bool = False, progress: OnBytes | None = 
     )
 
 
+def draw(preset: str) -> LoadedModel:
+    """Build a preset with seeded random weights, with which it begins near the bicubic enlargement."""
+    import torch
+
+    from sr_cli import models
+
+    generator = models.create(models.PRESETS[preset]).eval()
+    generator.reset_parameters(torch.Generator().manual_seed(0))
+    return LoadedModel(preset, None, generator, None, "", Path(preset), None)
+
+
 def read_file(path: Path) -> tuple[LoadedModel, bytes]:
     """Load a `.safetensors` file; give its content as well, from the same opening. Raises WeightsError."""
     if path.suffix.lower() != ".safetensors":
@@ -96,18 +107,9 @@ def read_file(path: Path) -> tuple[LoadedModel, bytes]:
         generator, data = _assemble(file)
     sha256 = storage.sha256_of_bytes(data)
     entry, stage = _known(sha256)
-    own_stage = provenance.stage_of(file.header.metadata)
-    loaded = LoadedModel(
-        name=path.stem,
-        stage=stage.name if stage else own_stage,
-        generator=generator,
-        overlap=stage.overlap if stage else None,
-        sha256=sha256,
-        path=path,
-        entry=entry,
-        metadata=file.header.metadata,
-    )
-    return loaded, data
+    metadata = file.header.metadata
+    name, overlap = (stage.name, stage.overlap) if stage else (provenance.stage_of(metadata), None)
+    return LoadedModel(path.stem, name, generator, overlap, sha256, path, entry, metadata), data
 
 
 def config_of(entry: ModelEntry) -> GeneratorConfig:
@@ -136,22 +138,13 @@ def fetch(
     if local is not None and (local.exists() or stage.hub is None):
         data = read_bytes(local) if _has_size(local, stage.size) else b""
         if storage.sha256_of_bytes(data) != stage.sha256:
-            advice = (
-                "reinstall srup"
-                if entry.origin == "built-in"
-                else f"`srup models remove {entry.name}` and add it again"
-            )
+            again = f"`srup models remove {entry.name}` and add it again"
+            advice = "reinstall srup" if entry.origin == "built-in" else again
             raise WeightsError(f"{local} is damaged: its sha256 is not the one in the manifest; {advice}")
         return local, data
     assert stage.hub is not None
-    place = stage.hub
-    path = hub.download(
-        hub.Source(place.repo, place.revision, place.file),
-        sha256=stage.sha256,
-        size=stage.size,
-        offline=offline,
-        progress=progress,
-    )
+    source = stage.hub.source
+    path = hub.download(source, sha256=stage.sha256, size=stage.size, offline=offline, progress=progress)
     return path, read_bytes(path)
 
 

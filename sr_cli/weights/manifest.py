@@ -21,6 +21,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from sr_cli.errors import WeightsError, reason_of
+from sr_cli.hub import Source
 from sr_cli.storage import data_folder, schemas
 
 T = TypeVar("T")
@@ -58,6 +59,11 @@ class HubFile(Struct, frozen=True, forbid_unknown_fields=True):
     repo: _Repo  #: `user/name`.
     revision: _Commit  #: Full commit, 40 hexadecimal digits: a branch could change under us.
     file: _Text  #: Path in the repository.
+
+    @property
+    def source(self) -> Source:
+        """The file as `hub` asks for it."""
+        return Source(self.repo, self.revision, self.file)
 
 
 class TrainingSummary(Struct, frozen=True, forbid_unknown_fields=True):
@@ -139,6 +145,12 @@ class ModelEntry(ModelRecord, frozen=True, kw_only=True):
     def path(self, stage: Stage) -> Path | None:
         """Return where the stage's local file is, or would be; None if it is only on the Hub."""
         return None if stage.file is None else self.folder / stage.file
+
+    @property
+    def here(self) -> list[str]:
+        """The stages whose local files are there."""
+        paths = {name: self.path(stage) for name, stage in self.stages.items()}
+        return [name for name, path in paths.items() if path is not None and path.exists()]
 
     def to_dict(self) -> dict[str, Any]:
         """Give the entry as the manifest file stores it."""

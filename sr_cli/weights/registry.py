@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,11 +37,6 @@ class Verification:
     status: str  #: `ok`, `damaged`, `missing` (a local file that should be there) or `not downloaded`.
     path: Path | None  #: The file, None if it is not on this machine.
     error: str | None = None  #: What is wrong, in a line.
-
-
-def is_hub_spec(source: str) -> bool:
-    """Tell whether `source` names a file on the Hub."""
-    return source.startswith("hf:")
 
 
 @dataclass(frozen=True)
@@ -146,7 +142,7 @@ def present(entry: ModelEntry, stage: Stage) -> Path | None:
 
 def cached(stage: Stage) -> Path | None:
     """Return where a stage's file is in the Hub's cache, or None."""
-    return None if stage.hub is None else hub.cached(hub.Source(stage.hub.repo, stage.hub.revision, stage.hub.file))
+    return None if stage.hub is None else hub.cached(stage.hub.source)
 
 
 def user_models() -> Mapping[str, ModelEntry]:
@@ -184,7 +180,7 @@ _Source = tuple[dict[str, Any], int, Stage, bytes]
 def _sources(source: str, name: str, options: AddOptions, progress: OnBytes | None) -> Iterator[_Source]:
     """Yield the configuration, scale, stage and content of all weights that `source` stands for."""
     stage, licence = options.stage, options.licence
-    if is_hub_spec(source):
+    if source.startswith("hf:"):
         yield _from_hub(source, stage, licence, progress)
         return
     path = Path(source)
@@ -221,46 +217,46 @@ def _from_hub(source: str, stage: str | None, licence: str | None, progress: OnB
     if not match["file"].endswith(".safetensors"):
         raise UsageError(f"{source}: only .safetensors files can be added; `srup models convert` makes one of a .pth")
     remote = hub.resolve(hub.Source(match["repo"], match["revision"] or "main", match["file"]))
-    path = hub.download(
-        hub.Source(match["repo"], remote.commit, match["file"]), sha256=remote.sha256, progress=progress
-    )
+    place = HubFile(match["repo"], remote.commit, match["file"])
+    path = hub.download(place.source, sha256=remote.sha256, progress=progress)
     loaded = load(path)
-    known = _published(match["repo"], remote.commit, loaded.sha256) or Stage(
+    known = _published(place, loaded.sha256) or Stage(
         name=loaded.stage or "pixel", sha256=loaded.sha256, size=path.stat().st_size, licence="unknown", scores={}
     )
     new = replace(
         known,
         name=stage or known.name,
         file=None,
-        hub=HubFile(match["repo"], remote.commit, match["file"]),
+        hub=place,
         licence=licence or known.licence,
         licence_source=f"https://huggingface.co/{match['repo']}",
     )
     return loaded.generator.config.to_dict(), loaded.scale, new, b""
 
 
-def _published(repo: str, commit: str, sha256: str) -> Stage | None:
+def _published(place: HubFile, sha256: str) -> Stage | None:
     """Read what a repository's own manifest says of a file; None where it has none, or one we cannot read."""
     try:
-        path = hub.download(hub.Source(repo, commit, CARD))
-        found = manifest.Manifest(manifest.read_file(path, path.parent).models).by_sha256(sha256)
+        path = hub.download(replace(place, file=CARD).source)
+        found = manifest.read_file(path, path.parent).by_sha256(sha256)
     except WeightsError:
         return None
     return found[1] if found else None
 
 
 def _verify(entry: ModelEntry, stage: Stage) -> Verification:
+    result = partial(Verification, entry.name, stage.name)
     path = present(entry, stage)
     if path is None:
         if stage.hub is not None:
-            return Verification(entry.name, stage.name, "not downloaded", None)
-        return Verification(entry.name, stage.name, "missing", entry.path(stage), f"no file {entry.path(stage)}")
+            return result("not downloaded", None)
+        return result("missing", entry.path(stage), f"no file {entry.path(stage)}")
     try:
         if storage.sha256_of_file(path) != stage.sha256:
             raise WeightsError(f"{path}: its sha256 is not the one in the manifest")
         load(f"{entry.name}:{stage.name}", offline=True)
     except OSError as error:
-        return Verification(entry.name, stage.name, "damaged", path, f"cannot read {path}: {error.strerror}")
+        return result("damaged", path, f"cannot read {path}: {error.strerror}")
     except WeightsError as error:
-        return Verification(entry.name, stage.name, "damaged", path, str(error))
-    return Verification(entry.name, stage.name, "ok", path)
+        return result("damaged", path, str(error))
+    return result("ok", path)
