@@ -22,8 +22,23 @@ from sr_cli.options import OptionField, fields_of, option_field
 Function = TypeVar("Function", bound=Callable[..., int | None])
 
 
-class Command(TyperCommand):
-    """A command whose help shows no type for flags and does not list `--help`."""
+class _Plain:
+    """Shows no type for flags in the help, and does not list `--help`."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """Return the parameters, as the parser and the help use them."""
+        params = super().get_params(ctx)  # type: ignore[misc]
+        for param in params:
+            if isinstance(param, TyperArgument):
+                param.display_type_rich = lambda ctx: None  # type: ignore[method-assign]
+            elif param.is_flag:
+                param.metavar = ""
+                param.hidden = param.hidden or "--help" in param.opts
+        return params
+
+
+class Command(_Plain, TyperCommand):
+    """A command."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return the words of the usage line after the command's name."""
@@ -31,27 +46,9 @@ class Command(TyperCommand):
         pieces = [param.metavar or param.name.upper() for param in arguments]
         return ["[OPTIONS]", *(p if a.required else f"[{p}]" for p, a in zip(pieces, arguments, strict=True))]
 
-    def get_params(self, ctx: Any) -> Any:
-        """Return the parameters, as the parser and the help use them."""
-        return _without_types(super().get_params(ctx))
 
-
-class Group(TyperGroup):
-    """The same for a group of commands."""
-
-    def get_params(self, ctx: Any) -> Any:
-        """Return the parameters, as the parser and the help use them."""
-        return _without_types(super().get_params(ctx))
-
-
-def _without_types(params: Any) -> Any:
-    for param in params:
-        if isinstance(param, TyperArgument):
-            param.display_type_rich = lambda ctx: None  # type: ignore[method-assign]
-        elif param.is_flag:
-            param.metavar = ""
-            param.hidden = param.hidden or "--help" in param.opts
-    return params
+class Group(_Plain, TyperGroup):
+    """A group of commands."""
 
 
 def command(

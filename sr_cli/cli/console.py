@@ -52,8 +52,7 @@ def say(text: str, stream: TextIO) -> None:
         with suppress(OSError):  # a message that cannot be written must not end the work
             print(text, file=stream, flush=True)
     else:
-        with _writing():
-            print(text, file=stream, flush=True)
+        _print(text)
 
 
 @contextmanager

@@ -33,44 +33,31 @@ def _tell(console: Console, diagnosis: Diagnosis) -> None:
 
     choice = diagnosis.choice
     versions = [f"{name} {number}" for name, number in diagnosis.versions.items()]
-    _section(console, "Versions", [", ".join(versions[:3]), ", ".join(versions[3:])])
+    sections = {"Versions": [", ".join(versions[:3]), ", ".join(versions[3:])]}
     if diagnosis.missing:
         missing = [f"{name} (pip install '{extra}')" for name, extra in diagnosis.missing.items()]
-        _section(console, "Optional, not installed", [", ".join(missing)])
-    devices = []
+        sections["Optional, not installed"] = [", ".join(missing)]
+    devices = sections["Devices"] = []
     for device in diagnosis.devices:
         total = "" if device.total_bytes is None else f" of {format_bytes(device.total_bytes)}"
         used = ", used by default" if choice and device.name in (choice.device, f"{choice.device}:0") else ""
         devices.append(f"{device.name}: {device.description}, {format_bytes(device.free_bytes)}{total} free{used}")
-    _section(console, "Devices", devices)
     if choice is not None:
         threads = "thread" if choice.threads == 1 else "threads"
-        _section(
-            console,
-            "Used by default",
-            [f"{choice.label}, {choice.threads} CPU {threads}", *choice.reasons],
-        )
-    _section(
-        console,
-        "Backends",
-        [f"{name}: {reason or 'ready'}" for name, reason in diagnosis.backends.items()],
-    )
-    places = [
+        sections["Used by default"] = [f"{choice.label}, {choice.threads} CPU {threads}", *choice.reasons]
+    sections["Backends"] = [f"{name}: {reason or 'ready'}" for name, reason in diagnosis.backends.items()]
+    sections["Folders"] = [
         f"{place.path}: {place.what}, {format_bytes(place.size)}, {format_bytes(place.free)} free"
         for place in diagnosis.places
     ]
-    _section(console, "Folders", places)
-    _section(
-        console, "Weights", [f"{r.name}:{r.stage}: {r.status}" for r in diagnosis.weights] or ["none in the manifest"]
-    )
+    weights = [f"{result.name}:{result.stage}: {result.status}" for result in diagnosis.weights]
+    sections["Weights"] = weights or ["none in the manifest"]
     test = diagnosis.self_test
     verdict = "ok" if test.ok else "failed"
-    _section(console, "Self-test", [f"{verdict}: {test.model}, {test.seconds:.2f} s, {test.detail}"])
+    sections["Self-test"] = [f"{verdict}: {test.model}, {test.seconds:.2f} s, {test.detail}"]
+    for title, lines in sections.items():
+        console.data(title)
+        for line in lines:
+            console.data(f"  {line}")
     if not diagnosis.problems:
         console.data("All is well.")
-
-
-def _section(console: Console, title: str, lines: list[str]) -> None:
-    console.data(title)
-    for line in lines:
-        console.data(f"  {line}")

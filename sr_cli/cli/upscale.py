@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,7 +16,7 @@ from sr_cli.options import Option, output_option
 from sr_cli.upscale.options import UpscaleOptions
 
 if TYPE_CHECKING:
-    from sr_cli.upscale.estimate import Estimate, FileEstimate, Part
+    from sr_cli.upscale.estimate import Estimate, FileEstimate
     from sr_cli.upscale.events import ImageResult, Summary, UpscaleEvent
 
 
@@ -48,11 +49,7 @@ def upscale(
     options: UpscaleOptions,
     style: Annotated[
         Literal["natural", "crisp"] | None,
-        Option(
-            "natural keeps to what is there; crisp invents plausible texture.",
-            group="Look",
-            default="natural",
-        ),
+        Option("natural keeps to what is there; crisp invents plausible texture.", group="Look", default="natural"),
     ] = None,
     dry_run: Annotated[
         bool,
@@ -102,11 +99,8 @@ class _View:
 
     def show(self, event: UpscaleEvent) -> None:
         """Show an event."""
-        if event.kind == "note":
-            self.console.note(event.text)
-            return
-        if event.kind == "detail":
-            self.console.detail(event.text)
+        if event.kind in ("note", "detail"):
+            (self.console.note if event.kind == "note" else self.console.detail)(event.text)
             return
         if event.summary is not None:
             _end(self.console, event.summary)
@@ -124,8 +118,8 @@ class _View:
 def _end(console: Console, summary: Summary) -> None:
     """Print the last line or the document for scripts, also for an interrupted job."""
     if console.json_lines:
-        counts = {s: sum(result.status == s for result in summary.results) for s in ("done", "skipped", "failed")}
-        console.event({"event": "summary", "ending": summary.ending, "count": summary.count, **counts})
+        ending = {"event": "summary", "ending": summary.ending, "count": summary.count}
+        console.event({**ending, **_counts(summary.results)})
     elif console.json and (summary.results or summary.ending != "error"):
         document: dict[str, Any] = {"results": [_record(result) for result in summary.results]}
         if summary.ending != "complete":
@@ -146,24 +140,23 @@ def _show(console: Console, estimate: Estimate) -> int:
         "seconds": round(estimate.seconds, 1),
     }
     records = [_planned(file) for file in estimate.files]
-    parts: dict[str, Any] = {}
-    if estimate.shards:
-        parts["shards"] = [{"shard": part.name, **_amounts(part)} for part in estimate.shards]
-    if estimate.workers:
-        parts["workers"] = [{"worker": part.name, **_amounts(part)} for part in estimate.workers]
+    shares = {kind: parts for kind, parts in (("shard", estimate.shards), ("worker", estimate.workers)) if parts}
+    shared = {
+        f"{kind}s": [{kind: p.name, "files": p.files, "pixels": p.pixels, "seconds": p.seconds} for p in parts]
+        for kind, parts in shares.items()
+    }
     if console.json:
-        console.document({"dry_run": True, "results": records, "total": total, **parts})
+        console.document({"dry_run": True, "results": records, "total": total, **shared})
     elif console.json_lines:
         for record in records:
             console.event({"event": record["status"], **record})
-        console.event({"event": "summary", "ending": "complete", "count": len(records), **total, **parts})
+        console.event({"event": "summary", "ending": "complete", "count": len(records), **total, **shared})
     else:
         columns = ("output", "from", "to", "tiles", "memory", "disk", "time")
         console.table(columns, [_row(file) for file in estimate.planned])
-        for kind, group in (("shard", estimate.shards), ("worker", estimate.workers)):
-            if group:
-                rows = [[p.name, str(p.files), f"{p.pixels / 1e6:.1f}", _duration(p.seconds)] for p in group]
-                console.table((kind, "photos", "megapixels", "time"), rows)
+        for kind, parts in shares.items():
+            rows = [[p.name, str(p.files), f"{p.pixels / 1e6:.1f}", _duration(p.seconds)] for p in parts]
+            console.table((kind, "photos", "megapixels", "time"), rows)
         for file in estimate.files:
             if file.status == "failed":
                 console.error(file.error or "would fail")
@@ -174,10 +167,6 @@ def _show(console: Console, estimate: Estimate) -> int:
         photos = "1 photo" if count == 1 else f"{count} photos"
         console.note(f"{photos} would take about {time} and {format_bytes(estimate.disk_bytes)}{free}{done}")
     return exit_code(estimate.files)
-
-
-def _amounts(part: Part) -> dict[str, Any]:
-    return {"files": part.files, "pixels": part.pixels, "seconds": part.seconds}
 
 
 def _planned(file: FileEstimate) -> dict[str, Any]:
@@ -228,8 +217,7 @@ def _record(result: ImageResult) -> dict[str, Any]:
 
 
 def _event(event: UpscaleEvent) -> dict[str, Any]:
-    record: dict[str, Any] = {"event": event.kind, "input": str(event.input), "index": event.index}
-    record["count"] = event.count
+    record = {"event": event.kind, "input": str(event.input), "index": event.index, "count": event.count}
     if event.kind == "progress":
         record.update(done=event.done, total=event.total, batch=round(event.batch, 4))
     if event.result is not None:
@@ -258,7 +246,9 @@ def _failure(result: ImageResult) -> str:
 
 
 def _summarise(console: Console, results: list[ImageResult]) -> None:
-    if len(results) == 1:
-        return
-    counts = {status: sum(result.status == status for result in results) for status in ("done", "skipped", "failed")}
-    console.note(", ".join(f"{count} {status}" for status, count in counts.items() if count))
+    if len(results) != 1:
+        console.note(", ".join(f"{count} {status}" for status, count in _counts(results).items() if count))
+
+
+def _counts(results: Sequence[ImageResult]) -> dict[str, int]:
+    return {status: sum(result.status == status for result in results) for status in ("done", "skipped", "failed")}

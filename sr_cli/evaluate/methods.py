@@ -13,6 +13,7 @@ from sr_cli import datasets, inference, weights
 from sr_cli.errors import UsageError
 from sr_cli.evaluate.options import EvalOptions
 from sr_cli.weights.manifest import read_manifest
+from sr_cli.weights.registry import describe
 from sr_cli.weights.specs import is_path
 
 TIMED_SIDE = 128  #: Side, in LR pixels, of the photo whose upscaling a report times.
@@ -74,12 +75,4 @@ def _load(spec: str, name: str, options: EvalOptions) -> Method:
             "leave it out (srup compare shows models of different scales side by side)"
         )
     upscaler = inference.Upscaler(loaded, device=options.device, precision=options.precision, ensemble=options.ensemble)
-    return Method(name, upscaler, _multiplications(loaded))
-
-
-def _multiplications(loaded: weights.LoadedModel) -> int | None:
-    """Return the multiplications per input pixel; None for architectures with more than convolutions."""
-    from sr_cli import models
-
-    known = loaded.generator.config.family != models.FOREIGN
-    return models.count_multiplications(loaded.generator) if known else None
+    return Method(name, upscaler, describe(loaded.generator)["multiplications"])

@@ -1,4 +1,4 @@
-"""Pages and charts: Jinja2 templates that escape every value, and what they are filled with.
+"""Pages and charts: Jinja2 templates that escape every value (but in Markdown), and what they are filled with.
 
 `render` fills a template of this folder, `charts` lays out bars, curves and points, `drawing` writes SVG or PNG.
 """
@@ -15,7 +15,7 @@ import jinja2
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sr_cli", "pages"),
-        autoescape=True,
+        autoescape=jinja2.select_autoescape(disabled_extensions=("md",), default=True),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -27,5 +27,5 @@ def _environment() -> jinja2.Environment:
 
 
 def render(template: str, **values: Any) -> str:
-    """Return a template of this folder filled with values. Text in them is shown as text, never read as markup."""
+    """Return a template of this folder filled with values. Text in them is shown as text, never read as HTML."""
     return _environment().get_template(template).render(values)

@@ -102,25 +102,17 @@ class Run:
         checkpoint.save_state(path, dict(model.state_dict()), info)
 
     @property
-    def _log(self) -> Path:
-        return self.folder / "log.jsonl"
+    def _log(self) -> storage.JsonLines:
+        return storage.JsonLines(self.folder / "log.jsonl")
 
     def records(self) -> list[dict[str, Any]]:
         """Read the log's lines; one that a killed process left unfinished does not count."""
-        if not self._log.exists():
-            return []
-        records = []
-        for line in self._log.read_text("utf-8", "replace").splitlines():
-            try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
-        return records
+        return self._log.new()
 
     def forget_after(self, stage: str, step: int) -> None:
         """Take out of the log what came after the checkpoint that a stage continues from."""
         kept = [r for r in self.records() if r.get("stage") != stage or r.get("step", 0) <= step]
-        storage.write_file(self._log, "".join(json.dumps(r) + "\n" for r in kept).encode())
+        storage.write_file(self._log.path, "".join(json.dumps(r) + "\n" for r in kept).encode())
 
     def log(self, event: StageProgress) -> None:
         """Append one JSON line to `log.jsonl`; after a validation draws `curves.svg` anew."""
@@ -128,8 +120,8 @@ class Run:
         del plain["event"]
         if event.samples:
             plain["samples"] = event.samples.relative_to(self.folder).as_posix()
-        with checkpoint.writing(self._log), self._log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(plain) + "\n")
+        with checkpoint.writing(self._log.path):
+            self._log.append(plain)
         if event.val_psnr_y is not None:
             storage.write_file(self.folder / "curves.svg", plot.svg(self.records()).encode())
         if self._board:

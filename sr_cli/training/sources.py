@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from sr_cli import datasets, storage
@@ -10,12 +10,11 @@ from sr_cli.errors import UsageError
 from sr_cli.metrics.features import missing_megabytes
 from sr_cli.training import data
 from sr_cli.training.events import Download, OnEvent
+from sr_cli.training.options import Confirm
 
 SETS = {"div2k": "div2k-train", "div2k-train": "div2k-train"}
 """Named sets that are made for training; the others are for testing, and stay unseen."""
 DEFAULT_SET = "div2k"
-
-Confirm = Callable[[str], bool]  #: Asked before large downloads, with the question; answers whether to continue.
 
 
 def default_cache() -> Path:

@@ -12,8 +12,8 @@ from sr_cli.weights.loading import LoadedModel
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMATS = ("safetensors", "basicsr", "onnx")
-_SUFFIXES = {"safetensors": (".safetensors",), "basicsr": (".pth", ".safetensors"), "onnx": (".onnx",)}
+SUFFIXES = {"safetensors": (".safetensors",), "basicsr": (".pth", ".safetensors"), "onnx": (".onnx",)}
+"""The formats, and the suffixes of files in each."""
 
 
 def export(loaded: LoadedModel, target: Path, format: str | None = None, *, overwrite: bool = False) -> str:
@@ -31,10 +31,10 @@ def export(loaded: LoadedModel, target: Path, format: str | None = None, *, over
 
     if format is None:
         format = {".onnx": "onnx", ".pth": "basicsr"}.get(target.suffix.lower(), "safetensors")
-    if format not in FORMATS:
-        raise UsageError(f"--format must be one of {', '.join(FORMATS)}, not {format!r}")
-    if target.suffix.lower() not in _SUFFIXES[format]:
-        raise UsageError(f"{target}: the format {format} needs the suffix {' or '.join(_SUFFIXES[format])}")
+    if format not in SUFFIXES:
+        raise UsageError(f"--format must be one of {', '.join(SUFFIXES)}, not {format!r}")
+    if target.suffix.lower() not in SUFFIXES[format]:
+        raise UsageError(f"{target}: the format {format} needs the suffix {' or '.join(SUFFIXES[format])}")
     data = _onnx(loaded) if format == "onnx" else _tensors(loaded, format == "basicsr", target.suffix.lower() == ".pth")
     with atomic_output(target, overwrite=overwrite) as file:
         file.write(data)

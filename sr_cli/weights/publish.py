@@ -59,46 +59,13 @@ def _as_published(entry: ModelEntry) -> ModelEntry:
 
 def model_card(entry: ModelEntry, repo: str) -> str:
     """Write the repository's README in the Hub's form: metadata, then text."""
-    licences = {stage.licence for stage in entry.stages.values()}
-    licence = licences.pop().lower() if len(licences) == 1 else "other"
-    lines = [
-        "---",
-        f"license: {licence if re.fullmatch(r'[a-z0-9.-]+', licence) and licence != 'unknown' else 'other'}",
-        "pipeline_tag: image-to-image",
-        "tags: [super-resolution, image-upscaling, srup]",
-        "---",
-        "",
-        f"# {entry.name}",
-        "",
-        f"{entry.summary}. Enlarges by {entry.scale}; network `{entry.config['family']}`.",
-        "",
-    ]
-    for stage in entry.stages.values():
-        lines += _card_section(entry, stage, repo)
-    return "\n".join(lines)
+    from sr_cli import pages
 
-
-def _card_section(entry: ModelEntry, stage: Stage, repo: str) -> list[str]:
-    file = f"{entry.name}-{stage.name}.safetensors"
-    lines = [
-        f"## {stage.name}",
-        "",
-        f"    srup models add hf:{repo}/{file} --name my-{entry.name}",
-        f"    srup upscale photo.jpg -m my-{entry.name} -o out.png",
-        "",
-        f"- file: `{file}`, {stage.size} bytes, sha256 `{stage.sha256}`",
-        f"- licence: {stage.licence}" + (f" ({stage.licence_source})" if stage.licence_source else ""),
-    ]
-    if stage.parent_sha256:
-        lines.append(f"- fine-tuned from weights with sha256 `{stage.parent_sha256}`")
-    if stage.teacher:
-        lines.append(f"- learned from the outputs of {stage.teacher.owner}, sha256 `{stage.teacher.sha256}`")
-    if stage.training:
-        facts = [f"{key}: {value}" for key, value in structs.asdict(stage.training).items() if value is not None]
-        lines.append(f"- training: {'; '.join(facts)}")
-    for data, metrics in stage.scores.items():
-        lines.append(f"- {data}: {', '.join(f'{metric} {value:g}' for metric, value in metrics.items())}")
-    return [*lines, ""]
+    licences = {stage.licence.lower() for stage in entry.stages.values()}
+    licence = licences.pop() if len(licences) == 1 else "other"
+    known = re.fullmatch(r"[a-z0-9.-]+", licence) and licence != "unknown"
+    training = {stage.name: structs.asdict(stage.training) for stage in entry.stages.values() if stage.training}
+    return pages.render("card.md", entry=entry, repo=repo, licence=licence if known else "other", training=training)
 
 
 def _upload(repo: str, files: dict[str, bytes], private: bool, message: str) -> tuple[str, str]:
