@@ -245,3 +245,21 @@ Ensemble = Annotated[
     bool, Option("Average over eight flips and rotations: eight times slower, slightly better.", group="Look")
 ]
 Offline = Annotated[bool, Option("Never use the network.", group="For scripts")]
+Overwrite = Annotated[bool, Option("Replace what exists.")]
+
+
+@dataclass(frozen=True)
+class AddOptions:
+    """What the user says of weights to register; also the options of `srup models add`."""
+
+    stage: Annotated[
+        Literal["pixel", "photo", "gan"] | None, Option("Its stage.", default="pixel; for a run, all its stages")
+    ] = None
+    """What a single file is (None: what it says itself, else `pixel`); which of a run's stages (None: all)."""
+    licence: Annotated[
+        str | None, Option("The weights' licence as an SPDX identifier.", metavar="SPDX", default="unknown")
+    ] = None
+    """None for what is known, else `unknown`."""
+    summary: Annotated[str | None, Option("Description, one line.", default="none")] = None
+    """None for where it came from."""
+    overwrite: Overwrite = False

@@ -108,7 +108,6 @@ def _plan(options: BenchOptions) -> _Plan:
 
 
 def _columns(options: BenchOptions, device: str) -> tuple[Column, ...]:
-    """Return the precision and the backend of each column."""
     asked = [backends.preferred(device, "fp32") if name == "auto" else name for name in options.backends]
     for name in asked:
         if (reason := backends.get(name).missing(device)) is not None:

@@ -76,7 +76,6 @@ class BenchResult:
 
     @property
     def batches(self) -> list[int]:
-        """The batch sizes."""
         return list(dict.fromkeys(c.batch for c in self.results))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,7 +10,7 @@ import typer
 from sr_cli.cli.adapter import Group, command
 from sr_cli.cli.console import Console, JsonConsole, ResultConsole
 from sr_cli.errors import UsageError, WeightsError
-from sr_cli.options import Offline, Option
+from sr_cli.options import AddOptions, Offline, Option, Overwrite
 
 if TYPE_CHECKING:
     from sr_cli.cli.console import Bar
@@ -23,7 +22,6 @@ app = typer.Typer(
 )
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A model's name.")]
-Overwrite = Annotated[bool, Option("Replace what exists.")]
 All = Annotated[bool, Option("All models.", names=("--all",))]
 
 
@@ -198,36 +196,20 @@ def verify(
     return WeightsError.exit_code if bad else 0
 
 
-@dataclass(frozen=True)
-class NewModel:
-    """How weights are registered under a name of the user's."""
-
-    name: Annotated[str, Option("Name to use with -m.", metavar="NAME")]
-    stage: Annotated[
-        Literal["pixel", "photo", "gan"] | None,
-        Option("Its stage.", default="pixel; for a run, all its stages"),
-    ] = None
-    licence: Annotated[
-        str | None, Option("The weights' licence as an SPDX identifier.", metavar="SPDX", default="unknown")
-    ] = None
-    summary: Annotated[str | None, Option("Description, one line.", default="none")] = None
-    overwrite: Overwrite = False
-
-
 @command(app, "add")
 def add(
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", help="hf:USER/REPO[@REVISION]/FILE, a run folder, or a file.")
     ],
-    options: NewModel,
+    name: Annotated[str, Option("Name to use with -m.", metavar="NAME")],
+    options: AddOptions,
     console: ResultConsole,
 ) -> None:
     """Register weights under a name: from the Hub (pinned to a commit), a training run or a file."""
     from sr_cli.weights import registry
 
     with console.progress(source) as bar:
-        details = registry.AddOptions(options.stage, options.licence, options.summary, options.overwrite)
-        entry = registry.add(source, options.name, details, progress=_onto(bar))
+        entry = registry.add(source, name, options, progress=_onto(bar))
     console.result(_record(entry), f"{entry.name}: {_stages(entry)}; use it with -m {entry.name}")
 
 
@@ -306,7 +288,6 @@ def publish(
 
 
 def _onto(bar: Bar) -> OnBytes:
-    """Move a bar with a download."""
     return lambda done, total: bar.update(done, total or done)
 
 
@@ -368,7 +349,6 @@ def _tell(console: Console, record: dict[str, Any], indent: str = "") -> None:
 
 
 def _text(value: Any) -> str:
-    """Return a fact for people."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):

@@ -98,7 +98,6 @@ class _View:
         self.count = 0  #: Photos in all.
 
     def show(self, event: UpscaleEvent) -> None:
-        """Show an event."""
         if event.kind in ("note", "detail"):
             (self.console.note if event.kind == "note" else self.console.detail)(event.text)
             return

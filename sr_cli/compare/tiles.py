@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -134,21 +135,19 @@ def build(pictures: Sequence[Picture], budget: int, on_tile: OnTile | None = Non
     tiles = list(_tiles(sized))
     room = int(budget / _BASE64)
 
-    def encode_tile(tile: Tile, quality: int) -> bytes:
-        return encode(sized[tile.layer][tile.level][tile.rows, tile.columns], quality)
-
     with ThreadPoolExecutor(os.cpu_count()) as pool:
 
-        def encode_all(some: Sequence[Tile], quality: int, on_tile: OnTile | None) -> list[bytes]:
+        def encode_all(some: Sequence[Tile], quality: int, on_tile: OnTile | None = None) -> list[bytes]:
             encoded = []
-            for one in pool.map(lambda tile: encode_tile(tile, quality), some):
+            parts = (sized[tile.layer][tile.level][tile.rows, tile.columns] for tile in some)
+            for one in pool.map(partial(encode, quality=quality), parts):
                 encoded.append(one)
                 if on_tile:
                     on_tile(len(encoded), len(some))
             return encoded
 
         qualities = (LOSSLESS, *LOSSY[lossy_format()])
-        quality = _choose_quality(qualities, tiles, room, lambda some, q: encode_all(some, q, None))
+        quality = _choose_quality(qualities, tiles, room, encode_all)
         encoded = encode_all(tiles, quality, on_tile)
         while sum(map(len, encoded)) > room and quality != qualities[-1]:  # the estimate was too low
             quality = qualities[qualities.index(quality) + 1]
@@ -169,14 +168,12 @@ def _choose_quality(
     qualities: Sequence[int], tiles: list[Tile], room: int, encode_all: Callable[[list[Tile], int], list[bytes]]
 ) -> int:
     """Return the best quality at which all tiles seem to fit, judged by some tiles of each level."""
-    groups: dict[bool, list[Tile]] = {}
-    for tile in tiles:
-        groups.setdefault(tile.level == 0, []).append(tile)
+    groups = [[tile for tile in tiles if bool(tile.level) == reduced] for reduced in (False, True)]
     for quality in qualities[:-1]:
         if quality == LOSSLESS and sum(tile.area for tile in tiles) * _LOSSLESS_BYTES > room:
             continue
         total = 0.0
-        for group in groups.values():
+        for group in filter(None, groups):
             some = group[:: max(1, len(group) // _SAMPLES)]
             density = sum(map(len, encode_all(some, quality))) / sum(tile.area for tile in some)
             total += density * sum(tile.area for tile in group)

@@ -110,21 +110,18 @@ class EvalOptions:
 
     @property
     def files(self) -> MetricFiles:
-        """Files of the learned metrics."""
         from sr_cli.evaluate.learned import MetricFiles
 
         return MetricFiles(self.niqe_parameters, self.nrqm_model, self.feature_weights)
 
     @property
     def low_resolution(self) -> LowResolution:
-        """Degradation of the networks' inputs."""
         from sr_cli.evaluate.low_resolution import LowResolution
 
         return LowResolution(self.degrade, self.input_jpeg, self.seed)
 
     @property
     def convention(self) -> Protocol:
-        """The protocol that these options ask for."""
         from sr_cli.evaluate.protocols import PROTOCOLS
 
         return PROTOCOLS[self.protocol or self.against or "standard"]

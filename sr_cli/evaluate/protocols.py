@@ -61,18 +61,15 @@ class Protocol:
 def _standard(output: AnyPixels, hr: NDArray[np.uint8]) -> Measures:
     rounded = to_bytes(output)
 
-    def inner(
-        measure: Callable[[AnyPixels, AnyPixels], float], convert: Callable[[AnyPixels], AnyPixels] | None = None
-    ) -> float:
-        pair = [crop_border(image, BORDER) for image in (rounded, hr)]
-        return measure(*(convert(image) for image in pair)) if convert else measure(*pair)
+    def inner() -> list[AnyPixels]:
+        return [crop_border(image, BORDER) for image in (rounded, hr)]
 
     return {
-        "psnr_y": lambda: inner(psnr, luma),
-        "ssim_y": lambda: inner(ssim, luma),
-        "psnr_rgb": lambda: inner(psnr),
-        "ssim_rgb": lambda: inner(ssim),
-        "rmse": lambda: inner(rmse),
+        "psnr_y": lambda: psnr(*map(luma, inner())),
+        "ssim_y": lambda: ssim(*map(luma, inner())),
+        "psnr_rgb": lambda: psnr(*inner()),
+        "ssim_rgb": lambda: ssim(*inner()),
+        "rmse": lambda: rmse(*inner()),
     }
 
 

@@ -91,7 +91,7 @@ class Vgg19(FeatureNet):
     def __init__(self, weights: dict[str, Tensor]) -> None:
         super().__init__()
         self.features = _torchvisions("vgg19")[: self.LAYERS]
-        self.normalise = _Normalise(_IMAGENET_MEAN, _IMAGENET_STD)
+        self.normalise = Normalise(_IMAGENET_MEAN, _IMAGENET_STD)
         _load(self, weights)
 
     def forward(self, rgb: Tensor) -> list[Tensor]:
@@ -121,10 +121,10 @@ class SqueezeNet(FeatureNet):
         for position in self.MAPS:
             fire = self.features[position]
             fire.expand1x1_activation, fire.expand3x3_activation = nn.Identity(), nn.Identity()
-        self.normalise = _Normalise(_IMAGENET_MEAN, _IMAGENET_STD)
+        self.normalise = Normalise(_IMAGENET_MEAN, _IMAGENET_STD)
         if any(key.startswith("fire") for key in weights):
             # The mean of the release's training script, here in RGB order.
-            self.normalise = _Normalise((123 / 255, 117 / 255, 104 / 255), (1 / 255, 1 / 255, 1 / 255))
+            self.normalise = Normalise((123 / 255, 117 / 255, 104 / 255), (1 / 255, 1 / 255, 1 / 255))
             weights = self._from_release(weights)
         _load(self, weights)
 
@@ -157,13 +157,14 @@ class SqueezeNet(FeatureNet):
         return maps
 
 
-class _Normalise(nn.Module):
+class Normalise(nn.Module):
     """Shifts and scales RGB, (N, 3, H, W)."""
 
     def __init__(self, mean: tuple[float, float, float], std: tuple[float, float, float]) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        # On the CPU even where the network is built on the meta device: no file brings these values.
+        self.register_buffer("mean", torch.tensor(mean, device="cpu").view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, device="cpu").view(1, 3, 1, 1), persistent=False)
 
     mean: Tensor
     std: Tensor

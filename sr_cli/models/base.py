@@ -12,6 +12,8 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from sr_cli.metrics import features
+
 # Mean and standard deviation of the training photos' RGB values in 0..1, as in Eriksson and Löf's code.
 RGB_MEAN = (0.4439, 0.4517, 0.4054)
 RGB_STD = (0.2738, 0.2607, 0.2856)
@@ -148,20 +150,11 @@ def own_names(config: GeneratorConfig, shapes: Shapes) -> Recognised:
     return Recognised(config, {name: name for name in shapes})
 
 
-class Normalise(nn.Module):
+class Normalise(features.Normalise):
     """Shifts RGB in 0..1 to zero mean and unit variance over photos, and back."""
 
     def __init__(self) -> None:
-        super().__init__()
-        # On the CPU even where the network is built on the meta device: no file brings these values.
-        self.register_buffer("mean", torch.tensor(RGB_MEAN, device="cpu").view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(RGB_STD, device="cpu").view(1, 3, 1, 1), persistent=False)
-
-    mean: Tensor
-    std: Tensor
-
-    def forward(self, rgb: Tensor) -> Tensor:
-        return (rgb - self.mean) / self.std
+        super().__init__(RGB_MEAN, RGB_STD)
 
     def undo(self, normalised: Tensor) -> Tensor:
         return normalised * self.std + self.mean

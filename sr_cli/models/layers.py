@@ -57,7 +57,6 @@ class Upsampler(nn.Module):
         return x
 
     def shuffled_convs(self) -> list[tuple[nn.Conv2d, int]]:
-        """List the convolutions, each with the factor of the PixelShuffle after it."""
         return [(conv, 2) for conv in self.convs if isinstance(conv, nn.Conv2d)]
 
     def init_identity(self, slope: float) -> None:

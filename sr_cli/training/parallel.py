@@ -84,6 +84,4 @@ AGREE_EVERY = 10  #: Steps between two times that several processes ask each oth
 
 def agree(should_stop: Callable[[], bool], step: int) -> bool:
     """Agree in all processes whether to stop after `step`."""
-    if world() == 1:
-        return should_stop()
-    return step % AGREE_EVERY == 0 and bool(from_first(should_stop()))
+    return (world() == 1 or step % AGREE_EVERY == 0) and bool(from_first(should_stop()))

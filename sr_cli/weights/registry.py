@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from sr_cli import hub, storage
 from sr_cli.errors import OutputError, UsageError, WeightsError, reason_of
 from sr_cli.hub import OnBytes
+from sr_cli.options import AddOptions
 from sr_cli.weights import manifest, provenance
 from sr_cli.weights.loading import LoadedModel, load, read_file
 from sr_cli.weights.manifest import HubFile, ModelEntry, Stage
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 CARD = "srup.json"  #: Manifest of the models in a repository that `publish` made.
 
+_DEFAULTS = AddOptions()
 _HUB_SPEC = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w.-]+))?/(?P<file>.+)")
 
 
@@ -39,18 +41,7 @@ class Verification:
     error: str | None = None  #: What is wrong, in a line.
 
 
-@dataclass(frozen=True)
-class AddOptions:
-    """What the user says of weights to register."""
-
-    stage: str | None = None
-    """What a single file is (None: what it says itself, else `pixel`); which of a run's stages (None: all)."""
-    licence: str | None = None  #: SPDX expression; None for what is known, else `unknown`.
-    summary: str | None = None  #: One line for people; None for where it came from.
-    overwrite: bool = False  #: Replace a stage that exists.
-
-
-def add(source: str, name: str, options: AddOptions = AddOptions(), *, progress: OnBytes | None = None) -> ModelEntry:
+def add(source: str, name: str, options: AddOptions = _DEFAULTS, *, progress: OnBytes | None = None) -> ModelEntry:
     """Register weights under a name of the user's: `hf:USER/REPO[@REVISION]/FILE`, a run folder, or a file.
 
     Files on the Hub are pinned to the commit that the revision stands for now (default `main`) and stay in
