@@ -104,7 +104,7 @@ def _show(console: Console, result: BenchResult) -> None:
 def _time(cell: Cell | None, base: Cell | None) -> str:
     if cell is None:
         return ""
-    return f"{'~' if cell.disturbed else ''}{_ratio(cell.median_ms, base and base.median_ms, 1)}"
+    return f"{'~' if cell.disturbed else ''}{_ratio(cell.median_ms, base.median_ms if base else None, 1)}"
 
 
 def _levels(cell: Cell | None) -> str:
@@ -126,7 +126,7 @@ def _show_published(console: Console, result: BenchResult) -> None:
             if theirs:
                 row.append(_ratio(PUBLISHED_MS[theirs].get(batch), PUBLISHED_MS["esrgan"].get(batch), 0))
             cell = ours[name]
-            row.append(_ratio(cell and cell.mean_ms, base and base.mean_ms, 0))
+            row.append(_ratio(cell.mean_ms if cell else None, base.mean_ms if base else None, 0))
         rows.append(row)
     columns = ["batch"]
     for theirs, name in pairs:

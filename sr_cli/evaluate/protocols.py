@@ -61,12 +61,16 @@ class Protocol:
 def _standard(output: AnyPixels, hr: NDArray[np.uint8]) -> Measures:
     rounded = to_bytes(output)
 
-    def inner() -> list[AnyPixels]:
-        return [crop_border(image, BORDER) for image in (rounded, hr)]
+    def inner() -> tuple[AnyPixels, AnyPixels]:
+        return crop_border(rounded, BORDER), crop_border(hr, BORDER)
+
+    def y() -> tuple[AnyPixels, AnyPixels]:
+        mine, theirs = inner()
+        return luma(mine), luma(theirs)
 
     return {
-        "psnr_y": lambda: psnr(*map(luma, inner())),
-        "ssim_y": lambda: ssim(*map(luma, inner())),
+        "psnr_y": lambda: psnr(*y()),
+        "ssim_y": lambda: ssim(*y()),
         "psnr_rgb": lambda: psnr(*inner()),
         "ssim_rgb": lambda: ssim(*inner()),
         "rmse": lambda: rmse(*inner()),

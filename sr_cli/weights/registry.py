@@ -175,7 +175,7 @@ def _sources(source: str, name: str, options: AddOptions, progress: OnBytes | No
         yield _from_hub(source, stage, licence, progress)
         return
     path = Path(source)
-    files = {stage: path}
+    files: dict[str | None, Path] = {stage: path}
     if path.is_dir():
         files = dict([provenance.best_file(path, stage)] if stage else provenance.best_files(path).items())
     for known, file in files.items():
