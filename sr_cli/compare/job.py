@@ -102,10 +102,7 @@ def run(
 
 
 def _enlarge(
-    compared: Sequence[Method],
-    original: NDArray[np.uint8],
-    pictures: Sequence[NDArray[np.uint8]],
-    on_event: OnEvent,
+    compared: Sequence[Method], original: NDArray[np.uint8], pictures: Sequence[NDArray[np.uint8]], on_event: OnEvent
 ) -> list[Layer]:
     """Fill `pictures` with the enlargements; return the layers, now with their times."""
     layers = []

@@ -23,11 +23,7 @@ T = TypeVar("T")
 
 REPO, REVISION = "chaofengc/IQA-PyTorch-Weights", "67f48567fc02bc5f0c280256ec547a69a7ae29a2"
 NIQE_FILE, NRQM_FILE = "niqe_modelparameters.mat", "NRQM_model.mat"
-NIQE_VARIABLE, NRQM_VARIABLE, FEATURE_VARIABLE = (
-    "SRUP_NIQE_PARAMETERS",
-    "SRUP_NRQM_MODEL",
-    "SRUP_FEATURE_WEIGHTS",
-)
+NIQE_VARIABLE, NRQM_VARIABLE, FEATURE_VARIABLE = "SRUP_NIQE_PARAMETERS", "SRUP_NRQM_MODEL", "SRUP_FEATURE_WEIGHTS"
 FEATURE_NET = "squeezenet1_1"
 
 LICENCE_NOTE = (
@@ -72,11 +68,7 @@ class _Missing:
 
 
 def load(
-    wanted: Collection[str],
-    files: MetricFiles,
-    *,
-    offline: bool = False,
-    note: Callable[[str], None] = lambda _: None,
+    wanted: Collection[str], files: MetricFiles, *, offline: bool = False, note: Callable[[str], None] = lambda _: None
 ) -> LearnedMetrics:
     """Load what the wanted metrics need, with the reason for each that is not available.
 

@@ -8,14 +8,7 @@ import torch
 
 from sr_cli.errors import WeightsError
 from sr_cli.models import esrgan, foreign, mesrgan, msrresnet, rrdbnet, srgan
-from sr_cli.models.base import (
-    Generator,
-    GeneratorConfig,
-    Recognised,
-    Shapes,
-    count_multiplications,
-    count_parameters,
-)
+from sr_cli.models.base import Generator, GeneratorConfig, Recognised, Shapes, count_multiplications, count_parameters
 
 ARCHITECTURES = {
     family.ARCHITECTURE.config.family: family.ARCHITECTURE for family in (srgan, esrgan, mesrgan, rrdbnet, msrresnet)

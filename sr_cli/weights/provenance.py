@@ -25,7 +25,10 @@ def info_of(metadata: Mapping[str, str]) -> dict[str, Any]:
 
 def stage_of(metadata: Mapping[str, str]) -> str | None:
     """Return the stage that a file says it is: `pixel`, `photo` or `gan`; None where it says none."""
-    info = info_of(metadata)
+    return _stage(info_of(metadata))
+
+
+def _stage(info: Mapping[str, Any]) -> str | None:
     stage = info.get("stage")
     if stage == "pixel" and _settings(info).get("degrade") == "photo":
         return "photo"
@@ -37,11 +40,9 @@ def best_files(folder: Path) -> dict[str, Path]:
     found = {}
     for path in sorted(folder.glob(f"*{BEST}")):
         with state_dicts.opened(path) as file:
-            metadata = dict(file.header.metadata)
-        # The first runs did not write the stage; their file's name is it.
-        info = info_of(metadata)
-        info.setdefault("stage", path.name.removesuffix(BEST))
-        found[stage_of({"srup": json.dumps(info)}) or info["stage"]] = path
+            # The first runs did not write the stage; their file's name is it.
+            info = {"stage": path.name.removesuffix(BEST), **info_of(file.header.metadata)}
+        found[_stage(info) or info["stage"]] = path
     if not found:
         raise WeightsError(f"{folder} is not a training run with results: it has no *{BEST}")
     return found

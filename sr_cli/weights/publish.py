@@ -12,7 +12,7 @@ from sr_cli.errors import UsageError, WeightsError
 from sr_cli.hub import is_offline
 from sr_cli.weights import manifest
 from sr_cli.weights.loading import fetch
-from sr_cli.weights.manifest import ModelEntry, Stage
+from sr_cli.weights.manifest import ModelEntry
 from sr_cli.weights.registry import CARD
 
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
@@ -51,9 +51,10 @@ def publish(name: str, repo: str, *, private: bool = False, message: str | None 
 
 def _as_published(entry: ModelEntry) -> ModelEntry:
     """Change the entry to what the repository's own manifest has: every stage a file next to it."""
-    stages: dict[str, Stage] = {}
-    for stage in entry.stages.values():
-        stages[stage.name] = structs.replace(stage, file=f"{entry.name}-{stage.name}.safetensors", hub=None)
+    stages = {
+        name: structs.replace(stage, file=f"{entry.name}-{name}.safetensors", hub=None)
+        for name, stage in entry.stages.items()
+    }
     return structs.replace(entry, stages=stages)
 
 
@@ -69,13 +70,13 @@ def model_card(entry: ModelEntry, repo: str) -> str:
 
 
 def _upload(repo: str, files: dict[str, bytes], private: bool, message: str) -> tuple[str, str]:
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import CommitOperationAdd, HfApi, get_token
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
     disable_progress_bars()
     api = HfApi()
-    if not api.token and not _has_login():
+    if not api.token and not get_token():
         raise WeightsError("publishing needs a login: run `hf auth login` or set HF_TOKEN")
     http_error: type[Exception] = next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
     operations = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=data) for path, data in files.items()]
@@ -88,12 +89,6 @@ def _upload(repo: str, files: dict[str, bytes], private: bool, message: str) -> 
             raise
         raise WeightsError(f"cannot publish to {repo}: {reason}") from None
     return done.oid, done.commit_url
-
-
-def _has_login() -> bool:
-    from huggingface_hub import get_token
-
-    return bool(get_token())
 
 
 def _reason(error: BaseException | None, http_error: type[Exception]) -> str | None:

@@ -18,7 +18,7 @@ from sr_cli.errors import OutputError, UsageError, WeightsError, reason_of
 from sr_cli.hub import OnBytes
 from sr_cli.options import AddOptions
 from sr_cli.weights import manifest, provenance
-from sr_cli.weights.loading import LoadedModel, load, read_file
+from sr_cli.weights.loading import load, read_file
 from sr_cli.weights.manifest import HubFile, ModelEntry, Stage
 
 if TYPE_CHECKING:
@@ -180,23 +180,19 @@ def _sources(source: str, name: str, options: AddOptions, progress: OnBytes | No
         files = dict([provenance.best_file(path, stage)] if stage else provenance.best_files(path).items())
     for known, file in files.items():
         loaded, data = read_file(file)
-        new = _local_stage(name, known or provenance.stage_of(loaded.metadata) or "pixel", loaded, len(data), licence)
+        kind = known or provenance.stage_of(loaded.metadata) or "pixel"
+        new = Stage(
+            name=kind,
+            file=f"{name}-{kind}.safetensors",
+            sha256=loaded.sha256,
+            size=len(data),
+            parent_sha256=loaded.parent_sha256,
+            licence=licence or "unknown",
+            training=provenance.training_of(loaded.metadata, kind),
+            teacher=provenance.teacher_of(loaded.metadata),
+            scores={},
+        )
         yield loaded.generator.config.to_dict(), loaded.scale, new, data
-
-
-def _local_stage(name: str, stage: str, loaded: LoadedModel, size: int, licence: str | None) -> Stage:
-    """Describe weights whose file is copied under a name, as far as they say themselves what they are."""
-    return Stage(
-        name=stage,
-        file=f"{name}-{stage}.safetensors",
-        sha256=loaded.sha256,
-        size=size,
-        parent_sha256=loaded.parent_sha256,
-        licence=licence or "unknown",
-        training=provenance.training_of(loaded.metadata, stage),
-        teacher=provenance.teacher_of(loaded.metadata),
-        scores={},
-    )
 
 
 def _from_hub(source: str, stage: str | None, licence: str | None, progress: OnBytes | None) -> _Source:

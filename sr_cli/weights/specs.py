@@ -47,12 +47,11 @@ def parse(spec: str | Path) -> Spec:
     text = str(spec)
     if text.lower().endswith(_FILE_SUFFIXES):
         return Spec(Path(text).stem, None, Path(text))
-    is_folder = isinstance(spec, Path) or "/" in text or os.sep in text
-    start, _, stage = text.rpartition(":")
-    if is_folder:
+    if isinstance(spec, Path) or "/" in text or os.sep in text:
         # A colon can be part of a path (C:\\runs), so only one before a stage counts.
-        folder = Path(start if start and stage in STAGES else text)
-        return Spec(folder.resolve().name, stage if start and stage in STAGES else None, folder)
+        start, _, stage = text.rpartition(":")
+        folder, named = (start, stage) if start and stage in STAGES else (text, None)
+        return Spec(Path(folder).resolve().name, named, Path(folder))
     name, colon, stage = text.partition(":")
     return Spec(name, stage if colon else None, None)
 
