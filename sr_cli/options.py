@@ -245,6 +245,7 @@ Ensemble = Annotated[
     bool, Option("Average over eight flips and rotations: eight times slower, slightly better.", group="Look")
 ]
 Offline = Annotated[bool, Option("Never use the network.", group="For scripts")]
+StageName = Literal["pixel", "photo", "gan"]
 Overwrite = Annotated[bool, Option("Replace what exists.")]
 
 
@@ -252,9 +253,7 @@ Overwrite = Annotated[bool, Option("Replace what exists.")]
 class AddOptions:
     """What the user says of weights to register; also the options of `srup models add`."""
 
-    stage: Annotated[
-        Literal["pixel", "photo", "gan"] | None, Option("Its stage.", default="pixel; for a run, all its stages")
-    ] = None
+    stage: Annotated[StageName | None, Option("Its stage.", default="pixel; for a run, all its stages")] = None
     """What a single file is (None: what it says itself, else `pixel`); which of a run's stages (None: all)."""
     licence: Annotated[
         str | None, Option("The weights' licence as an SPDX identifier.", metavar="SPDX", default="unknown")

@@ -137,26 +137,26 @@ class _Malice:
         return os.system, ("touch victim",)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "message"),
-    [
-        (["info", "mesrgn"], 4, "did you mean mesrgan"),
-        (["info", "missing.safetensors"], 4, "no weights file missing.safetensors"),
-        (["info", "empty.safetensors"], 4, "not a readable safetensors file"),
-        (["info", "remacri:best"], 4, "no stage 'best'"),
-        (["download", "mesrgan-poster"], 4, "no weights yet for mesrgan-poster"),
-        (["download"], 2, "name the models"),
-        (["download", "remacri", "--offline"], 4, "offline mode forbids"),
-        (["download", "remacri"], 4, "offline mode forbids"),
-        (["convert", "evil.pth", "out.safetensors"], 4, "evil.pth is refused: it asks for posix.system"),
-        (["convert", "evil.pth", "empty.safetensors"], 4, "evil.pth is refused"),
-        (["add", "empty.safetensors"], 2, "--name"),
-        (["remove", "mesrgan-poster"], 2, "nothing to remove"),
-        (["verify", "nonsense"], 4, "unknown model"),
-        (["publish", "mesrgan-poster", "--repo", "a/b"], 4, "no weights to publish"),
-        (["lsit"], 2, "lsit"),
-    ],
-)
+WRONG = [
+    (["info", "mesrgn"], 4, "did you mean mesrgan"),
+    (["info", "missing.safetensors"], 4, "no weights file missing.safetensors"),
+    (["info", "empty.safetensors"], 4, "not a readable safetensors file"),
+    (["info", "remacri:best"], 4, "no stage 'best'"),
+    (["download", "mesrgan-poster"], 4, "no weights yet for mesrgan-poster"),
+    (["download"], 2, "name the models"),
+    (["download", "remacri", "--offline"], 4, "offline mode forbids"),
+    (["download", "remacri"], 4, "offline mode forbids"),
+    (["convert", "evil.pth", "out.safetensors"], 4, "evil.pth is refused: it asks for posix.system"),
+    (["convert", "evil.pth", "empty.safetensors"], 4, "evil.pth is refused"),
+    (["add", "empty.safetensors"], 2, "--name"),
+    (["remove", "mesrgan-poster"], 2, "nothing to remove"),
+    (["verify", "nonsense"], 4, "unknown model"),
+    (["publish", "mesrgan-poster", "--repo", "a/b"], 4, "no weights to publish"),
+    (["lsit"], 2, "lsit"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), WRONG)
 def test_what_goes_wrong_is_one_line_and_the_documented_code(run, tmp_path: Path, arguments, code, message) -> None:
     (tmp_path / "empty.safetensors").write_bytes(b"")
     torch.save({"params": _Malice()}, tmp_path / "evil.pth")
