@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,18 +21,13 @@ class Srup(Group):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command that the first word names. Raises UsageError if it names a photo."""
         word = args[0]
-        if word not in self.commands and not word.startswith("-") and _looks_like_a_photo(word):
-            raise UsageError(f"{word!r} is not a command; to enlarge it: srup upscale {shlex.join(args)}")
+        if word not in self.commands and not word.startswith("-"):
+            from sr_cli import images
+
+            path = Path(word)
+            if path.exists() or path.suffix.lower() in images.READABLE_SUFFIXES:
+                raise UsageError(f"{word!r} is not a command; to enlarge it: srup upscale {shlex.join(args)}")
         return super().resolve_command(ctx, args)
-
-
-def _looks_like_a_photo(word: str) -> bool:
-    from pathlib import Path
-
-    from sr_cli import images
-
-    path = Path(word)
-    return path.exists() or path.suffix.lower() in images.READABLE_SUFFIXES
 
 
 app = typer.Typer(

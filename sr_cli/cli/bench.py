@@ -115,22 +115,23 @@ def _show_published(console: Console, result: BenchResult) -> None:
     """Print published times and ours in their unit, the mean, both with their ratios to ESRGAN."""
     from sr_cli.bench.published import PUBLISHED_MS
 
-    pairs = [("srgan", "srgan"), ("esrgan", "esrgan"), ("mesrgan", "mesrgan-poster"), ("", "mesrgan")]
+    published = {"srgan": "srgan", "esrgan": "esrgan", "mesrgan-poster": "mesrgan"}  # theirs by our names
+    names = [*published, "mesrgan"]
     precision, backend = result.columns[0]
     rows = []
     for batch in result.batches:
         row = [str(batch)]
-        ours = {name: result.cell(name, batch, precision, backend) for _, name in pairs}
-        base = ours["esrgan"]
-        for theirs, name in pairs:
-            if theirs:
-                row.append(_ratio(PUBLISHED_MS[theirs].get(batch), PUBLISHED_MS["esrgan"].get(batch), 0))
-            cell = ours[name]
-            row.append(_ratio(cell.mean_ms if cell else None, base.mean_ms if base else None, 0))
+        cells = {name: result.cell(name, batch, precision, backend) for name in names}
+        ours = {name: cell.mean_ms for name, cell in cells.items() if cell}
+        for name in names:
+            if name in published:
+                row.append(_ratio(PUBLISHED_MS[published[name]].get(batch), PUBLISHED_MS["esrgan"].get(batch), 0))
+            row.append(_ratio(ours.get(name), ours.get("esrgan"), 0))
         rows.append(row)
     columns = ["batch"]
-    for theirs, name in pairs:
-        columns += [f"{theirs}, published", f"{name}, here"] if theirs else [f"{name}, here"]
+    for name in names:
+        columns += [f"{published[name]}, published"] if name in published else []
+        columns.append(f"{name}, here")
     console.table(columns, rows, f"Mean ms (ratio to ESRGAN): published, and here in {precision} {backend}")
 
 

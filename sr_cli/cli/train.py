@@ -107,21 +107,16 @@ def _report(console: Console, bar: Bar) -> OnEvent:
             bar.update(event.done, event.total, f"{event.teacher} enlarges the training photos")
             return
         psnr = psnr if event.val_psnr_y is None else event.val_psnr_y
-        bar.update(event.step, event.steps, _short(event, psnr), f"{event.step}/{event.steps}")
+        loss = event.losses.get("loss", math.nan)
+        quality = "" if psnr is None else f" {psnr:.2f} dB"
+        text = f"{event.stage} loss {loss:.4f}{quality} {event.images_per_second:.1f} images/s"
+        bar.update(event.step, event.steps, text, f"{event.step}/{event.steps}")
         now = time.monotonic()
         if event.val_psnr_y is not None or (not live and now - shown >= PLAIN_SECONDS):
             console.note(f"{event.stage} {event.step}/{event.steps}: {_long(event)}")
             shown = now
 
     return report
-
-
-def _short(event: StageProgress, psnr: float | None) -> str:
-    """Return what fits next to a bar."""
-    quality = "" if psnr is None else f" {psnr:.2f} dB"
-    return (
-        f"{event.stage} loss {event.losses.get('loss', math.nan):.4f}{quality} {event.images_per_second:.1f} images/s"
-    )
 
 
 def _long(event: StageProgress) -> str:

@@ -166,16 +166,14 @@ def _summary(
         values = [value for image in measured if (value := image.metrics[name]) is not None]
         means[name] = sum(values) / len(values) if values else None
         lacking = [image for image in measured if name in image.unavailable]
-        if lacking:
-            reasons = {image.unavailable[name] for image in lacking}
-            names = ", ".join(image.name for image in lacking[:3]) + (", ..." if len(lacking) > 3 else "")
-            unavailable[name] = (
-                reasons.pop()
-                if len(lacking) == len(measured) and len(reasons) == 1
-                else (f"{names}: {lacking[0].unavailable[name]}")
-            )
-        elif not measured:
+        reasons = {image.unavailable[name] for image in lacking}
+        if not measured:
             unavailable[name] = "no image could be measured"
+        elif len(reasons) == 1 and len(lacking) == len(measured):
+            unavailable[name] = reasons.pop()
+        elif lacking:
+            names = ", ".join(image.name for image in lacking[:3]) + (", ..." if len(lacking) > 3 else "")
+            unavailable[name] = f"{names}: {lacking[0].unavailable[name]}"
     return ModelScores(
         method.name,
         dataset.name,

@@ -68,10 +68,8 @@ class ModelScores:
     @property
     def counted(self) -> str:
         """How many images, for people."""
-        images = "image" if len(self.images) == 1 else "images"
-        return f"{len(self.images)} {images}" + (
-            "" if self.measured == len(self.images) else f", {self.measured} of them measured"
-        )
+        text = f"{len(self.images)} {'image' if len(self.images) == 1 else 'images'}"
+        return text if self.measured == len(self.images) else f"{text}, {self.measured} of them measured"
 
 
 @dataclass(frozen=True)
