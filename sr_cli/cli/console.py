@@ -52,7 +52,7 @@ def say(text: str, stream: TextIO) -> None:
         with suppress(OSError):  # a message that cannot be written must not end the work
             print(text, file=stream, flush=True)
     else:
-        _print(text)
+        _print(text, stream)
 
 
 @contextmanager
@@ -227,9 +227,9 @@ class EventConsole(ResultConsole):
     json_lines: JsonLines = False
 
 
-def _print(text: str) -> None:
+def _print(text: str, stream: TextIO | None = None) -> None:
     with _writing():
-        print(text, flush=True)
+        print(text, file=stream, flush=True)
 
 
 def binary_input() -> BinaryIO | None:
