@@ -6,9 +6,8 @@ Source: Microsoft, "BITMAPV4HEADER" and "BITMAPV5HEADER" (wingdi.h): colour spac
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, replace
 
-from sr_cli.images.photo import Photo
+from sr_cli.images.photo import Metadata
 from sr_cli.images.source import Source
 
 _FILE_HEADER = 14
@@ -16,16 +15,7 @@ _V4, _V5 = 108, 124
 _EMBEDDED, _LINKED, _CALIBRATED = b"DEBM", b"KNIL", b"\0\0\0\0"  # "MBED" and "LINK", little endian
 
 
-@dataclass(frozen=True)
-class Colours:
-    """Colour information in a BMP header."""
-
-    icc_profile: bytes | None = None
-    chunks: tuple[tuple[bytes, bytes], ...] = ()  #: Calibrated endpoints and gamma, as PNG's cHRM and gAMA.
-    notes: tuple[str, ...] = ()
-
-
-def inspect(source: Source) -> Colours:
+def inspect(source: Source) -> Metadata:
     """Read the colours of a BMP file; none for older headers. Raises InputError above a limit."""
     file = source.file
     file.seek(source.start + _FILE_HEADER)
@@ -33,14 +23,14 @@ def inspect(source: Source) -> Colours:
     try:
         return _colours(source, header)
     except (struct.error, ValueError, ZeroDivisionError, OverflowError):
-        return Colours(notes=("the colour space, which cannot be read, is dropped",))
+        return Metadata(notes=["the colour space, which cannot be read, is dropped"])
     finally:
         file.seek(source.start)
 
 
-def _colours(source: Source, header: bytes) -> Colours:
+def _colours(source: Source, header: bytes) -> Metadata:
     if len(header) < 4:
-        return Colours()
+        return Metadata()
     (size,) = struct.unpack_from("<I", header)
     kind = header[56:60] if size >= _V4 else b""
     if size >= _V5 and kind == _EMBEDDED:
@@ -50,29 +40,24 @@ def _colours(source: Source, header: bytes) -> Colours:
         profile = source.file.read(length)
         if len(profile) != length:
             raise ValueError("cut off")
-        return Colours(profile)
+        return Metadata(icc_profile=profile)
     if kind == _LINKED:
-        return Colours(notes=("the colour profile, a separate file, is dropped",))
+        return Metadata(notes=["the colour profile, a separate file, is dropped"])
     if kind == _CALIBRATED:
-        return Colours(chunks=_calibrated(header))
-    return Colours()
+        return Metadata(colour_chunks=_calibrated(header))
+    return Metadata()
 
 
-def _calibrated(header: bytes) -> tuple[tuple[bytes, bytes], ...]:
-    """Return PNG's cHRM and gAMA; () where the endpoints are zeros, as most programs leave them."""
+def _calibrated(header: bytes) -> list[tuple[bytes, bytes]]:
+    """Return PNG's cHRM and gAMA; none where the endpoints are zeros, as most programs leave them."""
     endpoints = [value / 2**30 for value in struct.unpack_from("<9I", header, 60)]
     red, green, blue = (endpoints[at : at + 3] for at in (0, 3, 6))
     gamma = sum(struct.unpack_from("<3I", header, 96)) / 3 / 2**16
     if not all(map(sum, (red, green, blue))):
-        return ()
+        return []
     white = [sum(parts) for parts in zip(red, green, blue, strict=True)]
     places = [round(value / sum(colour) * 100_000) for colour in (white, red, green, blue) for value in colour[:2]]
     chunks = [(b"cHRM", struct.pack(">8I", *places))]
     if gamma > 0:
         chunks.append((b"gAMA", struct.pack(">I", round(100_000 / gamma))))
-    return tuple(chunks)
-
-
-def describe(colours: Colours, photo: Photo) -> Photo:
-    """Return `photo` with the file's colours; the profile belongs to the pixels and is there already."""
-    return replace(photo, colour_chunks=colours.chunks, notes=(*photo.notes, *colours.notes))
+    return chunks

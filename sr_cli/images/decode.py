@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,12 +15,19 @@ from sr_cli.errors import InputError
 from sr_cli.images import animation, bmp, colour, gif, isobmff, jpeg, pixel_parts, png, tiff
 from sr_cli.images import exif as exif_block
 from sr_cli.images import xmp as xmp_packet
-from sr_cli.images.photo import Limits, Photo, PhotoSequence, Pixels, with_pixels
+from sr_cli.images.photo import Limits, Metadata, Photo, PhotoSequence, Pixels, with_pixels
 from sr_cli.images.pieces import joined
 from sr_cli.images.signatures import HEAD_BYTES, with_codec
 from sr_cli.images.source import Source, decoding, opened
 
 _OTHER_PROFILE = "the colour profile is dropped: it is for another kind of pixels"
+_READERS: dict[str, Callable[[Source], Metadata]] = {
+    "JPEG": jpeg.inspect,
+    "GIF": gif.inspect,
+    "BMP": bmp.inspect,
+    "AVIF": isobmff.inspect,
+    "HEIF": isobmff.inspect,
+}
 _CONVERTED = {"CMYK": "CMYK", "LAB": "CIE Lab"}  #: Pillow's modes whose colours are converted, and their names.
 
 
@@ -79,13 +85,13 @@ def _read_png(source: Source, every: bool) -> PhotoSequence:
     contents = png.inspect(source)
     source.check_pixels(contents.width, contents.height)
     if every and contents.animated and len(contents.frames) > 1:
-        return _described(animation.read_apng(source, contents), lambda photo: png.describe(contents, photo))
+        return _described(animation.read_apng(source, contents), contents)
     if contents.bits == 16:
         photo = _deep(png.read_16_bits(source, contents), contents.icc_profile, "PNG")
-        return _one(png.describe(contents, photo))
+        return _one(contents.describe(photo))
     image = Image.open(pixel_parts.of_png(source, contents), formats=["PNG"])
     image.load()
-    return _one(png.describe(contents, _photo(source.name, image, contents.icc_profile)))
+    return _one(contents.describe(_photo(source.name, image, contents.icc_profile)))
 
 
 def _read_tiff(source: Source, every: bool) -> PhotoSequence:
@@ -119,41 +125,30 @@ def _read_other(source: Source, every: bool) -> PhotoSequence:
     source.check_pixels(image.width, image.height)
     metadata = _metadata_of(source, image)
     if every and image.format in animation.FORMATS and getattr(image, "n_frames", 1) > 1:
-        return _described(animation.read_frames(source, image, metadata.icc_profile), metadata.describe)
+        return _described(animation.read_frames(source, image, metadata.icc_profile), metadata)
     image = _loaded(source, image)
     photo = metadata.describe(_photo(source.name, image, metadata.icc_profile))
     return _one(replace(photo, notes=(*image.info.get("notes", ()), *photo.notes)))
 
 
-@dataclass(frozen=True)
-class _Metadata:
-    """Metadata of a file, apart from its pixels."""
-
-    icc_profile: bytes | None
-    describe: Callable[[Photo], Photo]  #: Gives a photo the file's metadata.
-
-
-def _metadata_of(source: Source, image: Image.Image) -> _Metadata:
+def _metadata_of(source: Source, image: Image.Image) -> Metadata:
     """Read metadata by our own readers where Pillow hands over only part of them; by Pillow else."""
-    profile = image.info.get("icc_profile")
-    if image.format in ("JPEG", "MPO"):
-        segments = jpeg.inspect(source)
+    reader = _READERS.get(source.format)
+    found = reader(source) if reader else Metadata()
+    if source.format == "GIF":
+        return found
+    info = image.info
+    found.icc_profile = found.icc_profile or info.get("icc_profile")
+    if source.format == "JPEG":
         # Pillow knows one resolution of EXIF's two; JFIF's go before both.
-        stated = image.info.get("dpi") if image.info.get("jfif_unit") in (1, 2) else None
-        dpi = _dpi(stated) or (exif_block.dpi(segments.exif) if segments.exif else None)
-        return _Metadata(profile, lambda photo: replace(jpeg.describe(segments, photo), dpi=dpi))
-    if image.format == "GIF":
-        extensions = gif.inspect(source)
-        return _Metadata(extensions.icc_profile, lambda photo: gif.describe(extensions, photo))
-    if image.format == "BMP":
-        header = bmp.inspect(source)
-        describe = partial(_describe, source, image)
-        return _Metadata(header.icc_profile, lambda photo: bmp.describe(header, describe(photo)))
-    if image.format in ("AVIF", "HEIF"):
-        boxes = isobmff.inspect(source)
-        describe = partial(_describe, source, image)
-        return _Metadata(profile, lambda photo: isobmff.describe(boxes, describe(photo)))
-    return _Metadata(profile, partial(_describe, source, image))
+        stated = info.get("dpi") if info.get("jfif_unit") in (1, 2) else None
+        found.dpi = _dpi(stated) or (exif_block.dpi(found.exif) if found.exif else None)
+        return found
+    found.exif = exif_block.clean(info.get("exif"))
+    found.xmp = info["xmp"] if isinstance(info.get("xmp"), bytes) else None
+    found.dpi = _dpi(info.get("dpi"))
+    source.count_metadata(sum(len(block) for block in (found.exif, found.xmp, found.icc_profile) if block))
+    return found
 
 
 def _loaded(source: Source, image: Image.Image) -> Image.Image:
@@ -176,10 +171,10 @@ def _loaded(source: Source, image: Image.Image) -> Image.Image:
     return image
 
 
-def _described(frames: PhotoSequence, describe: Callable[[Photo], Photo]) -> PhotoSequence:
+def _described(frames: PhotoSequence, metadata: Metadata) -> PhotoSequence:
     """Give an animation the file's metadata in its first frame, and turn all frames as these say."""
     first, *others = frames.frames
-    first = describe(first)
+    first = metadata.describe(first)
     turned = (replace(upright(replace(photo, exif=first.exif)), exif=None) for photo in others)
     return replace(frames, frames=(upright(first), *turned))
 
@@ -226,19 +221,6 @@ def channels(image: Image.Image) -> tuple[Pixels, Pixels | None]:
     return samples, None
 
 
-def _describe(source: Source, image: Image.Image, photo: Photo) -> Photo:
-    """Return `photo` with the metadata that Pillow found."""
-    exif, packet = image.info.get("exif"), image.info.get("xmp")
-    photo = replace(
-        photo,
-        exif=exif_block.clean(exif) if isinstance(exif, bytes) else None,
-        xmp=packet if isinstance(packet, bytes) else None,
-        dpi=_dpi(image.info.get("dpi")),
-    )
-    source.count_metadata(sum(len(block) for block in (photo.exif, photo.xmp, photo.icc_profile) if block))
-    return photo
-
-
 def _dpi(value: object) -> tuple[float, float] | None:
     """Return Pillow's `dpi` (numbers or fractions, sometimes with a zero denominator), None if it is nonsense."""
     try:
@@ -256,7 +238,7 @@ def upright(photo: Photo) -> Photo:
     """
     if photo.exif is None and photo.xmp is None:
         return photo
-    orientation = 1 if photo.exif is None else exif_block.orientation(photo.exif)
+    orientation = exif_block.orientation(photo.exif)
     if photo.source_mode in _CONVERTED:
         exif = None if photo.exif is None else exif_block.as_srgb(photo.exif)
         photo = replace(photo, exif=exif, xmp=None if photo.xmp is None else xmp_packet.as_srgb(photo.xmp))

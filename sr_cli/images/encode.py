@@ -167,12 +167,12 @@ class _Encoder:
 
     def _pillow(self, frames: Iterator[Photo], file: BinaryIO) -> None:
         first = next(frames)
-        options = {"JPEG": _jpeg_options, "WEBP": _webp_options, "GIF": _gif_options}[self._output.name](
-            first, self._quality
-        )
         image, profile = self._image(first)
-        if profile is not None and self._output is not formats.GIF:
-            options["icc_profile"] = profile
+        if self._output is formats.GIF:
+            options: dict[str, Any] = {"disposal": 2, "optimize": False}
+        else:
+            made = (_jpeg_options if self._output is formats.JPEG else _webp_options)(first, self._quality)
+            options = {key: value for key, value in {**made, "icc_profile": profile}.items() if value is not None}
         if self._sequence.kind == "animation":
             plays, longest = self._sequence.plays, formats.LONGEST_MS[self._output.name]
             durations = [min(round(value), longest) for value in self._sequence.durations_ms]
@@ -255,27 +255,16 @@ def _changed(before: Pixels | None, after: Pixels) -> tuple[int, int, int, int]:
 
 def _jpeg_options(photo: Photo, quality: int) -> dict[str, Any]:
     metadata = jpeg.metadata(photo)
-    options: dict[str, Any] = {"quality": quality, "extra": metadata.segments}
+    options: dict[str, Any] = {"quality": quality, "extra": metadata.segments, "exif": metadata.exif}
     if quality >= 90:
         options["subsampling"] = "4:4:4"
-    if metadata.exif is not None:
-        options["exif"] = metadata.exif
     if photo.dpi is not None:
         options["dpi"] = tuple(min(65_535, max(1, round(value))) for value in photo.dpi)
     return options
 
 
 def _webp_options(photo: Photo, quality: int) -> dict[str, Any]:
-    options: dict[str, Any] = {"quality": quality, "lossless": quality == 100, "method": 4}
-    if photo.exif is not None:
-        options["exif"] = photo.exif
-    if photo.xmp is not None:
-        options["xmp"] = photo.xmp
-    return options
-
-
-def _gif_options(photo: Photo, quality: int) -> dict[str, Any]:
-    return {"disposal": 2, "optimize": False}
+    return {"quality": quality, "lossless": quality == 100, "method": 4, "exif": photo.exif, "xmp": photo.xmp}
 
 
 def _palette_image(photo: Photo) -> Image.Image:

@@ -59,7 +59,7 @@ class _Block:
     def entries(self, ifd: int) -> Iterator[_Entry]:
         for index in range(self.unpack("H", ifd)):
             at = ifd + 2 + 12 * index
-            yield _Entry(at, self.unpack("H", at), self.unpack("H", at + 2), self.unpack("I", at + 4))
+            yield _Entry(at, *struct.unpack_from(self.order + "HHI", self.data, at))
 
     def found(self, ifd: int) -> dict[int, _Entry]:
         """Return the entries of a directory by tag, as far as the block goes."""
@@ -69,36 +69,30 @@ class _Block:
                 result.setdefault(entry.tag, entry)
         return result
 
-    def value(self, entry: _Entry) -> int | None:
-        """Return the value of a single SHORT or LONG; None for any other type."""
-        if entry.count != 1 or entry.type not in _CODES:
-            return None
-        return self.unpack(_CODES[entry.type], entry.at + 8)
-
-    def set_value(self, entry: _Entry, value: int) -> None:
-        """Make the entry a single LONG or, where it was a SHORT that is wide enough, a single SHORT."""
-        short = entry.type == _SHORT and value < 65536
-        struct.pack_into(self.order + "HI", self.data, entry.at + 2, _SHORT if short else _LONG, 1)
-        struct.pack_into(self.order + ("HH" if short else "I"), self.data, entry.at + 8, value, *([0] if short else []))
-
-    def numbers(self, entry: _Entry, at_most: int) -> tuple[int, ...]:
-        """Return up to `at_most` values of SHORT or LONG; () for any other type or count."""
-        if entry.type not in _CODES or not 0 < entry.count <= at_most:
+    def numbers(self, entry: _Entry | None, at_most: int = 1) -> tuple[int, ...]:
+        """Return up to `at_most` values of SHORT or LONG; () without an entry, and for any other type or count."""
+        if entry is None or entry.type not in _CODES or not 0 < entry.count <= at_most:
             return ()
         code = f"{self.order}{entry.count}{_CODES[entry.type]}"
         return struct.unpack_from(code, self.data, self._place(entry, struct.calcsize(code)))
 
     def set_numbers(self, entry: _Entry, values: Sequence[int]) -> None:
-        """Store as many values as there were; they move to the block's end if SHORT has become too narrow for them."""
-        code = _CODES[entry.type]
-        if code == "H" and max(values) > 65535:
-            at = len(self.data) + len(self.data) % 2
-            self.data.extend(bytes(at + 4 * len(values) - len(self.data)))
-            struct.pack_into(self.order + "HII", self.data, entry.at + 2, _LONG, len(values), at)
-            struct.pack_into(f"{self.order}{len(values)}I", self.data, at, *values)
-        else:
-            code = f"{self.order}{len(values)}{code}"
-            struct.pack_into(code, self.data, self._place(entry, struct.calcsize(code)), *values)
+        """Store as many values as there were; as LONG, at the block's end if need be, where SHORT is too narrow."""
+        kind = _LONG if max(values) > 65535 else entry.type
+        code = f"{self.order}{len(values)}{_CODES[kind]}"
+        size = struct.calcsize(code)
+        if kind != entry.type:
+            struct.pack_into(self.order + "H", self.data, entry.at + 2, kind)
+            if size > 4:
+                at = len(self.data) + len(self.data) % 2
+                self.data.extend(bytes(at + size - len(self.data)))
+                struct.pack_into(self.order + "I", self.data, entry.at + 8, at)
+        struct.pack_into(code, self.data, self._place(entry, size), *values)
+
+    def set_number(self, entry: _Entry | None, value: int) -> None:
+        """Change a single SHORT or LONG, if that is there."""
+        if entry and self.numbers(entry):
+            self.set_numbers(entry, [value])
 
     def rational(self, entry: _Entry | None) -> tuple[int, int, int] | None:
         """Return where a single RATIONAL is stored, its numerator and denominator; None for any other type."""
@@ -140,22 +134,18 @@ class _Block:
         return found
 
 
-def clean(data: bytes) -> bytes | None:
-    """Remove the "Exif" prefix that some formats put before a block; None if it is no TIFF structure."""
-    data = data.removeprefix(b"Exif\0\0")
-    return data if len(data) >= 8 and data[:4] in (b"II*\0", b"MM\0*") else None
+def clean(data: object) -> bytes | None:
+    """Remove the "Exif" prefix that some formats put before a block; None for what is no TIFF structure."""
+    block = data.removeprefix(b"Exif\0\0") if isinstance(data, bytes) else b""
+    return block if len(block) >= 8 and block[:4] in (b"II*\0", b"MM\0*") else None
 
 
-def orientation(data: bytes) -> int:
-    """Return the orientation 1..8; 1 where it is absent, unreadable or nonsense."""
-    block = _Block(data)
-    try:
-        for entry in block.entries(block.unpack("I", 4)):
-            if entry.tag == ORIENTATION:
-                value = block.value(entry) or 1
-                return value if value <= 8 else 1
-    except struct.error:
-        pass  # cut off: what was not there does not turn the image
+def orientation(data: bytes | None) -> int:
+    """Return the orientation 1..8; 1 without a block, and where it is absent, unreadable or nonsense."""
+    with contextlib.suppress(struct.error):  # cut off: what was not there does not turn the image
+        block = _Block(data or b"")
+        stored = block.numbers(block.found(block.unpack("I", 4)).get(ORIENTATION))
+        return stored[0] if stored and 1 <= stored[0] <= 8 else 1
     return 1
 
 
@@ -170,11 +160,11 @@ def dpi(data: bytes) -> tuple[float, float] | None:
     block = _Block(data)
     with contextlib.suppress(struct.error):
         entries = block.found(block.unpack("I", 4))
-        unit = block.value(entries[_RESOLUTION_UNIT]) if _RESOLUTION_UNIT in entries else 2
+        unit = block.numbers(entries.get(_RESOLUTION_UNIT))
         stored = [block.rational(entries.get(tag)) for tag in (X_RESOLUTION, Y_RESOLUTION)]
         found = [value[1] / value[2] for value in stored if value and 0 < value[1] < 1_000_000 * value[2]]
         if len(found) == 2:
-            per_inch = 2.54 if unit == 3 else 1  # inches where the unit is not known (4.6.4.1, ResolutionUnit)
+            per_inch = 2.54 if unit == (3,) else 1  # inches where the unit is not known (4.6.4.1, ResolutionUnit)
             return found[0] * per_inch, found[1] * per_inch
     return None
 
@@ -199,10 +189,8 @@ def as_srgb(data: bytes) -> bytes:
     """Edit the block of an image whose colours were converted to sRGB (EXIF 2.32, 4.6.6.2, ColorSpace)."""
     block = _Block(data)
     for ifd in block.directories():
-        entry = block.found(ifd).get(_COLOUR_SPACE)
         with contextlib.suppress(struct.error):
-            if entry and block.value(entry) is not None:
-                block.set_value(entry, 1)
+            block.set_number(block.found(ifd).get(_COLOUR_SPACE), 1)
     return bytes(block.data)
 
 
@@ -215,9 +203,7 @@ def _set_sizes(block: _Block, entries: dict[int, _Entry], move: Move) -> None:
     wanted |= dict.fromkeys((IMAGE_WIDTH, PIXEL_X, _RELATED_WIDTH), width)
     wanted |= dict.fromkeys((IMAGE_LENGTH, PIXEL_Y, _RELATED_LENGTH), height)
     for tag, value in wanted.items():
-        entry = entries.get(tag)
-        if entry and block.value(entry) is not None:
-            block.set_value(entry, value)
+        block.set_number(entries.get(tag), value)
 
 
 def _swap_resolutions(block: _Block, entries: dict[int, _Entry], move: Move) -> None:
@@ -254,10 +240,9 @@ def _swap(block: _Block, first: _Entry | None, second: _Entry | None) -> None:
 def _move_subject(block: _Block, entries: dict[int, _Entry], move: Move) -> None:
     """Move a point (x, y), circle (x, y, diameter) or rectangle (centre x, y, width, height) in pixels (4.6.6.3)."""
     for tag in (_SUBJECT_AREA, _SUBJECT_LOCATION):
-        entry = entries.get(tag)
-        values = block.numbers(entry, 4) if entry else ()
-        if entry and len(values) >= 2:
-            block.set_numbers(entry, moved_subject(values, move))
+        values = block.numbers(entries.get(tag), 4)
+        if len(values) >= 2:
+            block.set_numbers(entries[tag], moved_subject(values, move))
 
 
 def moved_subject(values: Sequence[float], move: Move) -> list[int]:
@@ -288,8 +273,7 @@ def _further_directories(block: _Block) -> list[int]:
     found: list[int] = []
     for first in block.directories():
         with contextlib.suppress(struct.error):
-            if sub := block.found(first).get(_SUB_IFDS):
-                found += block.numbers(sub, _MAX_DIRECTORIES)
+            found += block.numbers(block.found(first).get(_SUB_IFDS), _MAX_DIRECTORIES)
         with contextlib.suppress(struct.error):
             ifd = block.unpack("I", block.next_ifd_at(first))
             while ifd and ifd not in found and len(found) < _MAX_DIRECTORIES:
@@ -301,11 +285,10 @@ def _further_directories(block: _Block) -> list[int]:
 def _blank_thumbnail(block: _Block, ifd: int) -> None:
     """Overwrite the JPEG stream that a directory points at, so that the old thumbnail cannot be recovered."""
     found = block.found(ifd)
-    start, length = (
-        block.value(found[tag]) if tag in found else None for tag in (_THUMBNAIL_OFFSET, _THUMBNAIL_LENGTH)
-    )
-    if not start or not length or start + length > len(block.data) or block.data[start : start + 2] != b"\xff\xd8":
+    stored = [*block.numbers(found.get(_THUMBNAIL_OFFSET)), *block.numbers(found.get(_THUMBNAIL_LENGTH))]
+    if len(stored) < 2 or sum(stored) > len(block.data) or block.data[stored[0] :][:2] != b"\xff\xd8":
         return
+    start, length = stored
     if start + length == len(block.data):
         del block.data[start:]  # cameras put it last
     else:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
-from sr_cli.images.photo import Photo
+from sr_cli.images.photo import Metadata, Photo, comment
 from sr_cli.images.source import Source
 
 _EXTENSION, _IMAGE, _TRAILER = 0x21, 0x2C, 0x3B
@@ -22,24 +21,14 @@ _MAGIC = b"\x01" + bytes(range(255, -1, -1)) + b"\0"
 _MAX_BLOCK = 64 * 2**20
 
 
-@dataclass
-class Contents:
-    """Metadata of a GIF file."""
-
-    comments: list[bytes] = field(default_factory=list)
-    xmp: bytes | None = None
-    icc_profile: bytes | None = None
-    notes: list[str] = field(default_factory=list)
-
-
-def inspect(source: Source) -> Contents:
+def inspect(source: Source) -> Metadata:
     """Read all extensions of the file. Raises InputError above a limit."""
-    contents, file = Contents(), source.file
+    contents, file = Metadata(), source.file
     file.seek(source.start)
     for label, name, data in _extensions(file):
         source.count_metadata(len(data))
         if label == _COMMENT:
-            contents.comments.append(data)
+            contents.text.append(comment(data))
         elif label == _PLAIN_TEXT:
             contents.notes.append("text drawn over the image is dropped")
         elif name == _XMP:
@@ -49,7 +38,6 @@ def inspect(source: Source) -> Contents:
         elif name not in (b"NETSCAPE2.0", b"ANIMEXTS1.0", b""):
             shown = name.decode("ascii", "replace")
             contents.notes.append(f"data of another program ({shown}) are dropped")
-    contents.notes = list(dict.fromkeys(contents.notes))
     file.seek(source.start)
     return contents
 
@@ -103,16 +91,6 @@ def _xmp(file: BinaryIO) -> bytes:
             return bytes(data[: max(0, len(data) - len(_MAGIC) + 2)])
         data += piece
     return bytes(data)
-
-
-def describe(contents: Contents, photo: Photo) -> Photo:
-    """Return `photo` with the file's metadata; the colour profile belongs to the pixels and is there already."""
-    return replace(
-        photo,
-        xmp=contents.xmp,
-        text=tuple(("Comment", comment.decode("utf-8", "surrogateescape")) for comment in contents.comments),
-        notes=(*photo.notes, *contents.notes),
-    )
 
 
 def with_metadata(gif: bytes, photo: Photo, profile: bytes | None) -> bytes:

@@ -6,13 +6,14 @@ File Format 1.1 (`av1C`, `tmap`), ITU-T H.273 (code points of colours).
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from sr_cli.images import phrases
-from sr_cli.images.photo import Photo
+from sr_cli.images.photo import Metadata, Photo
 from sr_cli.images.source import Source
 
 _MAX_META = 16 * 2**20
@@ -25,14 +26,18 @@ _SAMPLE_ENTRY_HEAD = 78
 _AUXILIARY = {b"gainmap": "gain map", b"auxid:2": "depth map", b"depth": "depth map", b"matte": "mask of the camera"}
 
 
-@dataclass
-class Contents:
+@dataclass(kw_only=True)
+class Contents(Metadata):
     """Properties of the primary image, and the other items of the file."""
 
     nclx: tuple[int, int] | None = None
     """Code points of primaries and transfer function; None where the file says nothing or an ICC profile does."""
     bits: int = 8  #: Bits per sample as stored.
-    notes: list[str] = field(default_factory=list)
+
+    def describe(self, photo: Photo) -> Photo:
+        """Return `photo` with this; a photo with a profile needs no colour space as well."""
+        described = super().describe(photo)
+        return described if photo.icc_profile is None else replace(described, colour_chunks=())
 
 
 def inspect(source: Source) -> Contents:
@@ -49,11 +54,16 @@ def inspect(source: Source) -> Contents:
                 (_read_meta if kind == b"meta" else _read_movie)(contents, data)
     except (struct.error, IndexError, ValueError):
         pass  # the decoder is the one to judge
+    if contents.nclx and contents.nclx != _SRGB and max(contents.nclx) < 256:
+        contents.colour_chunks = [(b"cICP", bytes([*contents.nclx, 0, 1]))]  # RGB (matrix 0) of the full range
+    if contents.bits > 8:
+        contents.notes.append(f"{contents.bits} bits per sample were read as 8")
     file.seek(source.start)
     return contents
 
 
 def _top_boxes(file: BinaryIO, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the type of each box from `at` to `end`, and where its content begins and how long it is."""
     for _ in range(_MAX_BOXES):
         file.seek(at)
         head = file.read(16)
@@ -72,17 +82,8 @@ def _top_boxes(file: BinaryIO, at: int, end: int) -> Iterator[tuple[bytes, int, 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield the type and content of each box in another one's content."""
-    at, count = 0, 0
-    while at + 8 <= len(data) and (count := count + 1) < _MAX_BOXES:
-        size, kind = struct.unpack_from(">I4s", data, at)
-        start = 8
-        if size == 1:
-            (size,), start = struct.unpack_from(">Q", data, at + 8), 16
-        size = size or len(data) - at
-        if size < start:
-            return
-        yield kind, data[at + start : at + size]
-        at += size
+    for kind, start, length in _top_boxes(io.BytesIO(data), 0, len(data)):
+        yield kind, data[start : start + length]
 
 
 def _read_meta(contents: Contents, data: bytes) -> None:
@@ -185,14 +186,3 @@ def _sample_entries(data: bytes, depth: int) -> Iterator[bytes]:
             yield from _sample_entries(content, depth + 1)
         elif kind == b"stsd":
             yield from (entry for name, entry in _boxes(content[8:]) if name in _SAMPLE_ENTRIES)
-
-
-def describe(contents: Contents, photo: Photo) -> Photo:
-    """Add the file's colour space to `photo` as a PNG chunk, unless it has a profile or is sRGB; and what is lost."""
-    notes = list(contents.notes)
-    if contents.bits > 8:
-        notes.append(f"{contents.bits} bits per sample were read as 8")
-    chunks = photo.colour_chunks
-    if contents.nclx not in (None, _SRGB) and photo.icc_profile is None and contents.nclx and max(contents.nclx) < 256:
-        chunks = ((b"cICP", bytes([*contents.nclx, 0, 1])),)  # RGB (matrix 0) of the full range
-    return replace(photo, colour_chunks=chunks, notes=tuple(dict.fromkeys((*photo.notes, *notes))))

@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from sr_cli.images import exif as exif_block
 from sr_cli.images import photoshop, phrases, xmp
-from sr_cli.images.photo import Photo
+from sr_cli.images.photo import Metadata, Photo, comment
 from sr_cli.images.source import NO_END, Source
 
 SEGMENT = 65_533  #: Bytes that one segment can hold.
@@ -32,15 +32,11 @@ _WINDOW = 2**20
 _APPENDED = ("gain map", "video", "depth map", "attachment", "other image")
 
 
-@dataclass
-class Contents:
+@dataclass(kw_only=True)
+class Contents(Metadata):
     """Metadata of a JPEG file."""
 
-    exif: bytes | None = None
-    xmp: bytes | None = None
     resources: bytes = b""  #: Photoshop's image resources, all segments joined.
-    comments: list[bytes] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)  #: Data that is dropped, in words for `losses`.
     end: int | None = None  #: Where the image ends, after its end marker; None if that is missing.
     pictures: int = 1  #: Number of images in the file, by its multi-picture index.
     extensions: dict[bytes, dict[int, bytes]] = field(default_factory=dict)
@@ -109,6 +105,9 @@ def inspect(source: Source) -> Contents:
     if contents.xmp is not None:
         contents.xmp = _with_extension(contents)
     _note_appended(contents, file)
+    resources = photoshop.read(contents.resources)
+    contents.iptc, contents.photoshop = resources.iptc, resources.others
+    contents.notes += resources.notes
     file.seek(source.start)
     return contents
 
@@ -128,7 +127,7 @@ def xmp_packets(file: BinaryIO) -> Iterator[bytes]:
 
 def _add(contents: Contents, marker: int, data: bytes) -> None:
     if marker == _COMMENT:
-        contents.comments.append(data)
+        contents.text.append(comment(data))
     elif marker == _APP1 and data.startswith(_EXIF):
         _add_exif(contents, data[len(_EXIF) :])
     elif marker == _APP1 and data.startswith(_XMP):
@@ -218,25 +217,11 @@ def _note_appended(contents: Contents, file: BinaryIO) -> None:
     contents.notes += notes
 
 
-def describe(contents: Contents, photo: Photo) -> Photo:
-    """Return `photo` with the file's metadata; the colour profile belongs to the pixels and is there already."""
-    resources = photoshop.read(contents.resources)
-    return replace(
-        photo,
-        exif=contents.exif,
-        xmp=contents.xmp,
-        iptc=resources.iptc,
-        photoshop=resources.others,
-        text=tuple(("Comment", comment.decode("utf-8", "surrogateescape")) for comment in contents.comments),
-        notes=tuple(dict.fromkeys((*photo.notes, *contents.notes, *resources.notes))),
-    )
-
-
 # Writing
 
 
 @dataclass(frozen=True)
-class Metadata:
+class Segments:
     """The segments of an output but those that Pillow writes, and what they cannot hold."""
 
     exif: bytes | None  #: EXIF with its prefix, for Pillow.
@@ -244,7 +229,7 @@ class Metadata:
     lost: tuple[str, ...]
 
 
-def metadata(photo: Photo) -> Metadata:
+def metadata(photo: Photo) -> Segments:
     """Build EXIF, XMP, IPTC with Photoshop's other resources, and comments as segments."""
     out, lost, exif = bytearray(), [], None
     if photo.exif is not None:
@@ -261,14 +246,14 @@ def metadata(photo: Photo) -> Metadata:
     for piece in _pieces(resources, SEGMENT - len(photoshop.JPEG_PREFIX)):
         out += _segment(_APP13, photoshop.JPEG_PREFIX + piece)
     for keyword, text in photo.text:
-        comment = text.encode("utf-8", "surrogateescape")
+        data = text.encode("utf-8", "surrogateescape")
         if keyword != "Comment":
             continue
-        if len(comment) <= SEGMENT:
-            out += _segment(_COMMENT, comment)
+        if len(data) <= SEGMENT:
+            out += _segment(_COMMENT, data)
         else:
             lost.append("a comment over 64 KB is dropped")
-    return Metadata(exif, bytes(out), tuple(dict.fromkeys(lost)))
+    return Segments(exif, bytes(out), tuple(dict.fromkeys(lost)))
 
 
 def _xmp_segments(packet: bytes) -> bytes:

@@ -9,12 +9,12 @@ no longer ours.
 from __future__ import annotations
 
 import contextlib
-import struct
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from sr_cli.images import gif, jpeg, png, tiff_tags, xmp
+from sr_cli.images import gif, jpeg, pixel_parts, png, tiff_tags, xmp
 
 MARK = "srup"  #: Start of the software's name in an output's history; a version may follow.
 _TIFF_ENTRIES = 4096
@@ -51,18 +51,9 @@ def _packets(file: BinaryIO) -> Iterator[bytes]:
     elif head.startswith(b"GIF8"):
         yield gif.first_xmp(file) or b""
     elif head[:4] == b"RIFF" and head[8:] == b"WEBP":
-        yield from _webp_packets(file)
+        chunks = pixel_parts.webp_chunks(file, 12, file.seek(0, io.SEEK_END))
+        yield from (file.read(min(size, _MAX_PACKETS)) for kind, _, size in chunks if kind == b"XMP ")
     elif head[:2] in (b"II", b"MM"):
         directories = tiff_tags.Directories(file, max_entries=_TIFF_ENTRIES)
         entries, _ = directories.entries(directories.first)
         yield from (directories.value(entry) or b"" for entry in entries if entry.tag == tiff_tags.XMP)
-
-
-def _webp_packets(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the chunks "XMP " (Google, "WebP Container Specification"), which follow the pixels."""
-    file.seek(12)
-    while len(head := file.read(8)) == 8:
-        kind, size = struct.unpack("<4sI", head)
-        if kind == b"XMP ":
-            yield file.read(min(size, _MAX_PACKETS))
-        file.seek(size % 2 if kind == b"XMP " else size + size % 2, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -73,6 +73,36 @@ class Photo:
     def bits(self) -> Literal[8, 16]:
         """Bits per sample."""
         return 8 if self.pixels.dtype == np.uint8 else 16
+
+
+@dataclass(kw_only=True)
+class Metadata:
+    """What a file says of its photo, as its reader collects it; the fields are those of `Photo`."""
+
+    icc_profile: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    photoshop: bytes = b""
+    dpi: tuple[float, float] | None = None
+    text: list[tuple[str, str]] = field(default_factory=list)
+    colour_chunks: list[tuple[bytes, bytes]] = field(default_factory=list)
+    png_chunks: list[tuple[bytes, bytes]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def describe(self, photo: Photo) -> Photo:
+        """Return `photo` with all of this but the profile, which belongs to the pixels and is there already."""
+        found = {each.name: getattr(self, each.name) for each in fields(Metadata)}
+        found |= {"icc_profile": photo.icc_profile, "notes": list(dict.fromkeys((*photo.notes, *self.notes)))}
+        frozen: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in found.items()
+        }
+        return replace(photo, **frozen)
+
+
+def comment(data: bytes) -> tuple[str, str]:
+    """Return a comment of a JPEG or GIF as `Photo.text` has it."""
+    return "Comment", data.decode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True)

@@ -47,11 +47,6 @@ def read(data: bytes) -> Resources:
     return Resources(records, others, tuple(dict.fromkeys(notes)))
 
 
-def iptc(data: bytes) -> bytes | None:
-    """Find the IPTC records among image resources; None if there are none or the blocks are damaged."""
-    return read(data).iptc
-
-
 def without_paths(others: bytes) -> bytes:
     """Remove the paths: their coordinates are those of the stored image, before it was turned."""
     return b"".join(whole for number, whole, _ in _resources(others) if number not in _PATHS)

@@ -176,7 +176,7 @@ def of_webp(source: Source) -> tuple[BinaryIO, tuple[str, ...]]:
     end = file.seek(0, io.SEEK_END)
     file.seek(source.start + 4)
     (stated,) = struct.unpack("<I", file.read(4))
-    chunks = list(_webp_chunks(file, source.start + 12, end))
+    chunks = list(webp_chunks(file, source.start + 12, end))
     kinds = {kind for kind, _, _ in chunks}
     cut = end - source.start - 8 < stated
     if cut and b"ANIM" in kinds and stated - (end - source.start - 8) >= 8:
@@ -196,8 +196,8 @@ def of_webp(source: Source) -> tuple[BinaryIO, tuple[str, ...]]:
     return joined(file, [struct.pack("<4sI4s", b"RIFF", size + 4, b"WEBP"), *pieces]), notes
 
 
-def _webp_chunks(file: BinaryIO, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the type, offset and content's length of each known chunk that is all there."""
+def webp_chunks(file: BinaryIO, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the type, offset and content's length of each known chunk that is all there; the file is at its content."""
     while at + 8 <= end:
         file.seek(at)
         kind, length = struct.unpack("<4sI", file.read(8))

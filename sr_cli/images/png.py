@@ -10,7 +10,7 @@ import contextlib
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import BinaryIO, NamedTuple, TypeAlias
 
@@ -22,7 +22,7 @@ from sr_cli.errors import InputError
 from sr_cli.images import exif as exif_block
 from sr_cli.images import photoshop, png_chunks
 from sr_cli.images.parallel import InOrder
-from sr_cli.images.photo import Photo, Pixels
+from sr_cli.images.photo import Metadata, Photo, Pixels
 from sr_cli.images.source import NO_END, Source
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -62,8 +62,8 @@ class Frame:
     """Offset and length of each piece of the compressed pixels."""
 
 
-@dataclass
-class Contents:
+@dataclass(kw_only=True)
+class Contents(Metadata):
     """Metadata of a PNG file, and the position of its pixel data."""
 
     width: int
@@ -78,16 +78,6 @@ class Contents:
     transparency: bytes | None = None  #: The content of tRNS: a transparent colour, or the palette's alpha.
     idat: list[tuple[int, int]] = field(default_factory=list)
     """Offset and length of each piece of the compressed pixels."""
-    icc_profile: bytes | None = None
-    exif: bytes | None = None
-    xmp: bytes | None = None
-    iptc: bytes | None = None
-    photoshop: bytes = b""
-    dpi: tuple[float, float] | None = None
-    text: list[tuple[str, str]] = field(default_factory=list)
-    colour_chunks: list[Chunk] = field(default_factory=list)
-    other_chunks: list[Chunk] = field(default_factory=list)  #: Chunks that only PNG has: see `Photo.png_chunks`.
-    notes: list[str] = field(default_factory=list)  #: Data that was dropped, in words for `losses`.
 
     @property
     def hides_still(self) -> bool:
@@ -139,6 +129,8 @@ def inspect(source: Source) -> Contents:
     file.seek(source.start)
     contents.frames = [frame for frame in contents.frames if frame.pieces]
     _unpack_raw_profiles(contents)
+    carried = png_chunks.read(contents.png_chunks, contents.colour_type, contents.bits, contents.palette)
+    contents.png_chunks = carried
     return contents
 
 
@@ -149,7 +141,7 @@ def _read_header(source: Source, kind: bytes) -> Contents:
     if kind != b"IHDR":
         raise ValueError("the header is missing")
     width, height, bits, colour_type, _, _, interlaced = struct.unpack(">IIBBBBB", source.file.read(13))
-    return Contents(width, height, bits, colour_type, interlaced)
+    return Contents(width=width, height=height, bits=bits, colour_type=colour_type, interlaced=interlaced)
 
 
 def _note_pixels(contents: Contents, source: Source, kind: bytes, offset: int, length: int) -> None:
@@ -209,12 +201,10 @@ def _add_checked(contents: Contents, source: Source, kind: bytes, data: bytes, s
 
 def _transparency_sizes(contents: Contents) -> range:
     """Return the lengths that tRNS can have (11.3.1.1)."""
+    if contents.colour_type == _PALETTE:
+        return range(1, len(contents.palette or b"") // 3 + 1)
     length = {_GRAY: 2, _RGB: 6}.get(contents.colour_type, 0)
-    return (
-        range(1, len(contents.palette or b"") // 3 + 1)
-        if contents.colour_type == _PALETTE
-        else range(length, length + 1)
-    )
+    return range(length, length + 1)
 
 
 def _add(contents: Contents, source: Source, kind: bytes, data: bytes) -> None:
@@ -227,7 +217,7 @@ def _add(contents: Contents, source: Source, kind: bytes, data: bytes) -> None:
             _add_metadata(contents, source, kind, data)
     elif kind in png_chunks.CARRIED or kind[3:4].islower():
         # A lower case letter there: safe to copy, whatever was done to the pixels (5.4).
-        contents.other_chunks.append((kind, data))
+        contents.png_chunks.append((kind, data))
     else:
         name = kind.decode("latin-1") if kind.isalpha() else kind.hex()
         contents.notes.append(f"the PNG chunk {name} is dropped: it describes the original pixels")
@@ -254,7 +244,7 @@ def _add_metadata(contents: Contents, source: Source, kind: bytes, data: bytes) 
             if unit == 1 and across and down:
                 contents.dpi = across * _INCH, down * _INCH
             elif across != down:  # only the proportions of a pixel
-                contents.other_chunks.append((kind, data))
+                contents.png_chunks.append((kind, data))
 
 
 def _add_text(contents: Contents, keyword: bytes, text: bytes) -> None:
@@ -272,7 +262,7 @@ def _add_unicode_text(contents: Contents, source: Source, keyword: bytes, rest: 
     if keyword == _XMP_KEYWORD.encode():
         contents.xmp = text
     elif language or translated:
-        contents.other_chunks.append((b"iTXt", keyword + bytes(3) + language + b"\0" + translated + b"\0" + text))
+        contents.png_chunks.append((b"iTXt", keyword + bytes(3) + language + b"\0" + translated + b"\0" + text))
     else:
         contents.text.append((keyword.decode("latin-1"), text.decode("utf-8", "replace")))
 
@@ -302,23 +292,6 @@ def _unpack_raw_profiles(contents: Contents) -> None:
             contents.icc_profile = contents.icc_profile or data
         elif keyword.endswith(("exif", "APP1")):
             contents.exif = contents.exif or exif_block.clean(data)
-
-
-def describe(contents: Contents, photo: Photo) -> Photo:
-    """Return `photo` with the file's metadata; the colour profile belongs to the pixels and is there already."""
-    others = contents.other_chunks
-    return replace(
-        photo,
-        exif=contents.exif,
-        xmp=contents.xmp,
-        iptc=contents.iptc,
-        photoshop=contents.photoshop,
-        dpi=contents.dpi,
-        text=tuple(contents.text),
-        colour_chunks=tuple(contents.colour_chunks),
-        png_chunks=png_chunks.read(others, contents.colour_type, contents.bits, contents.palette),
-        notes=(*photo.notes, *contents.notes),
-    )
 
 
 def read_16_bits(source: Source, contents: Contents) -> Photo:

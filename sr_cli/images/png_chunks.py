@@ -20,7 +20,7 @@ CARRIED = (b"bKGD", b"sBIT", b"tIME", b"pCAL", b"sCAL", b"sTER")
 _GRAY, _PALETTE, _GRAY_ALPHA = 0, 3, 4
 
 
-def read(chunks: Sequence[Chunk], colour_type: int, bits: int, palette: bytes | None) -> tuple[Chunk, ...]:
+def read(chunks: Sequence[Chunk], colour_type: int, bits: int, palette: bytes | None) -> list[Chunk]:
     """Read chunks into the form of `Photo.png_chunks`: bKGD as 16-bit red, green and blue, whatever the pixels are."""
     result = []
     for kind, data in chunks:
@@ -35,7 +35,7 @@ def read(chunks: Sequence[Chunk], colour_type: int, bits: int, palette: bytes | 
                 values = [min(value * 65535 // (2**bits - 1), 65535) for value in struct.unpack(f">{count}H", data)]
                 values *= 3 // count
             result.append((kind, struct.pack(">3H", *values)))
-    return tuple(result)
+    return result
 
 
 def write(chunks: Sequence[Chunk], channels: int, alpha: bool, bits: int) -> list[Chunk]:

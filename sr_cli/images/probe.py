@@ -36,7 +36,7 @@ def _png(source: Source) -> Header:
     size = (contents.width, contents.height)
     source.check_pixels(*size)
     channels = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}.get(contents.colour_type, 4)
-    orientation = 1 if contents.exif is None else exif_block.orientation(contents.exif)
+    orientation = exif_block.orientation(contents.exif)
     frames = 1
     if contents.animated:
         frames = max(1, len(contents.frames))
@@ -46,7 +46,7 @@ def _png(source: Source) -> Header:
 
 def _tiff(source: Source) -> Header:
     pages = tiff.pages(source)
-    sizes = [_turned(page.size, 1 if page.exif is None else exif_block.orientation(page.exif)) for page in pages]
+    sizes = [_turned(page.size, exif_block.orientation(page.exif)) for page in pages]
     deep = any(page.is_deep for page in pages)
     return _header(sizes, "pages", 16 if deep else 8, 4)
 
@@ -55,9 +55,7 @@ def _other(source: Source) -> Header:
     image = open_image(source)
     frames = int(getattr(image, "n_frames", 1)) if image.format in animation.FORMATS else 1
     source.check_pixels(*image.size, frames)
-    exif = image.info.get("exif")
-    block = exif_block.clean(exif) if isinstance(exif, bytes) else None
-    orientation = 1 if block is None else exif_block.orientation(block)
+    orientation = exif_block.orientation(exif_block.clean(image.info.get("exif")))
     gray = image.mode in ("1", "L", "LA", "La")
     transparent = image.mode in _ALPHA_MODES or "transparency" in image.info or frames > 1
     return _header([_turned(image.size, orientation)] * frames, "animation", 8, (1 if gray else 3) + transparent)

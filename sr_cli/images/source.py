@@ -39,10 +39,7 @@ class Source:
     def check_frames(self, frames: int) -> None:
         """Raise InputError for more frames or pages than the limit."""
         if frames > self.limits.max_frames:
-            raise InputError(
-                f"{self.name}: holds more than {self.limits.max_frames:,} frames or pages; "
-                "raise the limit with --max-frames if you trust it"
-            )
+            raise self._over(f"holds more than {self.limits.max_frames:,} frames or pages", "--max-frames")
 
     def check_pixels(self, width: int, height: int, frames: int = 1) -> None:
         """Raise InputError for an image without pixels, or if all frames together have more than the limit."""
@@ -58,19 +55,17 @@ class Source:
 
     def too_large(self, size: str) -> InputError:
         """Return the error for what has more pixels than the limit."""
-        return InputError(
-            f"{self.name}: {size} is more than {self.limits.max_pixels:,} pixels; "
-            "raise the limit with --max-pixels if you trust it"
-        )
+        return self._over(f"{size} is more than {self.limits.max_pixels:,} pixels", "--max-pixels")
 
     def count_metadata(self, size: int) -> None:
         """Count bytes of metadata. Raises InputError above the limit."""
         self.metadata_bytes += size
         if self.metadata_bytes > self.limits.max_metadata_bytes:
-            raise InputError(
-                f"{self.name}: holds more than {self.limits.max_metadata_bytes:,} bytes of metadata; "
-                "raise the limit with --max-metadata-bytes if you trust it"
-            )
+            limit = self.limits.max_metadata_bytes
+            raise self._over(f"holds more than {limit:,} bytes of metadata", "--max-metadata-bytes")
+
+    def _over(self, what: str, option: str) -> InputError:
+        return InputError(f"{self.name}: {what}; raise the limit with {option} if you trust it")
 
     def inflate(self, data: bytes) -> bytes:
         """Inflate metadata compressed by zlib, and count it. Raises zlib.error, and InputError above the limit."""

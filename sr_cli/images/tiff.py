@@ -20,29 +20,12 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from sr_cli.errors import InputError
-from sr_cli.images import lzw, photoshop
-from sr_cli.images.photo import Photo
+from sr_cli.images import lzw, photoshop, tiff_tags
+from sr_cli.images.photo import Metadata, Photo
 from sr_cli.images.pieces import joined
 from sr_cli.images.signatures import raw_photo
 from sr_cli.images.source import Source
-from sr_cli.images.tiff_tags import (
-    CARRIED,
-    ICC,
-    IPTC,
-    PHOTOSHOP,
-    PLACES,
-    PRIMARIES,
-    SUB_IFDS,
-    WHITE_POINT,
-    XMP,
-    Directories,
-    Directory,
-    Entry,
-    Field,
-    Layout,
-    serialised,
-    to_exif,
-)
+from sr_cli.images.tiff_tags import Directories, Directory, Entry, Field, Layout, serialised, to_exif
 
 try:
     import imagecodecs  # noqa: F401  (tifffile finds it by itself)
@@ -137,7 +120,7 @@ class Page:
     @property
     def icc_profile(self) -> bytes | None:
         """The colour profile."""
-        return self.block(ICC)
+        return self.block(tiff_tags.ICC)
 
     @property
     def dpi(self) -> tuple[float, float] | None:
@@ -157,8 +140,8 @@ class Page:
         """The tags that describe the photo, as a separate EXIF block."""
         described = self.directories.description(list(self.entries))
         if self.colours > _PALETTE:  # ink and Lab become sRGB
-            described.fields.pop(WHITE_POINT, None)
-            described.fields.pop(PRIMARIES, None)
+            described.fields.pop(tiff_tags.WHITE_POINT, None)
+            described.fields.pop(tiff_tags.PRIMARIES, None)
         return to_exif(described, Layout(self.directories.layout.order))
 
 
@@ -207,9 +190,9 @@ def _chain(source: Source, notes: list[str]) -> Iterator[tuple[Page, tuple[int, 
         page = _page(source, directories, file, entries, offset)
         count += 1
         source.check_frames(count)
-        source.count_metadata(sum(entry.size for entry in entries if entry.tag not in PLACES))
+        source.count_metadata(sum(entry.size for entry in entries if entry.tag not in tiff_tags.PLACES))
         offset = following
-        yield page, tuple(page.tags.subifds or ()) if page.has(SUB_IFDS) else ()
+        yield page, tuple(page.tags.subifds or ()) if page.has(tiff_tags.SUB_IFDS) else ()
 
 
 def _children(source: Source, parent: Page, offsets: tuple[int, ...]) -> list[Page]:
@@ -220,7 +203,7 @@ def _children(source: Source, parent: Page, offsets: tuple[int, ...]) -> list[Pa
             if parent.directories.was_read(offset):
                 continue
             entries, _ = parent.directories.entries(offset)
-            source.count_metadata(sum(entry.size for entry in entries if entry.tag not in PLACES))
+            source.count_metadata(sum(entry.size for entry in entries if entry.tag not in tiff_tags.PLACES))
             found.append(_page(source, parent.directories, parent.tags.parent, entries, offset))
         except (ValueError, struct.error, tifffile.TiffFileError):
             continue
@@ -271,23 +254,16 @@ def unsupported(source: Source, what: str) -> InputError:
 
 def describe(page: Page, photo: Photo) -> Photo:
     """Add the page's metadata to `photo`; the colour profile belongs to the pixels and is there already."""
-    resources = photoshop.read(page.block(PHOTOSHOP) or b"")
-    notes = (*photo.notes, *page.notes, *resources.notes, *_lost_tags(page))
-    return replace(
-        photo,
-        exif=page.exif,
-        xmp=page.block(XMP),
-        iptc=page.block(IPTC) or resources.iptc,
-        photoshop=resources.others,
-        dpi=page.dpi,
-        source_format="TIFF",
-        notes=tuple(dict.fromkeys(notes)),
-    )
+    resources = photoshop.read(page.block(tiff_tags.PHOTOSHOP) or b"")
+    found = Metadata(exif=page.exif, xmp=page.block(tiff_tags.XMP), iptc=page.block(tiff_tags.IPTC) or resources.iptc)
+    found.photoshop, found.dpi = resources.others, page.dpi
+    found.notes = [*page.notes, *resources.notes, *_lost_tags(page)]
+    return found.describe(photo)
 
 
 def _lost_tags(page: Page) -> list[str]:
     """Name tags that are neither carried nor about how pixels are stored."""
-    left = {entry.tag for entry in page.entries if entry.tag not in CARRIED and entry.tag not in _STORAGE}
+    left = {entry.tag for entry in page.entries if entry.tag not in tiff_tags.CARRIED and entry.tag not in _STORAGE}
     notes = [f"{what} are dropped" for tags, what in _KNOWN_TAGS if left & tags]
     others = sorted(left.difference(*(tags for tags, _ in _KNOWN_TAGS)))
     if others:

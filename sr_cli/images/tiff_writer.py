@@ -12,27 +12,10 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 
+from sr_cli.images import tiff_tags
 from sr_cli.images.parallel import InOrder
 from sr_cli.images.photo import Photo, Pixels
-from sr_cli.images.tiff_tags import (
-    BYTE,
-    CODES,
-    ICC,
-    IPTC,
-    LONG,
-    LONG8,
-    ORIENTATION,
-    PHOTOSHOP,
-    RATIONAL,
-    SHORT,
-    UNDEFINED,
-    XMP,
-    Directory,
-    Field,
-    Layout,
-    from_exif,
-    serialised,
-)
+from sr_cli.images.tiff_tags import CODES, LONG, LONG8, SHORT, Directory, Field, Layout, from_exif, serialised
 
 _SUBFILE, _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _STRIP_OFFSETS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_SIZES = 273, 277, 278, 279
@@ -89,7 +72,7 @@ class TiffWriter:
         put(_BITS, SHORT, *[photo.bits] * samples)
         put(_COMPRESSION, SHORT, 8)
         put(_PHOTOMETRIC, SHORT, 1 if photo.is_gray else 2)
-        put(ORIENTATION, SHORT, 1)
+        put(tiff_tags.ORIENTATION, SHORT, 1)
         put(_SAMPLES, SHORT, samples)
         put(_ROWS_PER_STRIP, LONG, rows)
         offset_type = LONG8 if self._layout.big else LONG
@@ -101,12 +84,19 @@ class TiffWriter:
             put(_EXTRA_SAMPLES, SHORT, 2)  # not multiplied into the colours
         if photo.dpi is not None:
             for tag, dpi in zip((_X_RESOLUTION, _Y_RESOLUTION), photo.dpi, strict=True):
-                directory.fields[tag] = Field(RATIONAL, 1, self._layout.pack("II", round(dpi * 1000), 1000))
+                directory.fields[tag] = Field(tiff_tags.RATIONAL, 1, self._layout.pack("II", round(dpi * 1000), 1000))
             put(_RESOLUTION_UNIT, SHORT, 2)
-        blocks = {XMP: photo.xmp, IPTC: photo.iptc, PHOTOSHOP: photo.photoshop, ICC: photo.icc_profile}
+        blocks = {
+            tiff_tags.XMP: photo.xmp,
+            tiff_tags.IPTC: photo.iptc,
+            tiff_tags.PHOTOSHOP: photo.photoshop,
+            tiff_tags.ICC: photo.icc_profile,
+        }
         for tag, data in blocks.items():
             if data:
-                directory.fields[tag] = Field(BYTE if tag == XMP else UNDEFINED, len(data), data)
+                directory.fields[tag] = Field(
+                    tiff_tags.BYTE if tag == tiff_tags.XMP else tiff_tags.UNDEFINED, len(data), data
+                )
         return directory
 
     def _directory(self, directory: Directory) -> None:

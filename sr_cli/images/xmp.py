@@ -7,6 +7,7 @@ specifications that are named at each rule in `xmp_rules`.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -14,11 +15,12 @@ from dataclasses import dataclass, field
 
 from sr_cli.images.geometry import Move
 from sr_cli.images.xmp_names import HAS_EXTENDED, HISTORY, LANG, NAMESPACES, RDF, name
-from sr_cli.images.xmp_rules import apply
+from sr_cli.images.xmp_rules import Tree, apply
 
 _BEGIN = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
 _END = '\n<?xpacket end="w"?>'
 _MAX_ELEMENTS, _MAX_DEPTH = 200_000, 64
+_SRGB = {"exif:ColorSpace": "1", "photoshop:ColorMode": "3", "photoshop:ICCProfile": "sRGB IEC61966-2.1"}
 UNREADABLE = "XMP that is not well-formed XML"  #: Note about a packet that was dropped.
 
 
@@ -126,17 +128,13 @@ def finished(packet: bytes | None, *, mime: str, history: str | None) -> bytes |
         tree = parsed(packet) if packet else _empty()
     except ValueError:
         return packet
-    changed = history is not None
+    properties = Tree(tree.root)
     for node in tree.root.iter(RDF + "Description"):
-        format = node.find(name("dc:format"))
-        if format is not None and format.text and format.text.strip() != mime:
-            format.text, changed = mime, True
-        elif node.get(name("dc:format"), mime) != mime:
-            node.set(name("dc:format"), mime)
-            changed = True
+        if properties.text(node, "dc:format") not in (None, "", mime):
+            properties.set(node, "dc:format", mime)
     if history is not None:
         _add_event(tree.rdf, history)
-    return tree.serialised() if changed else packet
+    return tree.serialised() if properties.changed or history is not None else packet
 
 
 def last_software(packet: bytes) -> str | None:
@@ -161,17 +159,11 @@ def as_srgb(packet: bytes) -> bytes:
         tree = parsed(packet)
     except ValueError:
         return packet
-    values = {name("exif:ColorSpace"): "1", name("photoshop:ColorMode"): "3"}
-    values |= {name("photoshop:ICCProfile"): "sRGB IEC61966-2.1"}
-    changed = False
+    properties = Tree(tree.root)
     for node in tree.root.iter():
-        for key, value in values.items():
-            if key in node.attrib:
-                node.set(key, value)
-                changed = True
-            elif node.tag == key:
-                node.text, changed = value, True
-    return tree.serialised() if changed else packet
+        for short, value in _SRGB.items():
+            properties.set(node, short, value)
+    return tree.serialised() if properties.changed else packet
 
 
 # Extended XMP: JPEG holds no more than 64 KB in one segment (part 3, 1.1.3.1)
@@ -229,11 +221,11 @@ def split(packet: bytes, limit: int) -> Split:
         if rest > limit:  # a lower bound of what would remain, cheaper than to write it
             continue
         outer = ET.Element("{adobe:ns:meta/}xmpmeta")
-        ET.SubElement(outer, RDF + "RDF").append(_copy(moved))
+        ET.SubElement(outer, RDF + "RDF").append(copy.deepcopy(moved))
         _to_prefixes(outer, tree.prefixes)
         extension = ET.tostring(outer, encoding="utf-8", xml_declaration=False)
         guid = hashlib.md5(extension, usedforsecurity=False).hexdigest().upper()
-        main = Packet(_copy(tree.root), dict(tree.prefixes))
+        main = Packet(copy.deepcopy(tree.root), dict(tree.prefixes))
         ET.SubElement(main.rdf, RDF + "Description", {RDF + "about": about, HAS_EXTENDED: guid})
         packet = main.serialised()
         if len(packet) <= limit:
@@ -272,13 +264,6 @@ def _remove_pointers(root: ET.Element) -> None:
         node.attrib.pop(HAS_EXTENDED, None)
         for child in node.findall(HAS_EXTENDED):
             node.remove(child)
-
-
-def _copy(element: ET.Element) -> ET.Element:
-    result = ET.Element(element.tag, dict(element.attrib))
-    result.text, result.tail = element.text, element.tail
-    result.extend(_copy(child) for child in element)
-    return result
 
 
 def _empty() -> Packet:

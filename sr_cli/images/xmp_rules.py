@@ -127,16 +127,22 @@ def _focal_plane(tree: Tree, node: ET.Element, move: Move) -> None:
             tree.set(node, short, f"{ratio.numerator}/{ratio.denominator}")
 
 
+def _floats(texts: Iterable[str]) -> list[float]:
+    """Read texts as numbers; none unless all are finite."""
+    try:
+        values = list(map(float, texts))
+    except ValueError:
+        return []
+    return values if all(map(math.isfinite, values)) else []
+
+
 def _subject(tree: Tree, node: ET.Element, move: Move) -> None:
     """Move a sequence of 2 to 4 numbers, as in EXIF."""
     if node.tag not in (name("exif:SubjectArea"), name("exif:SubjectLocation")):
         return
     items = list(node.iter(RDF + "li"))
-    try:
-        values = [float(item.text or "") for item in items]
-    except ValueError:
-        return
-    if 2 <= len(values) <= 4 and all(map(math.isfinite, values)):
+    values = _floats(item.text or "" for item in items)
+    if 2 <= len(values) <= 4:
         for item, value in zip(items, moved_subject(values, move), strict=True):
             tree.changed |= item.text != str(value)
             item.text = str(value)
@@ -209,14 +215,10 @@ def _area(tree: Tree, node: ET.Element, move: Move, within: tuple[float, float] 
 
 def _people(tree: Tree, node: ET.Element, move: Move) -> None:
     """Move Microsoft's rectangles: left, top, width and height as shares, in one text."""
-    try:
-        values = [float(part) for part in (tree.text(node, "MPReg:Rectangle") or "").split(",")]
-    except ValueError:
-        return
-    if len(values) == 4 and all(map(math.isfinite, values)):
+    values = _floats((tree.text(node, "MPReg:Rectangle") or "").split(","))
+    if len(values) == 4 and move.orientation != 1:
         moved = move.box_share(*values)
-        if move.orientation != 1:
-            tree.set(node, "MPReg:Rectangle", ", ".join(f"{round(value, 9):.9g}" for value in moved))
+        tree.set(node, "MPReg:Rectangle", ", ".join(f"{round(value, 9):.9g}" for value in moved))
 
 
 def _boundary(tree: Tree, node: ET.Element, move: Move) -> None:
@@ -249,12 +251,9 @@ def _drone(tree: Tree, node: ET.Element, move: Move) -> None:
             tree.remove(node, name("drone-dji:DewarpData"))
             tree.lost["lens calibration"] = None
             return
-        try:
-            scaled = [float(value) * move.scale[index % 2] for index, value in enumerate(values[:4])]
-        except ValueError:
-            return
-        text = ",".join([*(f"{value:.12g}" for value in scaled), *values[4:]])
-        tree.set(node, "drone-dji:DewarpData", f"{date};{text}")
+        if lengths := _floats(values[:4]):
+            scaled = (f"{value * move.scale[index % 2]:.12g}" for index, value in enumerate(lengths))
+            tree.set(node, "drone-dji:DewarpData", f"{date};{','.join([*scaled, *values[4:]])}")
 
 
 _LOCAL_EDITS = [
