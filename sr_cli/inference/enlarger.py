@@ -31,17 +31,9 @@ class EngineResult:
 class Enlarger(Protocol):
     """Enlarges images by a fixed factor."""
 
-    @property
-    def name(self) -> str:
-        """The model's name."""
-
-    @property
-    def scale(self) -> int:
-        """Factor by which it enlarges."""
-
-    @property
-    def setup(self) -> Setup:
-        """How it computes: the same for every image."""
+    name: str  #: The model's name.
+    scale: int  #: Factor by which it enlarges.
+    setup: Setup  #: How it computes: the same for every image.
 
     def enlarge(
         self, pixels: AnyPixels, output: AnyPixels, progress: OnTiles | None, on_rows: OnRows | None
@@ -53,9 +45,6 @@ class Enlarger(Protocol):
 
     def plan(self, height: int, width: int) -> tiling.Plan:
         """Cut an image of this size into tiles."""
-
-    def count_tiles(self, height: int, width: int) -> int:
-        """Count the tiles that are computed for an image of this size; 0 for interpolation."""
 
     def working_bytes(self, height: int, width: int) -> int:
         """Estimate the memory that an image of this size needs, without input and output."""

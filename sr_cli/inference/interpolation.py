@@ -37,10 +37,6 @@ class Interpolation:
         """Return the whole image as one tile."""
         return tiling.plan(height, width, 0, 0)
 
-    def count_tiles(self, height: int, width: int) -> int:
-        """Return 0: nothing is computed in tiles."""
-        return 0
-
     def working_bytes(self, height: int, width: int) -> int:
         """Count Pillow's copy of the output."""
         return height * width * self.scale**2 * _PILLOW_BYTES

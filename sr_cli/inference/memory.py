@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import torch
 
 _CGROUP = Path("/sys/fs/cgroup")
-_UNKNOWN = 4 * 2**30
 
 
 def _cgroup(field: str) -> int | None:
@@ -26,12 +25,9 @@ def _cgroup(field: str) -> int | None:
 
 
 def free_bytes() -> int:
-    """Return the bytes that can be taken without swapping; a guess of 4 GiB where the system does not tell."""
-    free = _UNKNOWN
+    """Return the bytes that can be taken without swapping; half of all where the system does not tell."""
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                free = int(line.split()[1]) * 1024
+        free = _proc_bytes("meminfo", "MemAvailable")
     except (OSError, ValueError):
         free = total_bytes() // 2
     limit, used = _cgroup("memory.max"), _cgroup("memory.current")
@@ -43,7 +39,7 @@ def total_bytes() -> int:
     try:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
-        total = 2 * _UNKNOWN
+        total = 8 * 2**30
     limit = _cgroup("memory.max")
     return total if limit is None else min(total, limit)
 
@@ -86,15 +82,16 @@ def peak_during(work: Callable[[], object]) -> int | None:
     try:
         ctypes.CDLL(None).malloc_trim(0)  # memory kept from before would hide what `work` needs
         Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark, see proc(5)
-        before = _status_bytes("VmHWM")
+        before = _proc_bytes("self/status", "VmHWM")
         work()
-        return _status_bytes("VmHWM") - before
+        return _proc_bytes("self/status", "VmHWM") - before
     except (OSError, AttributeError, ValueError):
         return None
 
 
-def _status_bytes(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
+def _proc_bytes(file: str, field: str) -> int:
+    """Read an amount of memory of proc(5). Raises OSError, or ValueError where it is not there."""
+    for line in Path("/proc", file).read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
-    raise ValueError(f"/proc/self/status has no {field}")
+    raise ValueError(f"/proc/{file} has no {field}")

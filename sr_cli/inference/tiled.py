@@ -66,12 +66,10 @@ class TiledNetwork:
     def enlarge(
         self, pixels: AnyPixels, output: AnyPixels, progress: OnTiles | None, on_rows: OnRows | None
     ) -> EngineResult:
-        """See `Enlarger`."""
         with self._turn, torch.inference_mode(), _on(self.device):
             return _Enlargement(self, pixels, output, progress, on_rows).run()
 
     def plan(self, height: int, width: int) -> tiling.Plan:
-        """See `Enlarger`."""
         return self.plan_with(height, width, self.setup.tile, self.setup.batch)
 
     def plan_with(self, height: int, width: int, tile: int, batch: int) -> tiling.Plan:
@@ -84,12 +82,7 @@ class TiledNetwork:
         side = max(SMALLEST_TILE, int(most**0.5) - 2 * overlap)
         return tiling.plan(height, width, side, overlap, self._alignment)
 
-    def count_tiles(self, height: int, width: int) -> int:
-        """See `Enlarger`."""
-        return len(self.plan(height, width).tiles)
-
     def working_bytes(self, height: int, width: int) -> int:
-        """See `Enlarger`."""
         rows, columns = self.plan(height, width).window
         return rows * columns * self._values_per_pixel * dtype_of(self.setup.precision).itemsize * self._lanes
 
@@ -193,7 +186,7 @@ class _Enlargement:
         size = _even_size(len(rows[0]), batch) if rows else 1
         groups = [row[start : start + size] for row in rows for start in range(0, len(row), size)]
         done = len(plan.tiles) - sum(len(tiles) for tiles in groups)
-        computed = self._computed(groups, size, plan.overlap)
+        computed = self._computed(groups, size)
         # A GPU computes the next batch while the last one is placed.
         for result in one_behind(computed) if self.network.works_ahead else computed:
             self._place(result)
@@ -209,7 +202,7 @@ class _Enlargement:
             self.on_rows(self.output[self.finished_rows : bottom])
         self.finished_rows = bottom
 
-    def _computed(self, groups: Sequence[Sequence[tiling.Tile]], size: int, overlap: int) -> Iterator[_Computed]:
+    def _computed(self, groups: Sequence[Sequence[tiling.Tile]], size: int) -> Iterator[_Computed]:
         """Yield each group of tiles with its result, without the overlap, of the output's type and channels."""
         started: deque[_Batch] = deque()
 
@@ -223,8 +216,11 @@ class _Enlargement:
             finite = _is_finite(result)
             if not self.network.works_ahead and not bool(finite):
                 result, finite = self._computed_wider(batch), torch.tensor(True)
-            samples = finished(result, batch.source, overlap, self.pixels.dtype, self.pixels.shape[2])
-            yield self._landing(batch, samples, finite)
+            yield self._landing(batch, self._finished(result, batch), finite)
+
+    def _finished(self, result: torch.Tensor, batch: _Batch) -> torch.Tensor:
+        overlap, dtype, channels = self.network.setup.overlap, self.pixels.dtype, self.pixels.shape[2]
+        return finished(result, batch.source, overlap, dtype, channels)
 
     def _computed_wider(self, batch: _Batch) -> torch.Tensor:
         self.redone += len(batch.tiles)
@@ -247,9 +243,7 @@ class _Enlargement:
             result.copied.synchronize()
         samples = result.samples
         if not bool(result.finite):
-            wider = self._computed_wider(result.batch)
-            overlap, dtype, channels = self.network.setup.overlap, self.pixels.dtype, self.pixels.shape[2]
-            samples = finished(wider, result.batch.source, overlap, dtype, channels).cpu()
+            samples = self._finished(self._computed_wider(result.batch), result.batch).cpu()
         scale = self.network.scale
         for tile, rows in zip(result.batch.tiles, samples.numpy(), strict=False):  # the last tile may be there twice
             top, left = tile.top * scale, tile.left * scale

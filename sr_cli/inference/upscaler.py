@@ -18,7 +18,7 @@ from sr_cli.inference.enlarger import EngineResult, Enlarger, OnRows, OnTiles
 from sr_cli.inference.interpolation import Interpolation
 from sr_cli.inference.pictures import Picture
 from sr_cli.inference.pixels import AnyPixels, check_pixels
-from sr_cli.inference.setup import InferenceOptions, OptionValues, Setup, choose_setup
+from sr_cli.inference.setup import InferenceOptions, OptionValues, choose_setup
 from sr_cli.weights.specs import INTERPOLATIONS
 
 if TYPE_CHECKING:
@@ -57,45 +57,26 @@ class Upscaler:
         self._enlarger: Enlarger
         if isinstance(model, str) and model in INTERPOLATIONS and fidelity is None:
             self._enlarger = Interpolation(model)
-            return
-        loaded = _load(model, fidelity, offline, download_progress)
-        self.stage, self.weights_sha256, self.blend = loaded.stage, loaded.sha256, loaded.blend
-        self._enlarger = _network(loaded, wishes, wrap_network)
+        else:
+            from sr_cli import weights
 
-    @property
-    def name(self) -> str:
-        """The model's name."""
-        return self._enlarger.name
+            if not isinstance(model, str | Path | weights.LoadedModel):
+                raise ValueError(f"model must be a name, a path or loaded weights, not {type(model).__name__}")
+            loaded = weights.load_blend(model, fidelity, offline=offline, progress=download_progress)
+            self.stage, self.weights_sha256, self.blend = loaded.stage, loaded.sha256, loaded.blend
+            setup = choose_setup(wishes, loaded)
+            from sr_cli.inference.tiled import TiledNetwork
 
-    @property
-    def scale(self) -> int:
-        """Factor by which it enlarges."""
-        return self._enlarger.scale
-
-    @property
-    def setup(self) -> Setup:
-        """How images are computed, and why so."""
-        return self._enlarger.setup
-
-    @property
-    def device_name(self) -> str:
-        """`cpu`, `cuda:0`, ..."""
-        return self.setup.device
-
-    @property
-    def precision(self) -> str:
-        """`fp32`, `fp16` or `bf16`."""
-        return self.setup.precision
-
-    @property
-    def backend(self) -> str:
-        """A name of `backends.BACKENDS`, or `pillow` for interpolation."""
-        return self.setup.backend
-
-    @property
-    def overlap(self) -> int:
-        """Input pixels that a tile sees beyond its core."""
-        return self.setup.overlap
+            if setup.device == "cpu":
+                memory.keep_freed_memory()
+            self._enlarger = TiledNetwork(loaded, setup, ensemble=wishes.ensemble, wrap_network=wrap_network)
+        self.name = self._enlarger.name  #: The model's name.
+        self.scale = self._enlarger.scale  #: Factor by which it enlarges.
+        self.setup = self._enlarger.setup  #: How images are computed, and why so.
+        self.device_name = self.setup.device  #: `cpu`, `cuda:0`, ...
+        self.precision = self.setup.precision  #: `fp32`, `fp16` or `bf16`.
+        self.backend = self.setup.backend  #: A name of `backends.BACKENDS`, or `pillow` for interpolation.
+        self.overlap = self.setup.overlap  #: Input pixels that a tile sees beyond its core.
 
     def upscale(
         self,
@@ -134,35 +115,6 @@ class Upscaler:
         """Cut an image of this size into tiles."""
         return self._enlarger.plan(height, width)
 
-    def count_tiles(self, height: int, width: int) -> int:
-        """Count the tiles that are computed for an image of this size; 0 for interpolation."""
-        return self._enlarger.count_tiles(height, width)
-
     def working_bytes(self, height: int, width: int) -> int:
         """Estimate the memory that an image of this size needs, without input and output."""
         return self._enlarger.working_bytes(height, width)
-
-
-def _load(
-    model: str | Path | LoadedModel,
-    fidelity: float | None,
-    offline: bool,
-    progress: Callable[[int, int | None], None] | None,
-) -> LoadedModel:
-    """Load the model with its weights. Raises WeightsError, UsageError for an invalid fidelity."""
-    from sr_cli import weights
-
-    if not isinstance(model, str | Path | weights.LoadedModel):
-        raise ValueError(f"model must be a name, a path or loaded weights, not {type(model).__name__}")
-    return weights.load_blend(model, fidelity, offline=offline, progress=progress)
-
-
-def _network(
-    model: LoadedModel, options: InferenceOptions, wrap_network: Callable[[Network], Network] | None
-) -> Enlarger:
-    from sr_cli.inference.tiled import TiledNetwork
-
-    setup = choose_setup(options, model)
-    if setup.device == "cpu":
-        memory.keep_freed_memory()
-    return TiledNetwork(model, setup, ensemble=options.ensemble, wrap_network=wrap_network)

@@ -17,19 +17,11 @@ import numpy as np
 
 from sr_cli import images, inference
 from sr_cli.errors import OutOfMemory, OutputError, SrupError
-from sr_cli.inference import memory
-from sr_cli.storage import Place, RemotePath, format_bytes
+from sr_cli.inference import memory, tiling
+from sr_cli.storage import Place, format_bytes, readable
+from sr_cli.upscale import checks
 from sr_cli.upscale import inputs as planning
-from sr_cli.upscale.checks import (
-    MARKED,
-    History,
-    check_source,
-    check_target,
-    checked_size,
-    existing_folder,
-    is_marked_object,
-    output_format,
-)
+from sr_cli.upscale.checks import History
 from sr_cli.upscale.enlarge import passes_for
 from sr_cli.upscale.inputs import Batch, Task
 from sr_cli.upscale.journal import Journals
@@ -176,13 +168,10 @@ def _shards(files: Sequence[FileEstimate], batch: Batch, count: int) -> tuple[Pa
 
 def _pixels_to_come(task: Task, options: UpscaleOptions) -> int | None:
     """Count the input pixels of a single task; None where its header does not tell, or a pipe would have to be read."""
+    if task.source is None or (isinstance(task.source, Path) and not os.path.isfile(task.source)):
+        return None
     try:
-        if isinstance(task.source, RemotePath):
-            source: Path | BinaryIO = task.source.read(options.limits.max_input_bytes)
-        elif task.source is None or not os.path.isfile(task.source):
-            return None
-        else:
-            source = task.source
+        source = readable(task.source, options.limits.max_input_bytes)
         return sum(width * height for width, height in images.probe(source, limits=options.limits).sizes)
     except SrupError:
         return None
@@ -201,24 +190,23 @@ class _Estimator:
     def file(self, task: Task) -> FileEstimate:
         empty = FileEstimate(task.shown_source, task.shown_target, "planned")
         try:
-            check_source(task)
+            checks.check_source(task)
             if reason := self.history.reason_to_skip(task, self.history.content(task)):
                 return replace(empty, status="skipped", note=reason)
-            check_target(task, self.options)
+            checks.check_target(task, self.options)
             limits = self.options.limits
-            source: Path | BinaryIO = self.stdin or io.BytesIO()
-            if task.source is not None:
-                source = task.source if isinstance(task.source, Path) else task.source.read(limits.max_input_bytes)
-                if not isinstance(source, Path) and is_marked_object(task, source):
-                    return replace(empty, status="skipped", note=MARKED)
+            stdin = self.stdin or io.BytesIO()
+            source = readable(task.source, limits.max_input_bytes) if task.source else stdin
+            if checks.is_marked_object(task, source):
+                return replace(empty, status="skipped", note=checks.MARKED)
             return self._planned(task, empty, images.probe(source, limits=limits))
         except SrupError as error:
             return replace(empty, status="failed", error=str(error), exit_code=error.exit_code)
 
     def _planned(self, task: Task, empty: FileEstimate, header: images.Header) -> FileEstimate:
-        target = output_format(task, self.options)
+        target = checks.output_format(task, self.options)
         images.check_several(target, header.kind, len(header.sizes))
-        sizes = [checked_size(*size, task, self.options) for size in header.sizes]
+        sizes = [checks.checked_size(*size, task, self.options) for size in header.sizes]
         depth = header.bits // 8
         passes = [self._passes(size, wish) for size, wish in zip(header.sizes, sizes, strict=True)]
         pixels = sum(width * height for width, height in sizes)
@@ -230,7 +218,8 @@ class _Estimator:
         if needed + held > memory.free_bytes():
             raise OutOfMemory(f"{task.shown_source}: would take {format_bytes(needed + held)}, more than is free now")
         per_sample = _BYTES_PER_SAMPLE[target.name] + (depth - 1 if target.sixteen_bits else 0)
-        seconds = sum(self._network_seconds(steps) for steps in passes)
+        plans = [self.upscaler.plan(height, width) for steps in passes for width, height in steps]
+        seconds = self._rate() * sum(map(_seen_pixels, plans)) if plans else 0.0
         return replace(
             empty,
             input_width=header.sizes[0][0],
@@ -238,7 +227,7 @@ class _Estimator:
             frames=len(sizes),
             width=sizes[0][0],
             height=sizes[0][1],
-            tiles=sum(self._tiles(steps) for steps in passes),
+            tiles=sum(len(plan.tiles) for plan in plans) if self.upscaler.weights_sha256 else 0,
             memory_bytes=needed + held,
             disk_bytes=int(pixels * header.channels * per_sample) + _HEADERS,
             seconds=seconds + pixels * self._writing_rate(target.name),
@@ -249,9 +238,6 @@ class _Estimator:
         scale = self.upscaler.scale
         count = passes_for(scale, *size, wish)
         return [(size[0] * scale**step, size[1] * scale**step) for step in range(count)]
-
-    def _tiles(self, passes: list[Size]) -> int:
-        return sum(self.upscaler.count_tiles(height, width) for width, height in passes)
 
     def _memory(self, size: Size, wish: Size, passes: list[Size], bytes_per_pixel: int, format: str) -> int:
         """Count the bytes at the height of the work on one frame: in the last pass, or in the writing after it."""
@@ -264,12 +250,6 @@ class _Estimator:
         network = self.upscaler.working_bytes(height, width) if passes else 0
         return (pixels + enlarged) * bytes_per_pixel + max(network, resampled + writing)
 
-    def _network_seconds(self, passes: list[Size]) -> float:
-        if not passes:
-            return 0.0
-        plans = [self.upscaler.plan(height, width) for width, height in passes]
-        return self._rate() * sum(len(plan.tiles) * math.prod(plan.window) for plan in plans)
-
     def _rate(self) -> float:
         """Measure the seconds per pixel that the network sees, overlap included."""
         if self._network_rate is None:
@@ -278,8 +258,7 @@ class _Estimator:
                 started = time.perf_counter()
                 self.upscaler.upscale(sample)
                 seconds = time.perf_counter() - started
-                plan = self.upscaler.plan(side, side)
-                self._network_rate = seconds / (len(plan.tiles) * math.prod(plan.window))
+                self._network_rate = seconds / _seen_pixels(self.upscaler.plan(side, side))
         assert self._network_rate is not None
         return self._network_rate
 
@@ -294,13 +273,17 @@ class _Estimator:
         return self._writing_rates[format]
 
 
+def _seen_pixels(plan: tiling.Plan) -> int:
+    return len(plan.tiles) * math.prod(plan.window)
+
+
 def _within_disk(files: list[FileEstimate], batch: Batch) -> list[FileEstimate]:
     """Return the estimates, failed from the first file on for which a disk has no room left."""
     room: dict[int, int] = {}
     checked = []
     for file, task in zip(files, batch.tasks, strict=True):
         if file.status == "planned" and isinstance(task.target, Path):
-            folder = existing_folder(task.target)
+            folder = checks.existing_folder(task.target)
             device = folder.stat().st_dev
             room.setdefault(device, shutil.disk_usage(folder).free)
             room[device] -= file.disk_bytes
@@ -316,7 +299,7 @@ def _within_disk(files: list[FileEstimate], batch: Batch) -> list[FileEstimate]:
 def _free(task: Task) -> int | None:
     if not isinstance(task.target, Path):
         return None
-    folder = task.target.parent
-    while not folder.is_dir() and folder != folder.parent:
-        folder = folder.parent
-    return shutil.disk_usage(folder).free if os.path.isdir(folder) else None
+    try:
+        return shutil.disk_usage(checks.existing_folder(task.target)).free
+    except OutputError:  # a file where the folder would be
+        return None

@@ -1,4 +1,4 @@
-"""Interface of the backends: a network that is ready to run, and the class that makes one.
+"""Interface of the backends: a network that is ready to run, and what makes one.
 
 Importing this module does not import torch.
 """
@@ -8,8 +8,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     import torch
@@ -57,16 +58,22 @@ class Requirement:
     remedy: str  #: Advice if it is missing.
 
 
-class Backend(ABC):
-    """A way to run networks. One instance of each class is in `registry.BACKENDS`."""
+@dataclass(frozen=True)
+class Backend:
+    """A way to run networks: where, how and with what. All are in `registry.BACKENDS`."""
 
-    name: ClassVar[str]  #: As `--backend` takes it.
-    summary: ClassVar[str]  #: Description in a few words.
-    devices: ClassVar[tuple[str, ...]]  #: Types of devices: `cpu`, `cuda`, `mps`.
-    precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16", "bf16")  #: Precisions that it computes in.
-    requirements: ClassVar[tuple[Requirement, ...]] = ()  #: Packages that must be installed.
-    thread_safe: ClassVar[bool] = False  #: Whether several threads may run one of its networks at the same time.
-    slow_start: ClassVar[bool] = False  #: Whether preparing a network, or its first run, takes minutes.
+    name: str  #: As `--backend` takes it.
+    summary: str  #: Description in a few words.
+    devices: tuple[str, ...]  #: Types of devices: `cpu`, `cuda`, `mps`.
+    precisions: tuple[str, ...] = ("fp32", "fp16", "bf16")  #: Precisions that it computes in.
+    requirements: tuple[Requirement, ...] = ()  #: Packages that must be installed.
+    accepts: Callable[[Generator], bool] = lambda generator: generator.traceable
+    """Tells whether it has something for a network: by default, where a recording holds for all sizes."""
+    module: str = ""  #: File of this folder whose `prepare` makes a network or a function; by default that of its name.
+    recorded: bool = False  #: Whether the function is recorded as a CUDA graph.
+    thread_safe: bool = False  #: Whether several threads may run one of its networks at the same time.
+    slow_start: bool = False  #: Whether preparing a network, or its first run, takes minutes.
+    most_lanes: int = 1  #: Batches that its networks hold in memory at once, at most.
 
     def missing(self, device: str) -> str | None:
         """Say why it cannot be used on a type of device, with what to do about it; None if it can."""
@@ -77,14 +84,15 @@ class Backend(ABC):
                 return f"the backend {self.name} needs {requirement.module}, which is missing; {requirement.remedy}"
         return None
 
-    def accepts(self, generator: Generator) -> bool:
-        """Tell whether it has something for this network: by default, where a recording holds for all sizes."""
-        return generator.traceable
-
     def lanes(self, threads: int) -> int:
         """Return how many batches its networks hold in memory at once, given that many CPU threads."""
-        return 1
+        return min(threads, self.most_lanes)
 
-    @abstractmethod
     def prepare(self, folded: Generator, dtype: torch.dtype) -> Network:
         """Prepare `folded` (from `Generator.fold()`, fp32, on its device) as a network that computes in `dtype`."""
+        made = import_module(f"sr_cli.inference.backends.{self.module or self.name}").prepare(folded, dtype)
+        if self.recorded:
+            from sr_cli.inference.backends.graph import GraphNetwork
+
+            return GraphNetwork(made)
+        return made if isinstance(made, Network) else FunctionNetwork(made)

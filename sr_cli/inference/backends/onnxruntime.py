@@ -10,8 +10,8 @@ from sr_cli.models import Generator
 from sr_cli.models.onnx import to_onnx
 
 
-def prepare(folded: Generator) -> Forward:
-    """Export the generator (many seconds)."""
+def prepare(folded: Generator, _dtype: torch.dtype) -> Forward:
+    """Export the generator (many seconds); it computes in fp32."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

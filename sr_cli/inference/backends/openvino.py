@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sr_cli.inference.backends.base import Network
+from sr_cli.inference.backends.registry import BACKENDS
 from sr_cli.models import Generator
 from sr_cli.models.mesrgan import Mesrgan
 
@@ -45,8 +46,9 @@ def _core() -> Any:
         return _cores[0]
 
 
-def prepare(folded: Generator, dtype: torch.dtype, lanes: int) -> OpenVinoNetwork:
-    """Convert the generator (seconds) for streams of `lanes` batches at once."""
+def prepare(folded: Generator, dtype: torch.dtype, lanes: int | None = None) -> OpenVinoNetwork:
+    """Convert the generator (seconds) for streams of `lanes` batches at once; None: as many as suit torch's threads."""
+    lanes = lanes or BACKENDS["openvino"].lanes(torch.get_num_threads())
     if dtype == torch.float32 or not (isinstance(folded, Mesrgan) and folded.config.upsampler != "full"):
         return OpenVinoNetwork(folded, dtype, lanes, folded.scale)
     # bf16 has 8 bits: enough for the detail that MESRGAN adds, not for the image it is added to.

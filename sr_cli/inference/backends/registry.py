@@ -4,151 +4,77 @@ from __future__ import annotations
 
 import shutil
 import sys
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from sr_cli.errors import UsageError
-from sr_cli.inference.backends.base import Backend, FunctionNetwork, Network, Requirement
+from sr_cli.inference.backends.base import Backend, Network, Requirement
 
 if TYPE_CHECKING:
     import torch
 
     from sr_cli.models import Generator
 
-MAX_LANES = 4
-"""Batches that OpenVINO computes at once, at most: each has its own activations, which have to fit into memory."""
-
 REPAYS_AFTER = 2**20
 """Input pixels after which converting a network for OpenVINO has paid for itself (docs/speed-log.md)."""
 
-_TRITON = Requirement("triton", "use a build of torch that brings Triton")
 
-
-class Eager(Backend):
-    """torch, operation by operation."""
-
-    name = "eager"
-    summary = "torch, operation by operation"
-    devices = ("cpu", "cuda", "mps")
-    thread_safe = True
-
-    def accepts(self, generator: Generator) -> bool:
-        return True
-
-    def prepare(self, folded: Generator, dtype: torch.dtype) -> Network:
-        from sr_cli.inference.backends import eager
-
-        return FunctionNetwork(eager.prepare(folded, dtype))
-
-
-class Compiled(Backend):
-    """torch.compile."""
-
-    name = "compiled"
-    summary = "torch.compile; compiles for each shape, which takes long"
-    devices = ("cpu", "cuda")
-    slow_start = True
+class _Compiled(Backend):
+    """torch.compile, which needs a compiler for the device."""
 
     def missing(self, device: str) -> str | None:
-        if device == "cpu" and not any(shutil.which(name) for name in self._compilers()):
+        compilers = ("cl",) if sys.platform == "win32" else ("g++", "clang++", "c++")
+        if device == "cpu" and not any(map(shutil.which, compilers)):
             return "the backend compiled needs a C++ compiler (g++, clang++ or cl), and none is installed"
-        reason = super().missing(device)
-        if reason is None and device == "cuda":
-            reason = _without_triton(self.name)
-        return reason
-
-    @staticmethod
-    def _compilers() -> tuple[str, ...]:
-        return ("cl",) if sys.platform == "win32" else ("g++", "clang++", "c++")
-
-    def prepare(self, folded: Generator, dtype: torch.dtype) -> Network:
-        from sr_cli.inference.backends import compiled
-
-        return FunctionNetwork(compiled.prepare(folded, dtype))
+        if device == "cuda" and BACKENDS["fused"].missing(device):
+            return "the backend compiled needs Triton, which this build of torch does not bring"
+        return super().missing(device)
 
 
-class Graph(Backend):
-    """torch, recorded as CUDA graphs."""
+def _is_mesrgan(generator: Generator) -> bool:
+    from sr_cli.models.mesrgan import Mesrgan
 
-    name = "graph"
-    summary = "torch, recorded as a CUDA graph"
-    devices = ("cuda",)
-
-    def prepare(self, folded: Generator, dtype: torch.dtype) -> Network:
-        from sr_cli.inference.backends import eager
-        from sr_cli.inference.backends.graph import GraphNetwork
-
-        return GraphNetwork(eager.prepare(folded, dtype))
+    return isinstance(generator, Mesrgan)
 
 
-class Fused(Backend):
-    """MESRGAN's bottlenecks in Triton kernels, recorded as CUDA graphs."""
-
-    name = "fused"
-    summary = "MESRGAN's bottlenecks in Triton kernels, recorded as a CUDA graph"
-    devices = ("cuda",)
-    requirements = (_TRITON,)
-
-    def accepts(self, generator: Generator) -> bool:
-        from sr_cli.models.mesrgan import Mesrgan
-
-        return isinstance(generator, Mesrgan)
-
-    def prepare(self, folded: Generator, dtype: torch.dtype) -> Network:
-        from sr_cli.inference.backends import fused
-        from sr_cli.inference.backends.graph import GraphNetwork
-
-        return GraphNetwork(fused.prepare(folded, dtype))
-
-
-class OpenVino(Backend):
-    """Intel's OpenVINO."""
-
-    name = "openvino"
-    summary = "OpenVINO, on Intel and AMD processors"
-    devices = ("cpu",)
-    precisions = ("fp32", "bf16")
-    requirements: ClassVar[tuple[Requirement, ...]] = (Requirement("openvino", "pip install 'srup[openvino]'"),)
-
-    def lanes(self, threads: int) -> int:
-        return min(threads, MAX_LANES)
-
-    def prepare(self, folded: Generator, dtype: torch.dtype) -> Network:
-        import torch
-
-        from sr_cli.inference.backends import openvino
-
-        return openvino.prepare(folded, dtype, self.lanes(torch.get_num_threads()))
-
-
-class OnnxRuntime(Backend):
-    """Microsoft's ONNX Runtime."""
-
-    name = "onnxruntime"
-    summary = "ONNX Runtime, on the network that `srup models export` writes"
-    devices = ("cpu",)
-    precisions = ("fp32",)
-    requirements = (
-        Requirement("onnxruntime", "pip install 'srup[onnx]'"),
-        Requirement("onnxscript", "pip install 'srup[onnx]'"),
-    )
-    thread_safe = True
-
-    def prepare(self, folded: Generator, dtype: torch.dtype) -> Network:
-        from sr_cli.inference.backends import onnxruntime
-
-        return FunctionNetwork(onnxruntime.prepare(folded))
-
-
-BACKENDS: dict[str, Backend] = {
-    backend.name: backend for backend in (Eager(), Compiled(), Graph(), Fused(), OpenVino(), OnnxRuntime())
-}
-"""By name."""
+_ONNX = "pip install 'srup[onnx]'"
+_ALL = (
+    Backend(
+        "eager",
+        "torch, operation by operation",
+        ("cpu", "cuda", "mps"),
+        accepts=lambda _generator: True,
+        thread_safe=True,
+    ),
+    _Compiled("compiled", "torch.compile; compiles for each shape, which takes long", ("cpu", "cuda"), slow_start=True),
+    Backend("graph", "torch, recorded as a CUDA graph", ("cuda",), module="eager", recorded=True),
+    Backend(
+        "fused",
+        "MESRGAN's bottlenecks in Triton kernels, recorded as a CUDA graph",
+        ("cuda",),
+        requirements=(Requirement("triton", "use a build of torch that brings Triton"),),
+        accepts=_is_mesrgan,
+        recorded=True,
+    ),
+    Backend(
+        "openvino",
+        "OpenVINO, on Intel and AMD processors",
+        ("cpu",),
+        ("fp32", "bf16"),
+        (Requirement("openvino", "pip install 'srup[openvino]'"),),
+        most_lanes=4,  # each has its own activations, which have to fit into memory
+    ),
+    Backend(
+        "onnxruntime",
+        "ONNX Runtime, on the network that `srup models export` writes",
+        ("cpu",),
+        ("fp32",),
+        (Requirement("onnxruntime", _ONNX), Requirement("onnxscript", _ONNX)),
+        thread_safe=True,
+    ),
+)
+BACKENDS = {backend.name: backend for backend in _ALL}  #: By name.
 
 NAMES = ("auto", *BACKENDS)  #: Values of `--backend`.
-
-
-def _without_triton(name: str) -> str | None:
-    return Fused().missing("cuda") and f"the backend {name} needs Triton, which this build of torch does not bring"
 
 
 def get(name: str) -> Backend:
