@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -107,9 +106,12 @@ def named(name: str, cache: Path, *, offline: bool = False, progress: OnDownload
         raise InputError(f"unknown data set {name!r}; known: {', '.join(NAMED)}, or a folder with --data")
     folder = cache / name
     if not _is_complete(folder, NAMED[name]):
-        with _installing(name, cache):
-            if not _is_complete(folder, NAMED[name]):  # another process was faster
-                _install(name, folder, offline, progress)
+        try:
+            with storage.locked(cache / f".{name}.lock"):
+                if not _is_complete(folder, NAMED[name]):  # else another process was faster
+                    _install(name, folder, offline, progress)
+        except OSError as error:
+            raise InputError(f"{name} cannot be kept in {cache}: {reason_of(error)}; set SRUP_HOME elsewhere") from None
     if NAMED[name].lr is None:
         pairs = tuple(Pair(p.name, p, None) for p in files_in(folder / "HR"))
         return Dataset(name, pairs, "made")
@@ -123,16 +125,6 @@ def is_installed(name: str, cache: Path) -> bool:
 
 def _is_complete(folder: Path, known: NamedSet) -> bool:
     return all((folder / side).is_dir() and len(files_in(folder / side)) == known.count for side in known.archives)
-
-
-@contextmanager
-def _installing(name: str, cache: Path) -> Iterator[None]:
-    """Keep other processes from installing the same set meanwhile. Raises InputError where the cache cannot be used."""
-    try:
-        with storage.locked(cache / f".{name}.lock"):
-            yield
-    except OSError as error:
-        raise InputError(f"{name} cannot be kept in {cache}: {reason_of(error)}; set SRUP_HOME elsewhere") from None
 
 
 def _install(name: str, folder: Path, offline: bool, progress: OnDownload | None) -> None:

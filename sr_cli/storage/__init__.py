@@ -17,7 +17,7 @@ from sr_cli.storage.json_lines import JsonLines, parse_line
 from sr_cli.storage.locks import Claims, locked
 from sr_cli.storage.places import cache_folder, data_folder, provide_home, state_folder
 from sr_cli.storage.prefetch import Prefetch
-from sr_cli.storage.remote import Place, RemotePath, is_url, place
+from sr_cli.storage.remote import Place, RemotePath, is_url, place, readable
 from sr_cli.storage.sizes import format_bytes
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "parse_line",
     "place",
     "provide_home",
+    "readable",
     "remove_leftovers",
     "sha256_of_bytes",
     "sha256_of_file",

@@ -74,22 +74,18 @@ class RemotePath:
 
     @property
     def name(self) -> str:
-        """The last part."""
         return self._key.name
 
     @property
     def stem(self) -> str:
-        """The last part without its suffix."""
         return self._key.stem
 
     @property
     def suffix(self) -> str:
-        """From the last dot of the last part."""
         return self._key.suffix
 
     @property
     def parent(self) -> RemotePath:
-        """What it is in."""
         return RemotePath(f"{self.url.partition('://')[0]}://{self._key.parent}".removesuffix("/."))
 
     def __truediv__(self, other: str | PurePath) -> RemotePath:
@@ -98,9 +94,8 @@ class RemotePath:
 
     def info(self, error: type[SrupError] = InputError) -> RemoteInfo | None:
         """Return what the store says of it now; None if it is not there, or a folder. Raises `error`."""
-        fs, path = self._opened()
 
-        def ask() -> RemoteInfo | None:
+        def ask(fs: Any, path: str) -> RemoteInfo | None:
             try:
                 if "s3" in fs.protocol:
                     return _info(fs.info(path, refresh=True))
@@ -109,15 +104,14 @@ class RemotePath:
             except FileNotFoundError:
                 return None
 
-        return self._attempt(ask, error, "cannot be looked up")
+        return self._call(ask, error, "cannot be looked up")
 
     def check_bucket(self) -> None:
         """Raise OutputError if the bucket that it is in certainly does not exist."""
         bucket = RemotePath(f"{self._protocol}://{self._key.parts[0]}")
         if self._protocol in EXTRAS and bucket.url not in _seen_buckets:
-            fs, path = bucket._opened()
 
-            def ask() -> bool:
+            def ask(fs: Any, path: str) -> bool:
                 try:
                     fs.info(path)
                 except FileNotFoundError:
@@ -127,39 +121,35 @@ class RemotePath:
                         raise
                 return True  # or who may only write is not told
 
-            if not bucket._attempt(ask, OutputError, "cannot be looked up"):
+            if not bucket._call(ask, OutputError, "cannot be looked up"):
                 raise OutputError(f"{bucket}: there is no such bucket; create it first")
             _seen_buckets.add(bucket.url)
 
     def is_folder(self, error: type[SrupError] = InputError) -> bool:
         """Return whether there are files below it. Raises `error`."""
-        fs, path = self._opened()
-        return self._attempt(lambda: bool(fs.isdir(path)), error, "cannot be looked up")
+        return self._call(lambda fs, path: bool(fs.isdir(path)), error, "cannot be looked up")
 
     def read(self, limit: int) -> NamedBytes:
         """Return the content as a stream. Raises InputError, for more than `limit` bytes as well."""
-        fs, path = self._opened()
         known = self.listed or self.info()
         if known is None:
             raise InputError(f"{self} does not exist; check the name")
         if known.size > limit:
             raise InputError(f"{self}: has more than {limit:,} bytes; raise the limit with --max-input")
-        return NamedBytes(self._attempt(lambda: bytes(fs.cat_file(path)), InputError, "cannot be read"), str(self))
+        data = self._call(lambda fs, path: bytes(fs.cat_file(path)), InputError, "cannot be read")
+        return NamedBytes(data, str(self))
 
     def files(self, recursive: bool) -> Iterator[RemotePath]:
         """Yield the files below it, sorted by name, hidden ones left out. Raises InputError."""
-        fs, path = self._opened()
 
-        def find() -> dict[str, Any]:
+        def find(fs: Any, path: str) -> dict[str, Any]:
             fs.invalidate_cache()
             found: dict[str, Any] = fs.find(path, maxdepth=None if recursive else 1, detail=True)
             if not found:
                 fs.ls(path)  # says why, where `find` has passed over an error
-            return found
+            return {place.removeprefix(path.rstrip("/") + "/"): details for place, details in found.items()}
 
-        prefix = path.rstrip("/") + "/"
-        for place, details in sorted(self._attempt(find, InputError, "cannot be listed").items()):
-            relative = place.removeprefix(prefix)
+        for relative, details in sorted(self._call(find, InputError, "cannot be listed").items()):
             if relative and not any(part.startswith(".") for part in relative.split("/")):
                 yield RemotePath((self / relative).url, _info(details))
 
@@ -169,19 +159,16 @@ class RemotePath:
 
     def upload(self, file: Path) -> None:
         """Write a local file's content, whole, over what is there. Raises OutputError."""
-        fs, path = self._opened()
-        self._attempt(lambda: fs.put_file(str(file), path), OutputError, "cannot be written")
+        self._call(lambda fs, path: fs.put_file(str(file), path), OutputError, "cannot be written")
 
     def write(self, data: bytes) -> None:
         """Write `data`, whole, over what is there. Raises OutputError."""
-        fs, path = self._opened()
-        self._attempt(lambda: fs.pipe_file(path, data), OutputError, "cannot be written")
+        self._call(lambda fs, path: fs.pipe_file(path, data), OutputError, "cannot be written")
 
     def read_folder(self, suffix: str, error: type[SrupError]) -> list[bytes]:
         """Return the content of the files in it with a suffix, by name; none if it is not there. Raises `error`."""
-        fs, path = self._opened()
 
-        def cat() -> list[bytes]:
+        def cat(fs: Any, path: str) -> list[bytes]:
             fs.invalidate_cache()
             try:
                 names = sorted(name for name in fs.ls(path, detail=False) if str(name).endswith(suffix))
@@ -190,7 +177,7 @@ class RemotePath:
             contents: dict[str, bytes] = fs.cat(names) if names else {}
             return [contents[name] for name in names]
 
-        return self._attempt(cat, error, "cannot be read")
+        return self._call(cat, error, "cannot be read")
 
     def _opened(self) -> tuple[Any, str]:
         """Return the file system and the path in it. Raises UsageError where there is no driver."""
@@ -206,6 +193,11 @@ class RemotePath:
         except ValueError as error:
             raise UsageError(f"{self}: cannot be opened: {_one_line(error)}") from None
         return fs, str(path)
+
+    def _call(self, work: Callable[[Any, str], T], error: type[SrupError], what: str) -> T:
+        """Do `work` with the file system and the path in it, as `_attempt` does."""
+        fs, path = self._opened()
+        return self._attempt(lambda: work(fs, path), error, what)
 
     def _attempt(self, work: Callable[[], T], error: type[SrupError], what: str) -> T:
         """Do `work`, again after failures that may pass. Raises `error`, one line."""
@@ -229,6 +221,11 @@ class RemotePath:
 
 
 Place: TypeAlias = Path | RemotePath  #: Where a photo is: on this machine, or in a store.
+
+
+def readable(place: Place, limit: int) -> Path | NamedBytes:
+    """Return what a reader of files takes: the path, or the content of an object. Raises InputError, as `read` does."""
+    return place if isinstance(place, Path) else place.read(limit)
 
 
 def is_url(name: str) -> bool:

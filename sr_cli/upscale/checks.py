@@ -55,9 +55,11 @@ def check_target(task: Task, options: UpscaleOptions) -> None:
         raise OutputError(f"{target}: cannot be written: the disk is full")
 
 
-def is_marked_object(task: Task, content: BinaryIO) -> bool:
-    """Return whether an object of a store is an unnamed output of srup; local ones were skipped before."""
-    marked = isinstance(task.source, RemotePath) and not task.alone and images.is_output(content)
+def is_marked_object(task: Task, content: Path | BinaryIO) -> bool:
+    """Return whether a task's source is an unnamed object of a store that srup made; files were skipped before."""
+    if task.alone or not isinstance(task.source, RemotePath) or isinstance(content, Path):
+        return False
+    marked = images.is_output(content)
     content.seek(0)
     return marked
 

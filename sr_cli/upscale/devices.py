@@ -143,6 +143,7 @@ class _Process:
         their_orders, self._orders = context.Pipe(duplex=False)
         self.news, their_news = context.Pipe(duplex=False)
         self._device, self._options = device, options
+        self.label = f"a worker on {device.device}"
         arguments = (for_device(options, device), their_orders, their_news)
         self.process = context.Process(target=_worker, args=arguments, daemon=True)
         with _interrupts_held():
@@ -150,13 +151,7 @@ class _Process:
         their_orders.close()
         their_news.close()
 
-    @property
-    def label(self) -> str:
-        """See `Member`."""
-        return f"a worker on {self._device.device}"
-
     def give(self, index: int, task: Task) -> None:
-        """See `Member`."""
         self.order((index, task))
 
     def order(self, order: _Order) -> None:
@@ -173,7 +168,6 @@ class _Process:
         return message
 
     def replacement(self) -> _Process:
-        """See `Member`."""
         return _Process(self._device, self._options)
 
     def died(self) -> Died:

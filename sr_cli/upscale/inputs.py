@@ -21,8 +21,7 @@ from sr_cli.upscale.options import UpscaleOptions
 from sr_cli.upscale.shards import Shard
 
 PIPE = "-"  #: Standard input or output on the command line.
-
-
+_real_folder = functools.lru_cache(maxsize=4096)(os.path.realpath)
 _HERE = PurePath()
 
 
@@ -305,8 +304,3 @@ def _place(path: Place) -> str:
     if sys.platform == "darwin":
         return unicodedata.normalize("NFC", place).casefold()
     return os.path.normcase(place)
-
-
-@functools.lru_cache(maxsize=4096)
-def _real_folder(folder: str) -> str:
-    return os.path.realpath(folder)

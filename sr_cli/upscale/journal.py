@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from sr_cli import __version__
 from sr_cli.errors import InputError, OutputError, SrupError
 from sr_cli.storage import JsonLines, Place, RemotePath, parse_line, sha256_of_bytes, state_folder
@@ -200,9 +202,6 @@ class _StoreJournal:
 
 def _parsed(record: dict[str, Any]) -> _Entry | None:
     try:
-        entry = _Entry(**record)
-    except TypeError:
+        return msgspec.convert(record, _Entry)
+    except msgspec.ValidationError:
         return None
-    texts, numbers = (entry.name, entry.key), (entry.size, entry.mtime_ns)
-    sound = all(isinstance(text, str) for text in texts) and all(type(number) is int for number in numbers)
-    return entry if sound else None

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from sr_cli import images
 from sr_cli.errors import OutputError, SrupError, UsageError
-from sr_cli.storage import Place
+from sr_cli.storage import Place, readable
 from sr_cli.upscale.options import UpscaleOptions
 from sr_cli.weights import parse_spec
 
@@ -54,30 +54,27 @@ class Namer:
 
         Raises OutputError where this input's own name would lead out of it (`...png`, whose stem is `..`).
         """
-        stem = STDIN_STEM if source is None else source.stem
-        name = STDIN_STEM if source is None else source.name
+        named = source or Path(STDIN_STEM)
         values = {
-            "stem": stem,
-            "name": name,
+            "stem": named.stem,
+            "name": named.name,
             "parent": "" if source is None else _parent_name(source),
             "model": self.model,
             "size": self.options.size_label,
             "scale": self.options.size_label.removeprefix("x"),
-            "ext": self._suffix(source),
+            "ext": self._suffix(named),
         }
         path = Path(self.template.format(**values))
         # By the rules of this system alone: elsewhere a backslash or a colon may be a part of a name.
         if path.is_absolute() or path.drive or ".." in path.parts or not path.name:
             raise OutputError(
-                f"{name}: its output would be {str(path)!r}, outside the output folder; use another --name"
+                f"{named.name}: its output would be {str(path)!r}, outside the output folder; use another --name"
             )
         return path
 
-    def _suffix(self, source: Place | None) -> str:
+    def _suffix(self, source: Place) -> str:
         if self.options.format is not None:
             return images.by_name(self.options.format).suffixes[0]
-        if source is None:
-            return ".png"
         return images.default_suffix(Path(source.name), _kind(source) if source.suffix.lower() == ".gif" else "still")
 
 
@@ -93,7 +90,7 @@ def _kind(source: Place) -> str:
     if isinstance(source, Path) and not os.path.isfile(source):
         return "still"
     try:
-        return images.probe(source if isinstance(source, Path) else source.read(images.Limits().max_input_bytes)).kind
+        return images.probe(readable(source, images.Limits().max_input_bytes)).kind
     except SrupError:
         return "still"  # reading it will say what is wrong
 

@@ -6,7 +6,7 @@ import contextlib
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from sr_cli.upscale.events import ImageResult, Kind
 
@@ -26,47 +26,14 @@ class Ready:
 
 
 @dataclass(frozen=True)
-class Started:
-    """Work on a task begins."""
+class Told:
+    """What a `Listener` is to hear: one of its methods, and the arguments."""
 
-    index: int
-
-    def tell(self, listener: Listener) -> None:
-        listener.started(self.index)
-
-
-@dataclass(frozen=True)
-class Progressed:
-    """`done` of `total` tiles of a task are computed."""
-
-    index: int
-    done: int
-    total: int
+    method: Literal["started", "progress", "finished", "message"]
+    arguments: tuple[Any, ...]
 
     def tell(self, listener: Listener) -> None:
-        listener.progress(self.index, self.done, self.total)
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A task has its result."""
-
-    index: int
-    result: ImageResult
-
-    def tell(self, listener: Listener) -> None:
-        listener.finished(self.index, self.result)
-
-
-@dataclass(frozen=True)
-class Message:
-    """A `note` or `detail`."""
-
-    kind: Kind
-    text: str
-
-    def tell(self, listener: Listener) -> None:
-        listener.message(self.kind, self.text)
+        getattr(listener, self.method)(*self.arguments)
 
 
 @dataclass(frozen=True)
@@ -80,7 +47,7 @@ class Fatal:
         raise self.error
 
 
-News: TypeAlias = Started | Progressed | Finished | Message | Fatal
+News: TypeAlias = Told | Fatal
 
 
 class Sender:
@@ -94,16 +61,16 @@ class Sender:
         self._send(Ready())
 
     def started(self, index: int) -> None:
-        self._send(Started(index))
+        self._send(Told("started", (index,)))
 
     def progress(self, index: int, done: int, total: int) -> None:
-        self._send(Progressed(index, done, total))
+        self._send(Told("progress", (index, done, total)))
 
     def finished(self, index: int, result: ImageResult) -> None:
-        self._send(Finished(index, result))
+        self._send(Told("finished", (index, result)))
 
     def message(self, kind: Kind, text: str) -> None:
-        self._send(Message(kind, text))
+        self._send(Told("message", (kind, text)))
 
     def fatal(self, error: Exception) -> None:
         """Send an error, or one that says the same where it cannot be pickled."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from sr_cli.errors import UsageError
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 LARGEST_SCALE = 16  #: Two passes of a x4 model; beyond that a network only enlarges its own inventions.
 
 
+_output, _size, _speed, _limit = (partial(Option, group=name) for name in ("Output", "Size", "Speed", "Limits"))
+
+
 @dataclass(frozen=True)
 class UpscaleOptions:
     """What to do with each photo; also the options of `srup upscale`.
@@ -36,67 +40,51 @@ class UpscaleOptions:
 
     format: Annotated[
         str | None,
-        Option(
+        _output(
             "Format of the results, if -o does not name a file: png, jpg, webp, tiff or gif.",
-            group="Output",
             metavar="FORMAT",
             default="the photo's own, else png",
         ),
     ] = None
     quality: Annotated[
-        int | None,
-        Option("Quality of JPEG and WebP, 1 to 100.", group="Output", default="95, WebP 90", minimum=1, maximum=100),
+        int | None, _output("Quality of JPEG and WebP, 1 to 100.", default="95, WebP 90", minimum=1, maximum=100)
     ] = None
     name: Annotated[
         str | None,
-        Option(
+        _output(
             "Names of the results, made of {stem} {name} {parent} {model} {size} {scale} {ext}.",
-            group="Output",
             metavar="TEMPLATE",
             default="{stem}_{model}_{size}{ext}",
         ),
     ] = None
-    recursive: Annotated[
-        bool, Option("Include the folders inside folders.", names=("-r", "--recursive"), group="Output")
-    ] = False
-    overwrite: Annotated[bool, Option("Replace results that exist.", group="Output")] = False
-    skip_existing: Annotated[bool, Option("Keep results that exist and count them as done.", group="Output")] = False
+    recursive: Annotated[bool, _output("Include the folders inside folders.", names=("-r", "--recursive"))] = False
+    overwrite: Annotated[bool, _output("Replace results that exist.")] = False
+    skip_existing: Annotated[bool, _output("Keep results that exist and count them as done.")] = False
     shard: Annotated[
         str | None,
-        Option(
+        _output(
             "Do only part I of N of the batch, such as 1/8; N such jobs do all of it.",
-            group="Output",
             metavar="I/N",
             default="all of it",
         ),
     ] = None
-    strip: Annotated[bool, Option("Drop all metadata except the colour profile.", group="Output")] = False
+    strip: Annotated[bool, _output("Drop all metadata except the colour profile.")] = False
     scale: Annotated[
-        float | None,
-        Option(
-            "How many times larger, from 1 to 16.",
-            group="Size",
-            default="4",
-            minimum=1,
-            maximum=LARGEST_SCALE,
-        ),
+        float | None, _size("How many times larger, from 1 to 16.", default="4", minimum=1, maximum=LARGEST_SCALE)
     ] = None
     width: Annotated[
         int | None,
-        Option(
+        _size(
             "Width of the result in pixels, instead of --scale; with --height, the largest that fits into both.",
-            group="Size",
             default="from --scale",
             minimum=1,
         ),
     ] = None
     height: Annotated[
-        int | None,
-        Option("Height of the result in pixels, instead of --scale.", group="Size", default="from --scale", minimum=1),
+        int | None, _size("Height of the result in pixels, instead of --scale.", default="from --scale", minimum=1)
     ] = None
     max_side: Annotated[
-        int | None,
-        Option("Shrink a result whose longer side has more pixels.", group="Size", default="no limit", minimum=1),
+        int | None, _size("Shrink a result whose longer side has more pixels.", default="no limit", minimum=1)
     ] = None
     model: Annotated[
         str,
@@ -113,22 +101,19 @@ class UpscaleOptions:
     device: Device = "auto"
     devices: Annotated[
         str | None,
-        Option(
+        _speed(
             "Share a batch among devices, one process each: all (GPUs), 0,1,... or cpu:N (N processes).",
-            group="Speed",
             metavar="DEVICES",
             default="one device",
         ),
     ] = None
     engine: Annotated[
-        Literal["local", "ray"],
-        Option("Work here, or on all machines of a Ray cluster (needs srup[ray]).", group="Speed"),
+        Literal["local", "ray"], _speed("Work here, or on all machines of a Ray cluster (needs srup[ray]).")
     ] = "local"
     address: Annotated[
         str | None,
-        Option(
+        _speed(
             "The Ray cluster, such as auto or HOST:6379.",
-            group="Speed",
             metavar="ADDRESS",
             default="RAY_ADDRESS, else one started here",
         ),
@@ -138,22 +123,20 @@ class UpscaleOptions:
     tile: Tile = "auto"
     overlap: Overlap = "auto"
     threads: Annotated[
-        int | None,
-        Option("Threads of the processor to compute with.", group="Speed", default="one per core", minimum=1),
+        int | None, _speed("Threads of the processor to compute with.", default="one per core", minimum=1)
     ] = None
-    max_pixels: Annotated[
-        int, Option("Refuse photos with more pixels.", group="Limits", default="250 million", minimum=1)
-    ] = 250_000_000
-    max_output_pixels: Annotated[
-        int, Option("Refuse results with more pixels.", group="Limits", default="4 billion", minimum=1)
-    ] = 4_000_000_000
-    max_frames: Annotated[int, Option("Refuse animations with more frames.", group="Limits", minimum=1)] = 2_000
+    max_pixels: Annotated[int, _limit("Refuse photos with more pixels.", default="250 million", minimum=1)] = (
+        250_000_000
+    )
+    max_output_pixels: Annotated[int, _limit("Refuse results with more pixels.", default="4 billion", minimum=1)] = (
+        4_000_000_000
+    )
+    max_frames: Annotated[int, _limit("Refuse animations with more frames.", minimum=1)] = 2_000
     max_metadata_bytes: Annotated[
-        int, Option("Refuse photos with more bytes of metadata.", group="Limits", default="64 MiB", minimum=1)
+        int, _limit("Refuse photos with more bytes of metadata.", default="64 MiB", minimum=1)
     ] = 64 * 2**20
     max_input: Annotated[
-        int,
-        Option("Refuse more bytes from standard input or a pipe.", group="Limits", default="512 MiB", minimum=1),
+        int, _limit("Refuse more bytes from standard input or a pipe.", default="512 MiB", minimum=1)
     ] = 512 * 2**20
     offline: Offline = False
 

@@ -105,11 +105,9 @@ class _Member:
         self.news: Any = self._actor.news.options(num_returns="streaming").remote()
 
     def give(self, index: int, task: Task) -> None:
-        """See `Member`."""
         self._actor.give.remote(index, task)
 
     def replacement(self) -> _Member:
-        """See `Member`."""
         return _Member(self._pool, self._options)
 
     def kill(self) -> None:
@@ -168,7 +166,9 @@ def _cluster(address: str | None, hear: Callable[[str], None]) -> Iterator[list[
         yield _nodes()
         return
     _check_reachable(address or os.environ.get("RAY_ADDRESS", ""))
-    with _stdout_without_ray(hear):
+    # Ray's threads, which tell of dead actors, are kept from standard output, where results in JSON go.
+    filtered: Any = _Filtered(sys.stdout, hear)
+    with contextlib.redirect_stdout(filtered):
         try:
             with _same_signals():
                 ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
@@ -208,17 +208,6 @@ def _same_signals() -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
-
-
-@contextlib.contextmanager
-def _stdout_without_ray(hear: Callable[[str], None]) -> Iterator[None]:
-    """Keep Ray's threads, which tell of dead actors, from standard output, where results in JSON go."""
-    stdout = sys.stdout
-    sys.stdout = _Filtered(stdout, hear)
-    try:
-        yield
-    finally:
-        sys.stdout = stdout
 
 
 class _Filtered:

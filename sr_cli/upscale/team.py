@@ -15,7 +15,7 @@ from typing import Generic, Protocol, Self, TypeAlias, TypeVar
 from sr_cli.errors import INTERNAL_ERROR, OutOfMemory, SrupError, UsageError
 from sr_cli.upscale.events import ImageResult
 from sr_cli.upscale.inputs import Task
-from sr_cli.upscale.news import Fatal, Finished, News, Ready
+from sr_cli.upscale.news import Fatal, News, Ready, Told
 from sr_cli.upscale.tally import Tally
 
 IN_HAND = 6
@@ -43,9 +43,7 @@ Said: TypeAlias = Ready | News | Died
 class Member(Protocol):
     """A worker, as this process sees it."""
 
-    @property
-    def label(self) -> str:
-        """What it is called in messages: `a worker on cpu`."""
+    label: str  #: What it is called in messages: `a worker on cpu`.
 
     def give(self, index: int, task: Task) -> None:
         """Send it a task; where it is dead, `Died` comes from it."""
@@ -106,8 +104,8 @@ class Team(Generic[M]):
             self._ready.add(member)
         else:
             said.tell(self._tally)
-            if isinstance(said, Finished):
-                self._in_hand[member].discard(said.index)
+            if isinstance(said, Told) and said.method == "finished":
+                self._in_hand[member].discard(said.arguments[0])
 
     def _hand_out(self, member: M) -> None:
         """Give a worker what it has room for; a suspect only alone."""

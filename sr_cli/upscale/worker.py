@@ -7,24 +7,17 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from sr_cli import __version__, images, inference, storage
 from sr_cli.errors import INTERNAL_ERROR, InputError, OutOfMemory, OutputError, SrupError, reason_of
 from sr_cli.inference import memory
-from sr_cli.storage import Prefetch, RemotePath
-from sr_cli.upscale.checks import (
-    MARKED,
-    History,
-    check_source,
-    check_target,
-    checked_size,
-    exists,
-    is_marked_object,
-    output_format,
-)
+from sr_cli.storage import Place, Prefetch, RemotePath
+from sr_cli.upscale import checks
+from sr_cli.upscale.checks import History, check_source
 from sr_cli.upscale.enlarge import Begin, Counts, enlarge
 from sr_cli.upscale.events import Computation, ImageResult
 from sr_cli.upscale.inputs import Task
@@ -41,19 +34,9 @@ _WAITING_BYTES = 2**30  #: Enlarged photos that may wait for a writer, at most; 
 
 def make_upscaler(options: UpscaleOptions, pixels: int | None = None) -> inference.Upscaler:
     """Load the model as the options ask for it; `pixels` of the input are to come, if that is known."""
-    return inference.Upscaler(
-        options.model,
-        device=options.device,
-        precision=options.precision,
-        backend=options.backend,
-        tile=options.tile,
-        overlap=options.overlap,
-        threads=options.threads,
-        pixels=pixels,
-        fidelity=options.fidelity,
-        ensemble=options.ensemble,
-        offline=options.offline,
-    )
+    names = ("device", "precision", "backend", "tile", "overlap", "threads", "fidelity", "ensemble", "offline")
+    wishes: dict[str, Any] = {name: getattr(options, name) for name in names}
+    return inference.Upscaler(options.model, pixels=pixels, **wishes)
 
 
 def for_device(options: UpscaleOptions, device: inference.WorkerDevice) -> UpscaleOptions:
@@ -78,15 +61,23 @@ def describe(upscaler: inference.Upscaler, listener: Listener) -> None:
 
 @dataclass(frozen=True)
 class _Job:
-    """A task that has been looked at: a photo to enlarge, or an outcome already."""
+    """A task whose photos are read."""
 
     index: int
     task: Task
-    sequence: images.PhotoSequence | None = None  #: What was read; None if there is an outcome.
-    sizes: tuple[tuple[int, int], ...] = ()  #: Width and height of each result.
-    content: str | None = None  #: Checksum of the input, for the journal.
-    outcome: ImageResult | None = None
-    seconds: float = 0.0  #: Time spent so far.
+    sequence: images.PhotoSequence  #: What was read.
+    sizes: tuple[tuple[int, int], ...]  #: Width and height of each result.
+    content: str | None  #: Checksum of the input, for the journal.
+    seconds: float  #: Time spent so far.
+
+
+@dataclass(frozen=True)
+class _Settled:
+    """A task that needs no work."""
+
+    index: int
+    task: Task
+    outcome: ImageResult
 
 
 @dataclass(frozen=True)
@@ -149,47 +140,43 @@ class Worker:
 
     # Reading, ahead of the network.
 
-    def _jobs(self, tasks: Iterable[tuple[int, Task]]) -> Iterator[_Job]:
+    def _jobs(self, tasks: Iterable[tuple[int, Task]]) -> Iterator[_Job | _Settled]:
         for index, task in tasks:
             if self.history.may_be_done(task):
                 self.upscaler()  # out here, where its failure ends the whole run
-            started = time.monotonic()
             try:
-                job = self._opened(index, task)
+                yield self._opened(index, task)
             except Exception as error:
-                job = _Job(index, task, outcome=self._failure(task, error))
-            yield replace(job, seconds=time.monotonic() - started)
+                yield _Settled(index, task, self._failure(task, error))
 
-    def _opened(self, index: int, task: Task) -> _Job:
+    def _opened(self, index: int, task: Task) -> _Job | _Settled:
         """Claim a task and read its photos, or say why there is nothing to do. Raises SrupError."""
+        started = time.monotonic()
         check_source(task)
         if self.claims and isinstance(task.target, Path) and not self.claims.take(task.target):
             return _skip(index, task, "another srup is working on it")
-        content = None if self.options.skip_existing and _exists(task) else self.history.content(task)
+        wanted = self.options.skip_existing and task.target is not None and checks.exists(task.target)
+        content = None if wanted else self.history.content(task)
         if reason := self.history.reason_to_skip(task, content):
             return _skip(index, task, reason)
         try:
-            check_target(task, self.options)
+            checks.check_target(task, self.options)
         except OutputError as error:
             # By a worker that died before it could say so, perhaps.
             if reason := self.history.done_meanwhile(task, content):
                 return _skip(index, task, reason)
             raise self.history.explained(task, error) from None
         limits = self.options.limits
-        source: Path | BinaryIO | None
-        if isinstance(task.source, RemotePath):
-            source = task.source.read(limits.max_input_bytes)
-            if is_marked_object(task, source):
-                return _skip(index, task, MARKED)
-        else:
-            source = task.source
+        source = storage.readable(task.source, limits.max_input_bytes) if task.source else self._stdin()
+        if checks.is_marked_object(task, source):
+            return _skip(index, task, checks.MARKED)
         # One that the user named: outputs found in a folder were skipped.
         if isinstance(task.source, Path) and images.is_output(task.source):
             self.listener.message("note", f"{task.source} is an output of srup already; it is enlarged again")
-        sequence = images.read_all(source or self._stdin(), limits=limits)
-        images.check_several(output_format(task, self.options), sequence.kind, len(sequence.frames))
-        sizes = tuple(checked_size(photo.width, photo.height, task, self.options) for photo in sequence.frames)
-        return _Job(index, task, sequence, sizes, content)
+        sequence = images.read_all(source, limits=limits)
+        images.check_several(checks.output_format(task, self.options), sequence.kind, len(sequence.frames))
+        sizes = tuple(checks.checked_size(photo.width, photo.height, task, self.options) for photo in sequence.frames)
+        return _Job(index, task, sequence, sizes, content, time.monotonic() - started)
 
     def _stdin(self) -> BinaryIO:
         if self.streams.stdin is None:
@@ -198,11 +185,10 @@ class Worker:
 
     # The network.
 
-    def _process(self, job: _Job, writers: WriterPool) -> None:
+    def _process(self, job: _Job | _Settled, writers: WriterPool) -> None:
         """Enlarge a job's photos and hand them to a writer; one that can follow row by row begins at once."""
         self.listener.started(job.index)
-        if job.sequence is None:
-            assert job.outcome is not None
+        if isinstance(job, _Settled):
             self._finish(job, job.outcome)
             return
         if not self.several:
@@ -211,7 +197,7 @@ class Worker:
         self.upscaler()  # out here, where its failure ends the whole run
         counts = Counts()
         if len(job.sizes) > 1:  # one after the other into the file: memory holds one frame
-            self._write(job, counts, self._enlarged(job, job.sequence, counts))
+            self._write(job, counts, self._enlarged(job, counts))
             return
         pixels = job.sequence.frames[0].pixels
         amount = job.sizes[0][0] * job.sizes[0][1] * pixels.itemsize * (pixels.shape[2] + 1)
@@ -224,10 +210,10 @@ class Worker:
             writers.submit(lambda: self._write(job, counts, [photo], following), amount)
             return gate.advance
 
-        follows = output_format(job.task, self.options).name == "PNG"
+        follows = checks.output_format(job.task, self.options).name == "PNG"
         started = time.monotonic()
         try:
-            photo = next(self._enlarged(job, job.sequence, counts, begin if follows else None))
+            photo = next(self._enlarged(job, counts, begin if follows else None))
         except Abandoned:
             return  # the writer has reported why
         except BaseException as error:
@@ -240,11 +226,9 @@ class Worker:
             enlarged = replace(job, seconds=job.seconds + time.monotonic() - started)
             writers.submit(lambda: self._write(enlarged, counts, [photo]), amount)
 
-    def _enlarged(
-        self, job: _Job, sequence: images.PhotoSequence, counts: Counts, begin: Begin | None = None
-    ) -> Iterator[images.Photo]:
+    def _enlarged(self, job: _Job, counts: Counts, begin: Begin | None = None) -> Iterator[images.Photo]:
         upscaler = self.upscaler()
-        for index, (photo, size) in enumerate(zip(sequence.frames, job.sizes, strict=True)):
+        for index, (photo, size) in enumerate(zip(job.sequence.frames, job.sizes, strict=True)):
             before = counts.tiles
 
             def progress(done: int, total: int, index: int = index, before: int = before) -> None:
@@ -268,7 +252,7 @@ class Worker:
                 gate.abandon()
             outcome = self._failure(job.task, error)
         else:
-            assert job.sequence is not None
+            output = checks.output_format(job.task, self.options)
             outcome = ImageResult(
                 job.task.shown_source,
                 job.task.shown_target,
@@ -278,53 +262,31 @@ class Worker:
                 redone=counts.redone,
                 seconds=job.seconds + time.monotonic() - started,
                 computation=_computation(self.upscaler()),
-                losses=self._losses(job.task, job.sequence),
+                losses=tuple(images.losses_of_all(job.sequence, output, strip=self.options.strip)),
             )
         self._finish(job, outcome)
 
-    def _losses(self, task: Task, sequence: images.PhotoSequence) -> tuple[str, ...]:
-        return tuple(images.losses_of_all(sequence, output_format(task, self.options), strip=self.options.strip))
-
     def _put(self, job: _Job, frames: Iterable[images.Photo], wait_for_rows: Callable[[int], None] | None) -> None:
         """Write enlarged photos to their place. Raises SrupError."""
-        assert job.sequence is not None
-        task, options = job.task, self.options
-        if task.target is None:
-            self._put_on_stdout(job.sequence, frames, wait_for_rows)
-            return
-        if isinstance(task.target, RemotePath):
+        target, wish = job.task.target, self.options
+        options = images.WriteOptions(wish.format, wish.quality, wish.overwrite, wish.strip)
+        write = partial(images.write_all, job.sequence, options=options, frames=frames, wait_for_rows=wait_for_rows)
+        if target is None:
+            self._put_on_stdout(write)
+        elif isinstance(target, RemotePath):
             with TemporaryDirectory(prefix="srup-") as folder:
-                finished = Path(folder) / f"finished{Path(task.target.name).suffix}"
-                self._write_file(job, finished, frames, wait_for_rows)
-                if not options.overwrite and exists(task.target):  # it appeared meanwhile
-                    raise OutputError(f"{task.target}: already exists; choose another name or pass --overwrite")
-                self._record(job, finished)
-                task.target.upload(finished)
-            return
-        _make_folder(task.target.parent)
-        if isinstance(task.root, Path):
-            check_inside(task.target, task.root)
-        self._tidy(task.target.parent)
-        self._write_file(job, task.target, frames, wait_for_rows, lambda finished: self._record(job, finished))
-
-    def _write_file(
-        self,
-        job: _Job,
-        file: Path,
-        frames: Iterable[images.Photo],
-        wait_for_rows: Callable[[int], None] | None,
-        placing: Callable[[Path], None] | None = None,
-    ) -> None:
-        assert job.sequence is not None
-        options = self.options
-        images.write_all(
-            job.sequence,
-            file,
-            images.WriteOptions(options.format, options.quality, options.overwrite, options.strip),
-            frames=frames,
-            placing=placing,
-            wait_for_rows=wait_for_rows,
-        )
+                finished = Path(folder) / f"finished{Path(target.name).suffix}"
+                write(finished)
+                if not wish.overwrite and checks.exists(target):  # it appeared meanwhile
+                    raise OutputError(f"{target}: already exists; choose another name or pass --overwrite")
+                self._record(target, job.content, finished)
+                target.upload(finished)
+        else:
+            _make_folder(target.parent)
+            if isinstance(job.task.root, Path):
+                check_inside(target, job.task.root)
+            self._tidy(target.parent)
+            write(target, placing=lambda finished: self._record(target, job.content, finished))
 
     def _tidy(self, folder: Path) -> None:
         """Remove, once per folder, what killed processes left unfinished."""
@@ -334,36 +296,22 @@ class Worker:
         if first:
             storage.remove_leftovers(folder)
 
-    def _put_on_stdout(
-        self,
-        sequence: images.PhotoSequence,
-        frames: Iterable[images.Photo],
-        wait_for_rows: Callable[[int], None] | None,
-    ) -> None:
+    def _put_on_stdout(self, write: Callable[[BinaryIO], None]) -> None:
         if self.streams.stdout is None:
             raise OutputError("there is no standard output to write to")
-        wish = self.options
         try:
-            images.write_all(
-                sequence,
-                self.streams.stdout,
-                images.WriteOptions(wish.format, wish.quality, strip=wish.strip),
-                frames=frames,
-                wait_for_rows=wait_for_rows,
-            )
+            write(self.streams.stdout)
             self.streams.stdout.flush()
         except BrokenPipeError:
             raise
         except OSError as error:
             raise OutputError(f"standard output cannot be written: {reason_of(error)}") from error
 
-    def _record(self, job: _Job, finished: Path) -> None:
-        if job.task.target is None:
-            return
+    def _record(self, target: Place, content: str | None, finished: Path) -> None:
         try:
-            self.history.record(job.task.target, job.content, finished)
+            self.history.record(target, content, finished)
         except OSError as error:
-            self.listener.message("detail", f"{job.task.target} is not in the journal: {reason_of(error)}")
+            self.listener.message("detail", f"{target} is not in the journal: {reason_of(error)}")
 
     # Telling.
 
@@ -379,7 +327,7 @@ class Worker:
         message = f"{task.shown_source}: internal error: {type(error).__name__}: {error}; please report it"
         return task.failed(message, INTERNAL_ERROR)
 
-    def _finish(self, job: _Job, outcome: ImageResult) -> None:
+    def _finish(self, job: _Job | _Settled, outcome: ImageResult) -> None:
         if self.claims and isinstance(job.task.target, Path):
             self.claims.release(job.task.target)
         # Network and writer may run out of memory at once: the listener takes the first reason.
@@ -396,7 +344,6 @@ def serve(options: UpscaleOptions, journals: Journals, tasks: Iterable[tuple[int
 
 def _pixels_to_come(job: _Job) -> int:
     """Count the input pixels of a job, at least; the last pass of a x4 model sees a sixteenth of its output."""
-    assert job.sequence is not None
     seen = sum(photo.width * photo.height for photo in job.sequence.frames)
     return max(seen, sum(width * height for width, height in job.sizes) // 16)
 
@@ -417,12 +364,8 @@ def _computation(upscaler: inference.Upscaler) -> Computation:
     )
 
 
-def _exists(task: Task) -> bool:
-    return task.target is not None and exists(task.target)
-
-
-def _skip(index: int, task: Task, reason: str) -> _Job:
-    return _Job(index, task, outcome=ImageResult(task.shown_source, task.shown_target, "skipped", note=reason))
+def _skip(index: int, task: Task, reason: str) -> _Settled:
+    return _Settled(index, task, ImageResult(task.shown_source, task.shown_target, "skipped", note=reason))
 
 
 def _make_folder(folder: Path) -> None:
