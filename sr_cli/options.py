@@ -32,7 +32,6 @@ class Option:
     minimum: float | None = None  #: Smallest number allowed.
     maximum: float | None = None  #: Largest number allowed.
     completion: Literal["", "model"] = ""  #: What a shell completes it with, in addition to the choices.
-    hidden: bool = False  #: Leave it out of `--help`.
 
 
 _NUMBERS = {int: "a whole number", float: "a number"}

@@ -111,7 +111,6 @@ def _typer_option(field: OptionField) -> inspect.Parameter:
         help=_plain(field.help) + default,
         metavar=field.metavar,
         show_default=False,
-        hidden=field.option.hidden,
         rich_help_panel=field.option.group or None,
         autocompletion=_completion(field),
     )
@@ -128,8 +127,7 @@ def _build(part: _Part, typed: Mapping[str, Any]) -> Any:
     if isinstance(part, str):
         return typed[part]
     if isinstance(part, OptionField):
-        given = _given((part,), typed)
-        return given.get(part.name, part.default)
+        return _given((part,), typed).get(part.name, part.default)
     return part(**_given(fields_of(part), typed))
 
 

@@ -67,10 +67,10 @@ def _show(console: Console, result: BenchResult) -> None:
         console.data("~ disturbed: the middle 80 % of the times spread over more than a fifth of their median")
     if len(result.columns) > 1:
         first = result.batches[0]
-        errors = [
-            [f"{precision} {backend}", *(_levels(result.cell(name, first, precision, backend)) for name in names)]
-            for precision, backend in result.columns
-        ]
+        errors = []
+        for precision, backend in result.columns:
+            cells = [result.cell(name, first, precision, backend) for name in names]
+            errors.append([f"{precision} {backend}", *(f"{cell.levels:.3f}" if cell else "" for cell in cells)])
         console.table(["", *names], errors, "Largest difference from fp32 eager, in levels of 255")
     columns = ["model", "weights", "parameters", "multiplications/pixel", "ratio", "memory, MiB"]
     base_cost = next((m.multiplications for m in result.models if m.model == "esrgan"), None)
@@ -105,10 +105,6 @@ def _time(cell: Cell | None, base: Cell | None) -> str:
     if cell is None:
         return ""
     return f"{'~' if cell.disturbed else ''}{_ratio(cell.median_ms, base.median_ms if base else None, 1)}"
-
-
-def _levels(cell: Cell | None) -> str:
-    return "" if cell is None else f"{cell.levels:.3f}"
 
 
 def _show_published(console: Console, result: BenchResult) -> None:

@@ -85,7 +85,8 @@ def upscale(
             code = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
             text = f"stopped: {view.done} of {view.count} done; run the same command again to resume"
             raise Interrupted(text, code) from None
-    _summarise(console, results)
+    if len(results) != 1:
+        console.note(", ".join(f"{count} {status}" for status, count in _counts(results).items() if count))
     return exit_code(results)
 
 
@@ -242,11 +243,6 @@ def _failure(result: ImageResult) -> str:
     error = result.error or "failed"
     named = str(result.input) in error or str(result.output) in error
     return error if named or result.input == Path("-") else f"{result.input}: {error}"
-
-
-def _summarise(console: Console, results: list[ImageResult]) -> None:
-    if len(results) != 1:
-        console.note(", ".join(f"{count} {status}" for status, count in _counts(results).items() if count))
 
 
 def _counts(results: Sequence[ImageResult]) -> dict[str, int]:

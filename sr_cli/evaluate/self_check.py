@@ -6,7 +6,6 @@ authors' MATLAB code was run on.
 
 from __future__ import annotations
 
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -103,7 +102,7 @@ def fetch_images(folder: Path, offline: bool = False) -> Path:
         try:
             with urllib.request.urlopen(url, timeout=30) as answer:
                 data = answer.read(_SIZE + 1)
-        except (OSError, urllib.error.URLError) as error:
+        except OSError as error:
             raise InputError(f"cannot download {url} ({error}); {advice}") from None
         if storage.sha256_of_bytes(data) != sha256:
             raise InputError(f"{url} is not the expected file; {advice}")

@@ -108,7 +108,7 @@ def _ends(model: str | Path | LoadedModel) -> tuple[_Relative, _Relative]:
     gan = stages["gan"]
     if chosen != "gan":
         base = stages[chosen]
-        if not _related(base, gan, manifest):
+        if not _ancestors(base, manifest) & _ancestors(gan, manifest):
             raise UsageError(
                 f"--fidelity: nothing says that {gan.spec} and {base.spec} come from the same weights; "
                 f"use -m {gan.spec} to blend it with what it was fine-tuned from"
@@ -160,11 +160,6 @@ def _of_run(folder: Path) -> dict[str, _Relative]:
         loaded, _ = read_file(path)
         stages[stage] = _Relative(f"{folder.absolute()}:{stage}", stage, loaded.sha256, loaded.parent_sha256)
     return stages
-
-
-def _related(one: _Relative, other: _Relative, manifest: Manifest) -> bool:
-    """Tell whether two stages come from the same weights, as far as manifests say what each was fine-tuned from."""
-    return bool(_ancestors(one, manifest) & _ancestors(other, manifest))
 
 
 def _ancestors(relative: _Relative, manifest: Manifest) -> set[str]:

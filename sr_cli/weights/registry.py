@@ -51,10 +51,9 @@ def add(source: str, name: str, options: AddOptions = _DEFAULTS, *, progress: On
     Raises UsageError for a name or stage that cannot be used, WeightsError for weights that are not available
     or do not belong to the model, OutputError where nothing can be written.
     """
-    stage = options.stage
     _check_name(name)
-    if stage is not None and stage not in manifest.STAGES:
-        raise UsageError(f"--stage must be one of {', '.join(manifest.STAGES)}, not {stage!r}")
+    if options.stage is not None and options.stage not in manifest.STAGES:
+        raise UsageError(f"--stage must be one of {', '.join(manifest.STAGES)}, not {options.stage!r}")
     sources = list(_sources(source, name, options, progress))  # outside of the lock: it may download
     with _changing() as own:
         entry = own.get(name)
