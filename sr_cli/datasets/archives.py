@@ -101,12 +101,8 @@ def _zip_member(packed: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
 
 
 def _tar_member(tape: tarfile.TarFile, info: tarfile.TarInfo) -> _Member:
-    def content() -> IO[bytes]:
-        file = tape.extractfile(info)
-        assert file is not None
-        return file
-
-    return _Member(info.name, info.size, info.isdir(), info.isreg() and not info.issparse(), content)
+    is_file = info.isreg() and not info.issparse()
+    return _Member(info.name, info.size, info.isdir(), is_file, lambda: cast("IO[bytes]", tape.extractfile(info)))
 
 
 def _choose(archive: str, members: Sequence[_Member]) -> dict[str, _Member]:

@@ -73,18 +73,13 @@ NAMED = {
         "87f1ffd25247f3e6e9033c3ca1c60ab9fb2d66aeff782bb16fd5b7b7b3d3ac9e",
     ),
     "div2k-val": NamedSet(
-        *_DIV2K,
-        100,
-        Archive("DIV2K_valid_HR.zip", 449_000_000),
-        Archive("DIV2K_valid_LR_bicubic_X4.zip", 31_500_000),
+        *_DIV2K, 100, Archive("DIV2K_valid_HR.zip", 449_000_000), Archive("DIV2K_valid_LR_bicubic_X4.zip", 31_500_000)
     ),
     "div2k-train": NamedSet(
         *_DIV2K,
         800,
         Archive(
-            "DIV2K_train_HR.zip",
-            3_530_603_713,
-            "9d0b9c463f6e35b6c62cc6a930ee2224f670b34c1df841a57670f9acf0f6c335",
+            "DIV2K_train_HR.zip", 3_530_603_713, "9d0b9c463f6e35b6c62cc6a930ee2224f670b34c1df841a57670f9acf0f6c335"
         ),
         None,
     ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -192,9 +192,6 @@ def as_srgb(data: bytes) -> bytes:
         with contextlib.suppress(struct.error):
             block.set_number(block.found(ifd).get(_COLOUR_SPACE), 1)
     return bytes(block.data)
-
-
-_Edit = Callable[[_Block, dict[int, _Entry], Move], None]
 
 
 def _set_sizes(block: _Block, entries: dict[int, _Entry], move: Move) -> None:

@@ -7,6 +7,8 @@ Specification", part 3, 1.1.3 (XMP, extended XMP); ICC.1:2022, B.4; ISO 21496-1 
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import struct
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from sr_cli.images import exif as exif_block
 from sr_cli.images import photoshop, phrases, xmp
 from sr_cli.images.photo import Metadata, Photo, comment
 from sr_cli.images.source import NO_END, Source
+from sr_cli.images.tiff_tags import Directories
 
 SEGMENT = 65_533  #: Bytes that one segment can hold.
 _APP0, _APP1, _APP2, _APP11, _APP13, _APP14, _APP15, _COMMENT = 0xE0, 0xE1, 0xE2, 0xEB, 0xED, 0xEE, 0xEF, 0xFE
@@ -165,15 +168,11 @@ def _add_exif(contents: Contents, data: bytes) -> None:
 
 def _picture_count(index: bytes) -> int:
     """Return the number of images in a multi-picture index, a TIFF structure (DC-007, 5.2.3.2)."""
-    order = "<" if index[:2] == b"II" else ">"
-    try:
-        (at,) = struct.unpack_from(order + "I", index, 4)
-        (count,) = struct.unpack_from(order + "H", index, at)
-        for entry in range(at + 2, at + 2 + 12 * count, 12):
-            if struct.unpack_from(order + "H", index, entry)[0] == 0xB001:
-                return int(struct.unpack_from(order + "I", index, entry + 8)[0])
-    except struct.error:
-        pass
+    with contextlib.suppress(ValueError, struct.error):
+        directories = Directories(io.BytesIO(index))
+        for entry in directories.entries(directories.first)[0]:
+            if entry.tag == 0xB001:
+                return int(struct.unpack_from(directories.layout.order + "I", directories.value(entry))[0])
     return 1
 
 

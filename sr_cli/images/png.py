@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import BinaryIO, NamedTuple, TypeAlias
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,10 @@ from sr_cli.images import exif as exif_block
 from sr_cli.images import photoshop, png_chunks
 from sr_cli.images.parallel import InOrder
 from sr_cli.images.photo import Metadata, Photo, Pixels
+from sr_cli.images.png_chunks import Chunk
 from sr_cli.images.source import NO_END, Source
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-Chunk: TypeAlias = tuple[bytes, bytes]  #: Type and content.
 
 _METADATA = (b"iCCP", b"eXIf", b"pHYs", b"tRNS", b"tEXt", b"zTXt", b"iTXt")
 _COLOUR_CHUNKS = (b"cICP", b"mDCV", b"cLLI", b"sRGB", b"gAMA", b"cHRM")

@@ -11,7 +11,7 @@ Importing this package does not import torch.
 from sr_cli.inference.devices import PRECISIONS, WorkerDevice, choose_device, choose_devices, choose_precision, dtype_of
 from sr_cli.inference.enlarger import EngineResult, Enlarger, OnRows, OnTiles
 from sr_cli.inference.interpolation import interpolate
-from sr_cli.inference.pixels import AnyPixels, to_unit
+from sr_cli.inference.pixels import AnyPixels
 from sr_cli.inference.processor import Processor, this_processor
 from sr_cli.inference.setup import InferenceOptions, Setup, choose_setup
 from sr_cli.inference.upscaler import Upscaler
@@ -37,5 +37,4 @@ __all__ = [
     "dtype_of",
     "interpolate",
     "this_processor",
-    "to_unit",
 ]

@@ -27,13 +27,6 @@ def check_pixels(pixels: AnyPixels) -> None:
         raise ValueError(f"pixels must be finite, and row {row}, column {column} of the input is not (NaN or infinite)")
 
 
-def to_unit(pixels: AnyPixels) -> NDArray[np.float32]:
-    """Convert pixels of any accepted type to float32 in 0..1."""
-    if pixels.dtype == np.float32:
-        return pixels
-    return pixels.astype(np.float32) / np.float32(full_intensity(pixels.dtype))
-
-
 def full_intensity(dtype: np.dtype[Any]) -> float:
     """Return the value that stands for full intensity: 255, 65535 or 1."""
     return 1.0 if dtype == np.float32 else float(np.iinfo(dtype).max)

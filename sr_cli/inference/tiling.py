@@ -7,6 +7,7 @@ reaches beyond the image, the caller pads it by replicating the image's border.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -65,10 +66,4 @@ def plan(height: int, width: int, tile: int, overlap: int, align: int = 1) -> Pl
 
 def rows(tiles: Sequence[Tile]) -> Iterator[list[Tile]]:
     """Yield the tiles of each row of a plan."""
-    row: list[Tile] = []
-    for tile in tiles:
-        if row and tile.top != row[0].top:
-            yield row
-            row = []
-        row.append(tile)
-    yield row
+    return (list(row) for _, row in itertools.groupby(tiles, key=lambda tile: tile.top))

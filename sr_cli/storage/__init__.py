@@ -4,14 +4,7 @@
 `locks` keeps processes apart, `remote` reaches buckets, `checksums` and `sizes` are what their names say.
 """
 
-from sr_cli.storage.atomic import (
-    atomic_output,
-    check_name,
-    is_temporary,
-    remove_leftovers,
-    sync,
-    write_file,
-)
+from sr_cli.storage.atomic import atomic_output, check_name, is_temporary, remove_leftovers, sync, write_file
 from sr_cli.storage.checksums import sha256_of_bytes, sha256_of_file
 from sr_cli.storage.json_lines import JsonLines, parse_line
 from sr_cli.storage.locks import Claims, locked

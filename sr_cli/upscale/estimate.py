@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 import io
 import math
@@ -184,7 +185,6 @@ class _Estimator:
         self, options: UpscaleOptions, upscaler: inference.Upscaler, history: History, stdin: BinaryIO | None
     ) -> None:
         self.options, self.upscaler, self.history, self.stdin = options, upscaler, history, stdin
-        self._network_rate: float | None = None
         self._writing_rates: dict[str, float] = {}
 
     def file(self, task: Task) -> FileEstimate:
@@ -219,7 +219,7 @@ class _Estimator:
             raise OutOfMemory(f"{task.shown_source}: would take {format_bytes(needed + held)}, more than is free now")
         per_sample = _BYTES_PER_SAMPLE[target.name] + (depth - 1 if target.sixteen_bits else 0)
         plans = [self.upscaler.plan(height, width) for steps in passes for width, height in steps]
-        seconds = self._rate() * sum(map(_seen_pixels, plans)) if plans else 0.0
+        seconds = self._rate * sum(map(_seen_pixels, plans)) if plans else 0.0
         return replace(
             empty,
             input_width=header.sizes[0][0],
@@ -250,17 +250,15 @@ class _Estimator:
         network = self.upscaler.working_bytes(height, width) if passes else 0
         return (pixels + enlarged) * bytes_per_pixel + max(network, resampled + writing)
 
+    @functools.cached_property
     def _rate(self) -> float:
-        """Measure the seconds per pixel that the network sees, overlap included."""
-        if self._network_rate is None:
-            for side in _CALIBRATION_SIDES:  # the first warms up
-                sample = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
-                started = time.perf_counter()
-                self.upscaler.upscale(sample)
-                seconds = time.perf_counter() - started
-                self._network_rate = seconds / _seen_pixels(self.upscaler.plan(side, side))
-        assert self._network_rate is not None
-        return self._network_rate
+        """Seconds per pixel that the network sees, overlap included, measured."""
+        for side in _CALIBRATION_SIDES:  # the first warms up
+            sample = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+            started = time.perf_counter()
+            self.upscaler.upscale(sample)
+            seconds = time.perf_counter() - started
+        return seconds / _seen_pixels(self.upscaler.plan(side, side))
 
     def _writing_rate(self, format: str) -> float:
         """Measure the seconds per pixel of output."""

@@ -112,11 +112,8 @@ class Team(Generic[M]):
         in_hand = self._in_hand[member]
         if member not in self._ready:
             return
-        if self._suspects:
-            if not in_hand:
-                self._give(member, self._suspects.popleft())
-            if not self._waiting or in_hand & self._deaths.keys():
-                return
+        if self._suspects and not in_hand:
+            self._give(member, self._suspects.popleft())
         if in_hand & self._deaths.keys():
             return
         while self._waiting and len(in_hand) < IN_HAND:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -118,14 +119,11 @@ class Worker:
         self.claims = storage.Claims() if self.several else None
         try:
             limit = min(_WAITING_BYTES, memory.free_bytes() // 4)
-            if not self.several:
-                with WriterPool(1, limit) as writers:
-                    for job in self._jobs(tasks):
-                        self._process(job, writers)
-            else:
-                with Prefetch(self._jobs(tasks), READ_AHEAD) as jobs, WriterPool(WRITERS, limit) as writers:
-                    for job in jobs:
-                        self._process(job, writers)
+            coming = self._jobs(tasks)
+            reading = Prefetch(coming, READ_AHEAD) if self.several else contextlib.nullcontext(coming)
+            with reading as jobs, WriterPool(WRITERS if self.several else 1, limit) as writers:
+                for job in jobs:
+                    self._process(job, writers)
         finally:
             if self.claims is not None:
                 self.claims.close()
