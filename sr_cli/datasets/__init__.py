@@ -8,23 +8,3 @@ from sr_cli.datasets.archives import unpack
 from sr_cli.datasets.pairs import NO_LR, SUFFIXES, Dataset, Pair, from_folder, load, match, read_rgb
 from sr_cli.datasets.published import NAMED, NamedSet, is_installed, named
 from sr_cli.datasets.reduction import SCALE, crop_to_scale, reduce_aliased, reduce_image
-
-__all__ = [
-    "NAMED",
-    "NO_LR",
-    "SCALE",
-    "SUFFIXES",
-    "Dataset",
-    "NamedSet",
-    "Pair",
-    "crop_to_scale",
-    "from_folder",
-    "is_installed",
-    "load",
-    "match",
-    "named",
-    "read_rgb",
-    "reduce_aliased",
-    "reduce_image",
-    "unpack",
-]

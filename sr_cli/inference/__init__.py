@@ -16,25 +16,3 @@ from sr_cli.inference.processor import Processor, this_processor
 from sr_cli.inference.setup import InferenceOptions, Setup, choose_setup
 from sr_cli.inference.upscaler import Upscaler
 from sr_cli.weights.specs import INTERPOLATIONS
-
-__all__ = [
-    "INTERPOLATIONS",
-    "PRECISIONS",
-    "AnyPixels",
-    "EngineResult",
-    "Enlarger",
-    "InferenceOptions",
-    "OnRows",
-    "OnTiles",
-    "Processor",
-    "Setup",
-    "Upscaler",
-    "WorkerDevice",
-    "choose_device",
-    "choose_devices",
-    "choose_precision",
-    "choose_setup",
-    "dtype_of",
-    "interpolate",
-    "this_processor",
-]

@@ -12,29 +12,3 @@ from sr_cli.storage.places import cache_folder, data_folder, provide_home, state
 from sr_cli.storage.prefetch import Prefetch
 from sr_cli.storage.remote import Place, RemotePath, is_url, place, readable
 from sr_cli.storage.sizes import format_bytes
-
-__all__ = [
-    "Claims",
-    "JsonLines",
-    "Place",
-    "Prefetch",
-    "RemotePath",
-    "atomic_output",
-    "cache_folder",
-    "check_name",
-    "data_folder",
-    "format_bytes",
-    "is_temporary",
-    "is_url",
-    "locked",
-    "parse_line",
-    "place",
-    "provide_home",
-    "readable",
-    "remove_leftovers",
-    "sha256_of_bytes",
-    "sha256_of_file",
-    "state_folder",
-    "sync",
-    "write_file",
-]

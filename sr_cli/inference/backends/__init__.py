@@ -7,18 +7,3 @@ levels in the same precision. Importing this package imports none of them, nor t
 
 from sr_cli.inference.backends.base import Backend, Forward, FunctionNetwork, Network
 from sr_cli.inference.backends.registry import BACKENDS, NAMES, REPAYS_AFTER, choose, get, preferred, prepare, usable
-
-__all__ = [
-    "BACKENDS",
-    "NAMES",
-    "REPAYS_AFTER",
-    "Backend",
-    "Forward",
-    "FunctionNetwork",
-    "Network",
-    "choose",
-    "get",
-    "preferred",
-    "prepare",
-    "usable",
-]
