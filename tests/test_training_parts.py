@@ -23,7 +23,7 @@ from sr_cli.datasets import degradation
 from sr_cli.errors import InputError, UsageError, WeightsError
 from sr_cli.metrics import features
 from sr_cli.models import mesrgan
-from sr_cli.models.discriminator import Discriminator, UnetDiscriminator
+from sr_cli.models.discriminator import Discriminator, PatchDiscriminator, UnetDiscriminator
 from sr_cli.training import checkpoint, config, data, plot, recipes, stages, teachers
 from sr_cli.training.losses import adversarial, pixel
 
@@ -577,6 +577,26 @@ def test_the_unet_discriminator_answers_for_each_pixel_and_is_normalised() -> No
         net(torch.rand(1, 3, 16, 16))
     largest = torch.linalg.matrix_norm(net.down[1].weight.flatten(1), 2)
     assert largest.item() == pytest.approx(1.0, abs=0.05)
+
+
+def test_the_patch_discriminator_answers_for_neighbourhoods_and_learns_to_see_a_weave() -> None:
+    torch.manual_seed(0)
+    net = PatchDiscriminator(8)
+    net.reset_parameters(torch.Generator().manual_seed(0))
+    assert net(torch.rand(2, 3, 32, 48)).shape == (2, 1, 4, 6)
+    adam = torch.optim.Adam(net.parameters(), 5e-3)
+    losses = []
+    for _ in range(60):
+        real = torch.nn.functional.interpolate(torch.rand(4, 3, 9, 9), size=32, mode="bicubic")
+        woven = real.clone()
+        woven[..., ::4, ::4] += 0.1
+        loss = adversarial.discriminator("vanilla", net(real), net(woven))
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        losses.append(loss.item())
+    assert losses[0] > 1.2
+    assert losses[-1] < 0.5
 
 
 @pytest.mark.parametrize(("shift", "patch", "side"), [(True, 64, 48), (True, 32, 16), (True, 16, 16), (False, 64, 64)])

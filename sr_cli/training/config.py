@@ -82,8 +82,9 @@ class GanConfig(ComparisonConfig, frozen=True, kw_only=True, forbid_unknown_fiel
     else vanilla."""
     real: Literal["originals", "teacher", "both"] = "originals"
     """Images that the discriminator sees as real: `originals`, `teacher`, or `both` by turns."""
-    discriminator_kind: Literal["vgg", "unet"] = "vgg"
-    """`vgg` (Ledig et al. 2017) or `unet` with spectral normalisation (Wang et al. 2021)."""
+    discriminator_kind: Literal["vgg", "patch", "unet"] = "vgg"
+    """`vgg` (Ledig et al. 2017), `patch`, the same without pooling, or `unet` with spectral normalisation (Wang et al.
+    2021)."""
     discriminator_features: Count = 64  #: Channels of the discriminator's first layer.
     discriminator_shift: bool = True
     """Shows the discriminator another window of the patches at each step, 16 pixels smaller a side. Its strides see
