@@ -26,6 +26,8 @@ class OptimiserConfig(Settings, frozen=True, kw_only=True, forbid_unknown_fields
     """Adam and its learning rate over a stage."""
 
     lr: Annotated[float, Meta(gt=0)] = 1e-3  #: Peak learning rate.
+    betas: tuple[Annotated[float, Meta(ge=0, lt=1)], Annotated[float, Meta(ge=0, lt=1)]] = (0.9, 0.999)
+    """Adam's decays of the gradients' mean and square; a discriminator follows the generator faster with 0.5, 0.99."""
     schedule: Literal["cosine", "halve", "constant"] = "cosine"
     """`cosine`: from `lr` to 0 over the stage; `halve`: halved at each of `halve_at`; `constant`."""
     halve_at: tuple[int, ...] = ()  #: Steps at which `halve` halves the rate.

@@ -85,7 +85,7 @@ class Optimisation:
         self.config = config
         self.steps = steps
         self.parameters = list(parameters)
-        self.adam = torch.optim.Adam(self.parameters, config.lr, fused=True)
+        self.adam = torch.optim.Adam(self.parameters, config.lr, config.betas, fused=True)
         self.fp16 = dtype == torch.float16
         self.scaler = torch.amp.GradScaler(
             self.parameters[0].device.type,
