@@ -173,3 +173,19 @@ def test_even_subpixels_are_the_nearest_and_stay() -> None:
     once = conv.weight.detach().clone()
     layers.even_subpixels(conv, 2)
     torch.testing.assert_close(conv.weight.detach(), once)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("values", [1, 6])
+def test_prelu_learns_as_torchs_does(values: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 6, 5, 7, generator=generator).to(dtype)
+    towards = torch.randn(2, 6, 5, 7, generator=generator).to(dtype)
+    results = []
+    for activation in (base.Prelu(values), torch.nn.PReLU(values)):
+        given = x.clone().requires_grad_()
+        output = activation.to(dtype)(given)
+        output.backward(towards)
+        results.append((output, given.grad, activation.weight.grad))
+    for ours, torchs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, torchs, rtol=2e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-5)

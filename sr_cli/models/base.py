@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sr_cli.metrics import features
@@ -158,6 +159,18 @@ class Normalise(features.Normalise):
 
     def undo(self, normalised: Tensor) -> Tensor:
         return normalised * self.std + self.mean
+
+
+class Prelu(nn.PReLU):
+    """PReLU (He et al. 2015) of (N, C, H, W), in a form of its own where it learns on a CPU: torch's backward of `prelu` is slow there.
+
+    A training step of SRGAN and ESRGAN takes about a seventh to a quarter less time in bf16 (docs/training.md).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or x.device.type != "cpu":
+            return super().forward(x)
+        return F.relu(x) - self.weight.to(x.dtype).view(-1, 1, 1) * F.relu(-x)
 
 
 def init_he(conv: nn.Conv2d, slope: float, gain: float, generator: torch.Generator | None) -> None:

@@ -48,7 +48,7 @@ class DenseGenerator(base.Generator):
         if upsampler:
             self.upsampler = Upsampler(features)
             self.conv = nn.Conv2d(features, features, 3, padding=1)
-            self.activation = nn.PReLU()
+            self.activation = base.Prelu()
             self.tail = nn.Conv2d(features, 3, 3, padding=1)
 
     def forward(self, rgb: Tensor) -> Tensor:

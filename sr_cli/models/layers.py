@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sr_cli.models.base import LEAKY_SLOPE
+from sr_cli.models.base import LEAKY_SLOPE, Prelu
 
 
 class DenseBlock(nn.Module):
@@ -49,7 +49,7 @@ class Upsampler(nn.Module):
     def __init__(self, features: int, stages: int = 2) -> None:
         super().__init__()
         self.convs = nn.ModuleList([nn.Conv2d(features, 4 * features, 3, padding=1) for _ in range(stages)])
-        self.activations = nn.ModuleList([nn.PReLU() for _ in range(stages)])
+        self.activations = nn.ModuleList([Prelu() for _ in range(stages)])
 
     def forward(self, x: Tensor) -> Tensor:
         for conv, activation in zip(self.convs, self.activations, strict=True):

@@ -29,7 +29,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(features, features, 3, padding=1, bias=False)
         self.norm1: nn.Module = nn.BatchNorm2d(features)
-        self.activation = nn.PReLU()
+        self.activation = base.Prelu()
         self.conv2 = nn.Conv2d(features, features, 3, padding=1, bias=False)
         self.norm2: nn.Module = nn.BatchNorm2d(features)
 
@@ -52,7 +52,7 @@ class Srgan(base.Generator):
         features = config.features
         self.normalise = base.Normalise()
         self.head = nn.Conv2d(3, features, 9, padding=4)
-        self.activation = nn.PReLU()
+        self.activation = base.Prelu()
         self.trunk = nn.Sequential(*[ResidualBlock(features) for _ in range(config.blocks)])
         self.trunk_conv = nn.Conv2d(features, features, 3, padding=1, bias=False)
         self.trunk_norm: nn.Module = nn.BatchNorm2d(features)
