@@ -162,9 +162,9 @@ class Normalise(features.Normalise):
 
 
 class Prelu(nn.PReLU):
-    """PReLU (He et al. 2015) of (N, C, H, W), in a form of its own where it learns on a CPU: torch's backward of `prelu` is slow there.
+    """PReLU (He et al. 2015) of (N, C, H, W), in a form of its own where it learns on a CPU: torch's is slow there.
 
-    A training step of SRGAN and ESRGAN takes about a seventh to a quarter less time in bf16 (docs/training.md).
+    A step of ESRGAN takes a seventh less time with it in bf16, one of SRGAN a quarter (docs/training.md).
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The discriminators of the GAN stage: VGG-style with one answer for a picture, for each 8x8 pixels, or a U-Net's a pixel."""
+"""The discriminators of the GAN stage: one answer for a patch, for each 8x8 pixels, or for each pixel."""
 
 from __future__ import annotations
 
