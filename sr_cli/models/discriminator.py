@@ -15,30 +15,25 @@ HIDDEN = 1024  #: Width of the first linear layer.
 STRIDE = 16  #: Pixels between what two neighbours of the last feature map look at; sides must be multiples of it.
 
 
-class Discriminator(nn.Module):
-    """Tells photos from generated images: VGG-style, strided, BatchNorm (Ledig et al. 2017, fig. 4).
+class _Strided(nn.Module):
+    """3x3 convolutions, every other one with stride 2, each but the first with BatchNorm.
 
-    The features are pooled to one vector before the linear layers, so that any patch does.
-
-    `forward` takes RGB in 0..1, (N, 3, H, W) with H and W multiples of 16, and gives logits (N, 1):
-    the sigmoid that ends SRGAN's discriminator is part of the loss.
+    `forward` takes RGB in 0..1, (N, 3, H, W), and gives the features (N, widths[-1], H/n, W/n).
     """
 
-    def __init__(self, features: int = 64) -> None:
+    def __init__(self, widths: list[int]) -> None:
         super().__init__()
-        widths = [features * n for n in (1, 1, 2, 2, 4, 4, 8, 8)]
         self.normalise = Normalise()
-        self.convs, self.norms = _strided_convs(widths)
-        self.hidden = nn.Linear(widths[-1], HIDDEN)
-        self.logit = nn.Linear(HIDDEN, 1)
+        self.convs, self.norms = nn.ModuleList(), nn.ModuleList()
+        for index, (before, width) in enumerate(itertools.pairwise([3, *widths])):
+            self.convs.append(nn.Conv2d(before, width, 3, stride=1 + index % 2, padding=1, bias=index == 0))
+            self.norms.append(nn.BatchNorm2d(width, track_running_stats=False) if index else nn.Identity())
 
     def forward(self, rgb: Tensor) -> Tensor:
         x = self.normalise(rgb)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = F.leaky_relu(norm(conv(x)), LEAKY_SLOPE)
-        x = F.leaky_relu(self.hidden(x.mean((2, 3))), LEAKY_SLOPE)
-        logits: Tensor = self.logit(x)
-        return logits
+        return x
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw fresh weights; with a `generator` the draw is reproducible."""
@@ -53,41 +48,41 @@ class Discriminator(nn.Module):
                     module.bias.zero_()
 
 
-class PatchDiscriminator(nn.Module):
+class Discriminator(_Strided):
+    """Tells photos from generated images: VGG-style, strided, BatchNorm (Ledig et al. 2017, fig. 4).
+
+    The features are pooled to one vector before the linear layers, so that any patch does.
+
+    `forward` takes RGB in 0..1, (N, 3, H, W) with H and W multiples of 16, and gives logits (N, 1):
+    the sigmoid that ends SRGAN's discriminator is part of the loss.
+    """
+
+    def __init__(self, features: int = 64) -> None:
+        super().__init__([features * n for n in (1, 1, 2, 2, 4, 4, 8, 8)])
+        self.hidden = nn.Linear(8 * features, HIDDEN)
+        self.logit = nn.Linear(HIDDEN, 1)
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        x = F.leaky_relu(self.hidden(super().forward(rgb).mean((2, 3))), LEAKY_SLOPE)
+        logits: Tensor = self.logit(x)
+        return logits
+
+
+class PatchDiscriminator(_Strided):
     """Tells photos from generated images in each neighbourhood: the first six layers of `Discriminator`, not pooled.
 
-    A PatchGAN (Isola et al. 2017, section 3.2.2) on overlapping neighbourhoods of 38 pixels. BatchNorm lets it learn
-    within some hundred steps, where spectral normalisation stays at chance.
+    A PatchGAN (Isola et al. 2017, section 3.2.2) on overlapping neighbourhoods of 45 pixels. With BatchNorm it learns
+    within some hundred steps, with spectral normalisation it stays at chance (docs/training.md).
     `forward` takes RGB in 0..1, (N, 3, H, W) with H and W multiples of 8, and gives logits (N, 1, H/8, W/8).
     """
 
     def __init__(self, features: int = 64) -> None:
-        super().__init__()
-        self.normalise = Normalise()
-        self.convs, self.norms = _strided_convs([features * n for n in (1, 1, 2, 2, 4, 4)])
+        super().__init__([features * n for n in (1, 1, 2, 2, 4, 4)])
         self.logit = nn.Conv2d(4 * features, 1, 3, padding=1)
 
     def forward(self, rgb: Tensor) -> Tensor:
-        x = self.normalise(rgb)
-        for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = F.leaky_relu(norm(conv(x)), LEAKY_SLOPE)
-        logits: Tensor = self.logit(x)
+        logits: Tensor = self.logit(super().forward(rgb))
         return logits
-
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw fresh weights; with a `generator` the draw is reproducible."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                init_he(module, LEAKY_SLOPE, 1.0, generator)
-
-
-def _strided_convs(widths: list[int]) -> tuple[nn.ModuleList, nn.ModuleList]:
-    """Build 3x3 convolutions, every other one with stride 2, and their BatchNorms; the first has a bias instead."""
-    convs, norms = nn.ModuleList(), nn.ModuleList()
-    for index, (before, width) in enumerate(itertools.pairwise([3, *widths])):
-        convs.append(nn.Conv2d(before, width, 3, stride=1 + index % 2, padding=1, bias=index == 0))
-        norms.append(nn.BatchNorm2d(width, track_running_stats=False) if index else nn.Identity())
-    return convs, norms
 
 
 class UnetDiscriminator(nn.Module):
