@@ -23,7 +23,7 @@ from test_fidelity import fine_tuned, home, register
 from sr_cli import images
 from sr_cli.compare import job, methods, page, sheet, tiles
 from sr_cli.compare import job as compare
-from sr_cli.compare.display import for_display
+from sr_cli.compare.job import for_display
 from sr_cli.errors import InputError, OutputError, UsageError, WeightsError
 from sr_cli.metrics import differences
 from tests.networks import SMALL, with_weights

@@ -15,8 +15,7 @@ from PIL import Image
 from skimage import color, metrics
 
 from sr_cli.metrics.colour import crop_border, luma
-from sr_cli.metrics.psnr import psnr, psnr_damped
-from sr_cli.metrics.rmse import rmse
+from sr_cli.metrics.psnr import psnr, psnr_damped, rmse
 from sr_cli.metrics.ssim import ssim, ssim_global
 
 images = hnp.arrays(np.uint8, st.tuples(st.integers(11, 40), st.integers(11, 40), st.just(3)))

@@ -106,7 +106,7 @@ def test_fit_finds_the_distribution(shape: float) -> None:
 
 
 def test_shape_table() -> None:
-    shapes, table = niqe._shape_table()
+    shapes, table = niqe.shape_table(0.2)
     gamma = special.gamma
     np.testing.assert_allclose(table, gamma(2 / shapes) ** 2 / (gamma(1 / shapes) * gamma(3 / shapes)), rtol=1e-9)
     assert len(shapes) == 9801

@@ -26,6 +26,7 @@ from sr_cli.models import mesrgan
 from sr_cli.models.discriminator import Discriminator, PatchDiscriminator, UnetDiscriminator
 from sr_cli.training import checkpoint, config, data, plot, recipes, stages, teachers
 from sr_cli.training.losses import adversarial, pixel
+from tools import show_degradations
 
 
 def dataset(images: list[data.CachedImage], *drawing: int, **more: Any) -> data.PatchDataset:
@@ -335,7 +336,7 @@ def test_noise_has_the_deviation_it_says() -> None:
 
 
 def test_sheet_shows_every_patch() -> None:
-    sheet = degradation.sheet([picture(64, 64, i) for i in range(2)], seed=0, columns=3)
+    sheet = show_degradations.sheet([picture(64, 64, i) for i in range(2)], seed=0, columns=3)
     assert sheet.size == (4 * 68, 2 * 68)
 
 

@@ -27,14 +27,15 @@ from sr_cli.errors import OutOfMemory, OutputError, SrupError, UsageError, Weigh
 from sr_cli.storage import Claims, Prefetch
 from sr_cli.upscale import checks
 from sr_cli.upscale import inputs as planning
-from sr_cli.upscale.batch import run, run_batch
+from sr_cli.upscale.batch import run
 from sr_cli.upscale.estimate import estimate
 from sr_cli.upscale.events import ImageResult, UpscaleEvent, exit_code
 from sr_cli.upscale.journal import Journals
 from sr_cli.upscale.naming import Namer
 from sr_cli.upscale.options import UpscaleOptions
 from sr_cli.upscale.pipeline import WriterPool
-from sr_cli.upscale.worker import make_upscaler
+from sr_cli.upscale.tally import Tally
+from sr_cli.upscale.worker import Worker, make_upscaler
 from tests.batches import end_at_photo, statuses
 
 BICUBIC = UpscaleOptions(model="bicubic")
@@ -814,5 +815,7 @@ def test_a_worker_does_the_part_of_a_batch_that_it_is_handed(tmp_path: Path) -> 
     upscaler = make_upscaler(BICUBIC)
     for part in (batch.tasks[:2], batch.tasks[2:]):
         handed = pickle.loads(pickle.dumps(replace(batch, tasks=part)))
-        assert statuses(run_batch(handed, BICUBIC, lambda event: None, upscaler)) == ["done", "done"]
+        tally = Tally(handed.tasks, lambda event: None)
+        Worker(BICUBIC, Journals(), handed.several, upscaler=upscaler).work(enumerate(handed.tasks), tally)
+        assert statuses([tally.results[0], tally.results[1]]) == ["done", "done"]
     assert len(tree(tmp_path / "out")) == 4

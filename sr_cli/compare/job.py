@@ -17,7 +17,6 @@ from PIL import Image
 
 from sr_cli import images, storage
 from sr_cli.compare import methods, page, sheet
-from sr_cli.compare.display import for_display
 from sr_cli.compare.methods import Layer, Method
 from sr_cli.compare.options import CompareOptions
 from sr_cli.errors import OutputError, UsageError
@@ -99,6 +98,18 @@ def run(
         coverage=pyramid.coverage,
         sheet=png,
     )
+
+
+def for_display(photo: images.Photo) -> NDArray[np.uint8]:
+    """Return a photo as a browser shows it: (H, W, 3), 8 bits of sRGB, what is transparent laid on white."""
+    pixels = images.to_8_bits(photo.pixels)
+    if photo.is_gray:
+        pixels = np.repeat(pixels, 3, axis=2)
+    elif photo.icc_profile is not None:
+        pixels = np.asarray(images.to_srgb(Image.fromarray(pixels), photo.icc_profile)[0])
+    if photo.alpha is not None:
+        pixels = images.on_white(pixels, images.to_8_bits(photo.alpha))
+    return pixels.astype(np.uint8, copy=False)
 
 
 def _enlarge(

@@ -185,16 +185,3 @@ def jpeg(rgb: Rgb, quality: int, subsampling: str) -> Rgb:
 
 def _to_bytes(values: NDArray[np.floating]) -> Rgb:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
-
-
-def sheet(hr_patches: list[Rgb], seed: int, columns: int = 8) -> Image.Image:
-    """Draw a picture to look at: a row per patch (H, W, 3), first itself, then degradations enlarged to its size."""
-    side_y, side_x = hr_patches[0].shape[:2]
-    page = Image.new("RGB", ((columns + 1) * (side_x + 4), len(hr_patches) * (side_y + 4)), "white")
-    for row, patch in enumerate(hr_patches):
-        page.paste(Image.fromarray(patch), (0, row * (side_y + 4)))
-        for column in range(columns):
-            lr = photo(patch, np.random.default_rng([seed, row, column]))
-            large = Image.fromarray(lr).resize((side_x, side_y), Image.Resampling.NEAREST)
-            page.paste(large, ((column + 1) * (side_x + 4), row * (side_y + 4)))
-    return page

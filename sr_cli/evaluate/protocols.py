@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from sr_cli import datasets
 from sr_cli.inference import AnyPixels
 from sr_cli.metrics.colour import crop_border, luma, to_bytes
-from sr_cli.metrics.psnr import psnr, psnr_damped
-from sr_cli.metrics.rmse import rmse
+from sr_cli.metrics.psnr import psnr, psnr_damped, rmse
 from sr_cli.metrics.ssim import ssim, ssim_global
 
 Measures = Mapping[str, Callable[[], float]]

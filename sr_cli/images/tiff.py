@@ -7,6 +7,7 @@ cannot decompress. Sources: Adobe, "TIFF Revision 6.0", 1992 (the section is nam
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 import struct
@@ -20,11 +21,11 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from sr_cli.errors import InputError
-from sr_cli.images import lzw, photoshop, tiff_tags
+from sr_cli.images import photoshop, tiff_tags
 from sr_cli.images.photo import Metadata, Photo
 from sr_cli.images.pieces import joined
 from sr_cli.images.signatures import raw_photo
-from sr_cli.images.source import Source
+from sr_cli.images.source import PILLOW_TAMED, Source
 from sr_cli.images.tiff_tags import Directories, Directory, Entry, Field, Layout, serialised, to_exif
 
 try:
@@ -352,10 +353,15 @@ def _samples(source: Source, page: Page) -> NDArray[np.uint16] | None:
     if ours:
         tags.compression = tifffile.COMPRESSION.NONE  # so that `decode` finds them decompressed
     full = math.prod(tags.chunks) * 2
+    rows = tags.tilelength if tags.is_tiled else min(tags.rowsperstrip, height)
+    strips = -(-height // rows)  # of a plane; the last one may be shorter
     for index, (offset, size) in enumerate(blocks[: math.prod(tags.chunked)]):
         source.file.seek(source.start + offset)
         data = source.file.read(size)  # fewer at the end of a file: whether that is enough shows in decoding
-        part, (plane, _, top, left, _), _ = tags.decode(_decompressed(code, data, full) if ours else data, index)
+        if ours:
+            left_rows = rows if tags.is_tiled else min(rows, height - index % strips * rows)
+            data = _decompressed(code, data, full // rows * left_rows)
+        part, (plane, _, top, left, _), _ = tags.decode(data, index)
         if part is None:
             raise ValueError("a strip or tile is empty")
         part = part[0, : height - top, : width - left]
@@ -368,7 +374,17 @@ def _decompressed(code: int, data: bytes, size: int) -> bytes:
     if code in _DEFLATE:
         return zlib.decompressobj().decompress(data, size)
     if code == _LZW and not _HAS_CODECS:
-        return lzw.decode(data, size)
+        return _without_lzw(data, size)
     if code in (_LZW, _PACKBITS):
         return bytes(tifffile.TIFF.DECOMPRESSORS[code](data, out=size))
     return data
+
+
+def _without_lzw(data: bytes, size: int) -> bytes:
+    """Decompress LZW (section 13) to `size` bytes: Pillow reads them as a gray image of one row. Raises OSError."""
+    layout, at = Layout(), 8 + len(data) + len(data) % 2
+    values = {256: size, 257: 1, 258: 8, 259: _LZW, 262: _BLACK_IS_ZERO, 273: 8, 277: 1, 278: 1, 279: len(data)}
+    fields = {tag: Field(tiff_tags.LONG, 1, layout.pack("I", value)) for tag, value in values.items()}
+    file = b"II*\0" + layout.pack("I", at) + data.ljust(at - 8, b"\0") + serialised(Directory(fields), layout, at)
+    with PILLOW_TAMED.allowing(size), Image.open(io.BytesIO(file), formats=["TIFF"]) as image:
+        return image.tobytes()

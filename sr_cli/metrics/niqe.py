@@ -72,9 +72,9 @@ def normalise(image: Floats) -> Floats:
 
 
 @cache
-def _shape_table() -> tuple[Floats, Floats]:
-    """Tabulate shapes 0.2 to 10 in steps of 0.001, and the ratio E|x|² / E(x²) of each generalised Gaussian."""
-    shapes = np.arange(200, 10001) / 1000
+def shape_table(lowest: float) -> tuple[Floats, Floats]:
+    """Tabulate shapes from `lowest` to 10 in steps of 0.001, and E|x|² / E(x²) of each generalised Gaussian."""
+    shapes = np.arange(round(1000 * lowest), 10001) / 1000
     first, second, third = (gammaln(k / shapes) for k in (1, 2, 3))
     return shapes, np.exp(2 * second - first - third)
 
@@ -102,7 +102,7 @@ def fit_asymmetric(samples: Floats) -> tuple[Floats, Floats, Floats]:
         balance = left / right
         ratio = np.abs(samples).mean(1) ** 2 / (total / samples.shape[1])
         ratio *= (balance**3 + 1) * (balance + 1) / (balance**2 + 1) ** 2
-    shape = nearest_shape(ratio, _shape_table())
+    shape = nearest_shape(ratio, shape_table(0.2))
     scale = np.exp((gammaln(1 / shape) - gammaln(3 / shape)) / 2)
     return shape, left * scale, right * scale
 
@@ -126,13 +126,8 @@ _HALVING = np.array([-3, -9, 29, 111, 111, 29, -9, -3]) / 256  # Keys' kernel, a
 
 def halve(image: Floats) -> Floats:
     """Halve by MATLAB's imresize(image, 0.5): antialiased bicubic, mirrored at the border. (H, W), even sides."""
-    for axis in (0, 1):
-        padding = [(3, 3) if a == axis else (0, 0) for a in (0, 1)]
-        padded = np.moveaxis(np.pad(image, padding, mode="symmetric"), axis, 0)
-        count = image.shape[axis] // 2
-        taps = [padded[i : i + 2 * count : 2] for i in range(8)]
-        image = np.moveaxis(sum(w * tap for w, tap in zip(_HALVING, taps, strict=True)), 0, axis)
-    return np.ascontiguousarray(image)
+    rows = ndimage.correlate1d(image, _HALVING, axis=0, mode="reflect")[1::2]
+    return np.ascontiguousarray(ndimage.correlate1d(rows, _HALVING, axis=1, mode="reflect")[:, 1::2])
 
 
 def niqe_of_luma(luma: Floats, parameters: NiqeParameters) -> float:

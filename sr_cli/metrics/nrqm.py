@@ -12,7 +12,6 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, cast
 
 import numpy as np
@@ -20,9 +19,8 @@ import scipy.io
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.fft import dctn
-from scipy.special import gammaln
 
-from sr_cli.metrics.niqe import grey, nearest_shape
+from sr_cli.metrics.niqe import grey, nearest_shape, shape_table
 from sr_cli.metrics.pyramid import BANDS, resize_cubic, steerable_pyramid
 from sr_cli.metrics.ssim import contrast_structure
 
@@ -103,23 +101,13 @@ def _forest(struct: Any, features: int) -> Forest:
     return Forest(left, right, feature, threshold, value)
 
 
-@cache
-def _shape_table() -> tuple[Floats, Floats]:
-    """Tabulate shapes 0.03 to 10 in steps of 0.001, and E(x²) / E|x|² of each generalised Gaussian; both reversed.
-
-    The ratio falls with the shape, so that reversed it can be searched.
-    """
-    shapes = np.arange(10000, 29, -1) / 1000
-    first, second, third = (gammaln(k / shapes) for k in (1, 2, 3))
-    return shapes, np.exp(first + third - 2 * second)
-
-
 def generalised_gaussian_shape(samples: Floats) -> Floats:
     """Fit the shape of a generalised Gaussian to each row of (N, K), by moment matching. Section 3.1."""
     centred = samples - samples.mean(1, keepdims=True)
     variance = np.einsum("nk,nk->n", centred, centred) / (samples.shape[1] - 1)
     ratio = variance / (np.abs(centred).mean(1) ** 2 + 1e-7)
-    return nearest_shape(ratio, _shape_table())
+    shapes, inverse_ratios = shape_table(0.03)
+    return nearest_shape(ratio, (shapes[::-1], 1 / inverse_ratios[::-1]))  # ascending, as it is searched
 
 
 def _variation(coefficients: Floats, epsilon: float) -> Floats:

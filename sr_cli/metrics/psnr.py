@@ -1,4 +1,4 @@
-"""Peak signal-to-noise ratio, in dB; more is better."""
+"""Root mean square error (less is better), and peak signal-to-noise ratio, in dB (more is better)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sr_cli.metrics.rmse import mean_square_error
+
+def mean_square_error(output: NDArray[Any], reference: NDArray[Any]) -> float:
+    """Compute the mean of the squared differences of two arrays. Raises ValueError for different shapes."""
+    if output.shape != reference.shape:
+        raise ValueError(f"sizes differ: {output.shape} and {reference.shape}")
+    difference = output.astype(np.float64).ravel() - reference.astype(np.float64).ravel()
+    return float(difference @ difference) / difference.size
+
+
+def rmse(output: NDArray[Any], reference: NDArray[Any]) -> float:
+    """Compute the square root of the mean square error over all values of two arrays of one shape, in their unit."""
+    return math.sqrt(mean_square_error(output, reference))
 
 
 def psnr(output: NDArray[Any], reference: NDArray[Any], peak: float = 255.0) -> float:

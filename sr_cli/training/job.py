@@ -7,7 +7,6 @@ import dataclasses
 import json
 import os
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +196,13 @@ class _RunSetup:
                 images = parallel.first_then_others(
                     lambda: data.degraded_images(images, config.taught_inputs, config.seed)
                 )
-            taught = _teach(images, self.teacher, on_event, interruption)
+            teacher = self.teacher
+            taught = parallel.first_then_others(
+                lambda: teachers.teach(
+                    images, teacher, lambda *n: on_event(Teaching(teacher.name, *n)), should_stop=interruption
+                ),
+                go_on=lambda taught: taught is not None,
+            )
             if taught is None:
                 return None, skipped
             images = taught
@@ -282,17 +287,6 @@ def _image_paths(options: TrainOptions, on_event: OnEvent) -> tuple[list[Path], 
     name = options.dataset or sources.DEFAULT_SET
     found = parallel.first_then_others(lambda: sources.set_images(name, options.offline, on_event))
     return sources.split(found, options.val)
-
-
-def _teach(
-    images: list[CachedImage], teacher: Upscaler, on_event: OnEvent, should_stop: Callable[[], bool]
-) -> list[CachedImage] | None:
-    """Enlarge the images by the teacher; None if the run is to stop first."""
-
-    def teach() -> list[CachedImage] | None:
-        return teachers.teach(images, teacher, lambda *n: on_event(Teaching(teacher.name, *n)), should_stop)
-
-    return parallel.first_then_others(teach, go_on=lambda taught: taught is not None)
 
 
 def _workers(options: TrainOptions) -> int:

@@ -45,22 +45,7 @@ def run(
 
         chosen = inference.choose_devices(options.devices)
         return _reported(batch, on_event, lambda tally: devices.run(batch.tasks, chosen, options, journals, tally))
-    return _run_here(batch, options, on_event, Worker(options, journals, batch.several, Streams(stdin, stdout)))
-
-
-def run_batch(
-    batch: Batch, options: UpscaleOptions, on_event: OnEvent, upscaler: inference.Upscaler | None = None
-) -> list[ImageResult]:
-    """Enlarge what is planned (`inputs.plan`), or any part of it, in the order of its tasks, in this process.
-
-    `upscaler` is one that is loaded already; it must be what `make_upscaler` makes of the options. Raises as `run`
-    does.
-    """
-    worker = Worker(options, Journals.of(options), batch.several, upscaler=upscaler)
-    return _run_here(batch, options, on_event, worker)
-
-
-def _run_here(batch: Batch, options: UpscaleOptions, on_event: OnEvent, worker: Worker) -> list[ImageResult]:
+    worker = Worker(options, journals, batch.several, Streams(stdin, stdout))
     return _reported(batch, on_event, lambda tally: worker.work(enumerate(batch.tasks), tally))
 
 
