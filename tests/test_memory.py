@@ -31,3 +31,11 @@ def test_freed_memory_is_reused_without_page_faults() -> None:
 
 def test_free_memory_is_a_plausible_number() -> None:
     assert 2**20 < memory.free_bytes() < 2**50
+
+
+def test_free_memory_is_guessed_low_where_the_system_has_no_figure_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_the_line(file: str, field: str) -> int:
+        raise ValueError(f"/proc/{file} has no {field}")
+
+    monkeypatch.setattr(memory, "_proc_bytes", without_the_line)
+    assert memory.free_bytes() <= 4 * 2**30

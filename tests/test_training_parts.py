@@ -26,6 +26,7 @@ from sr_cli.models import mesrgan
 from sr_cli.models.discriminator import Discriminator, PatchDiscriminator, UnetDiscriminator
 from sr_cli.training import checkpoint, config, data, plot, recipes, stages, teachers
 from sr_cli.training.losses import adversarial, pixel
+from sr_cli.training.run import Run
 from tools import show_degradations
 
 
@@ -461,6 +462,24 @@ def test_feature_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
         features.feature_net("vgg19", tmp_path / "broken.pth")
     with pytest.raises(WeightsError, match=r"nowhere\.safetensors"):
         features.feature_net("vgg19", tmp_path / "nowhere.safetensors")
+
+
+def test_a_log_that_cannot_be_read_is_not_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(tmp_path)
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"stage": "pixel", "step": 50}\n')
+    opened = Path.open
+
+    def failing(path: Path, *args: Any, **kwargs: Any) -> Any:
+        if path == log:
+            raise OSError(5, "Input/output error")
+        return opened(path, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", failing)
+        with pytest.raises(OSError, match="Input/output"):
+            run.forget_after("pixel", 100)
+    assert [record["step"] for record in run.records()] == [50]
 
 
 # --- networks and optimisation

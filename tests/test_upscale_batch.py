@@ -507,6 +507,24 @@ def test_a_damaged_journal_costs_no_file(damage: str, tmp_path: Path) -> None:
         assert statuses(upscale(tmp_path / "in", to=tmp_path / "out"))[3] == "skipped"
 
 
+def test_a_journal_line_of_another_kind_is_not_believed(tmp_path: Path) -> None:
+    picture(tmp_path / "in/0.png")
+    upscale(tmp_path / "in", to=tmp_path / "out")
+    (journal,) = _journal_files(tmp_path)
+    (line,) = journal.read_text().splitlines()
+    journal.write_text(json.dumps({**json.loads(line), "scale": 2}) + "\n")
+    assert statuses(upscale(tmp_path / "in", to=tmp_path / "out")) == ["failed"]
+    journal.write_text(line + "\n")
+    assert statuses(upscale(tmp_path / "in", to=tmp_path / "out")) == ["skipped"]
+
+
+def test_the_folder_of_a_drive_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "isdir", lambda path: False)
+    monkeypatch.setattr(os.path, "lexists", lambda path: False)
+    with pytest.raises(OutputError, match="does not exist"):
+        checks.existing_folder(tmp_path / "out.png")
+
+
 def test_a_cache_that_cannot_be_written_only_costs_the_journal(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("no folder")
     picture(tmp_path / "in/a.png")

@@ -28,8 +28,10 @@ def free_bytes() -> int:
     """Return the bytes that can be taken without swapping; half of all where the system does not tell."""
     try:
         free = _proc_bytes("meminfo", "MemAvailable")
-    except (OSError, ValueError):
+    except OSError:
         free = total_bytes() // 2
+    except ValueError:  # Linux before 3.14 and WSL 1 have the file without the line
+        free = 4 * 2**30
     limit, used = _cgroup("memory.max"), _cgroup("memory.current")
     return free if limit is None or used is None else min(free, max(0, limit - used))
 

@@ -106,8 +106,10 @@ class Run:
         return storage.JsonLines(self.folder / "log.jsonl")
 
     def records(self) -> list[dict[str, Any]]:
-        """Read the log's lines; one that a killed process left unfinished does not count."""
-        return self._log.new()
+        """Read the log's lines; one that a killed process left unfinished does not count. Raises OSError."""
+        path = self._log.path
+        lines = path.read_bytes().splitlines() if path.exists() else []
+        return [record for line in lines if (record := storage.parse_line(line)) is not None]
 
     def forget_after(self, stage: str, step: int) -> None:
         """Take out of the log what came after the checkpoint that a stage continues from."""

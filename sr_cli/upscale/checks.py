@@ -70,9 +70,11 @@ def exists(target: Place) -> bool:
 
 
 def existing_folder(target: Path) -> Path:
-    """Return the folder of an output, or the closest one above that is there already. Raises OutputError for a file."""
+    """Return the folder of an output, or the closest one above that is there. Raises OutputError for a file or none."""
     folder = target.parent
     while not os.path.isdir(folder):
+        if folder == folder.parent:  # a drive
+            raise OutputError(f"{target}: {folder} does not exist")
         if not os.path.lexists(folder):
             folder = folder.parent
         elif not os.path.isdir(folder):  # asked again: a writer may have made it between the two questions

@@ -201,6 +201,8 @@ class _StoreJournal:
 
 
 def _parsed(record: dict[str, Any]) -> _Entry | None:
+    if not record.keys() <= _Entry.__dataclass_fields__.keys():
+        return None
     try:
         return msgspec.convert(record, _Entry)
     except msgspec.ValidationError:

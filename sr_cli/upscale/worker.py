@@ -142,10 +142,14 @@ class Worker:
         for index, task in tasks:
             if self.history.may_be_done(task):
                 self.upscaler()  # out here, where its failure ends the whole run
-            try:
-                yield self._opened(index, task)
-            except Exception as error:
-                yield _Settled(index, task, self._failure(task, error))
+            yield self._job(index, task)
+
+    def _job(self, index: int, task: Task) -> _Job | _Settled:
+        """Open a task. Out of the generator, which would keep the pixels and the exception while it waits."""
+        try:
+            return self._opened(index, task)
+        except Exception as error:
+            return _Settled(index, task, self._failure(task, error))
 
     def _opened(self, index: int, task: Task) -> _Job | _Settled:
         """Claim a task and read its photos, or say why there is nothing to do. Raises SrupError."""
