@@ -125,10 +125,10 @@ class Forked:
                 return event
         raise AssertionError(f"ended with {self.wait()}: {self.stderr()}")
 
-    def send_signal(self, number: int) -> None:
-        """Send a signal to the process."""
+    def send_signal(self, number: int, *, group: bool = False) -> None:
+        """Send a signal to the process, or to all of the group that it leads."""
         assert self._process.pid is not None
-        os.kill(self._process.pid, number)
+        (os.killpg if group else os.kill)(self._process.pid, number)
 
     def wait(self) -> int:
         """Read what it still prints, and return its exit code, negative for the signal that it died of."""

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -94,9 +94,15 @@ def command(material: Path, out: str, *more: object) -> list[str]:
     ]
 
 
-def started(material: Path, out: str, *more: object) -> Forked:
+def lead_a_group() -> None:
+    """Be the first process of a group, as of a job of a shell or of a scheduler."""
+    os.setpgrp()
+    use_tiny_presets()
+
+
+def started(material: Path, out: str, *more: object, prepare: Callable[[], None] = use_tiny_presets) -> Forked:
     """Run that command line in a process of its own, which tells its events."""
-    return Forked(*command(material, out, *more), "--json-lines", prepare=use_tiny_presets)
+    return Forked(*command(material, out, *more), "--json-lines", prepare=prepare)
 
 
 def until_saved(process: Forked, step: int) -> None:
@@ -424,6 +430,16 @@ def test_signals_save_and_say_how_to_go_on(material: Path, number: int, code: in
     saved = last_step(material / "run")
     assert saved == Run(material / "run").records()[-1]["step"]
     assert train(material, "run", steps=saved + 1, resume=True).complete
+
+
+@pytest.mark.needs("linux")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_all_processes_of_a_run_saves_too(material: Path, number: int, code: int) -> None:
+    with started(material, "run", "--steps", 100000, prepare=lead_a_group) as process:
+        until_saved(process, 4)
+        process.send_signal(number, group=True)
+        assert process.wait() == code, process.stderr()
+    assert last_step(material / "run") == Run(material / "run").records()[-1]["step"]
 
 
 def test_max_minutes_saves_and_is_no_failure(material: Path) -> None:

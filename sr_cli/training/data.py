@@ -308,10 +308,13 @@ def fits_on(device: torch.device, dataset: PatchDataset) -> bool:
     return needed <= torch.cuda.mem_get_info(device)[0] // 2
 
 
-def _ignore_interrupts(_worker: int) -> None:
-    """Ignore Ctrl-C in a worker: it reaches the whole process group, but only the main process decides what to do."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _leave_signals_to_the_main_process(_worker: int) -> None:
+    """Ignore what ends a run, in a worker: it often reaches all processes, but only the main one decides what to do.
+
+    A worker that died of it would end the run before it is saved. It ends when the main process does, or wants it to.
+    """
+    for which in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(which, signal.SIG_IGN)
 
 
 def batches(dataset: PatchDataset, start: int, stop: int, workers: int, device: torch.device) -> Iterator[Patches]:
@@ -330,6 +333,6 @@ def batches(dataset: PatchDataset, start: int, stop: int, workers: int, device: 
             num_workers=workers,
             prefetch_factor=4 if workers else None,
             pin_memory=device.type == "cuda",
-            worker_init_fn=_ignore_interrupts,
+            worker_init_fn=_leave_signals_to_the_main_process,
         )
     )
