@@ -22,7 +22,7 @@ from sr_cli import datasets, models
 from sr_cli.datasets import degradation
 from sr_cli.errors import InputError, UsageError, WeightsError
 from sr_cli.metrics import features
-from sr_cli.models import mesrgan
+from sr_cli.models import mesrgan, srgan
 from sr_cli.models.discriminator import Discriminator, PatchDiscriminator, UnetDiscriminator
 from sr_cli.training import checkpoint, config, data, plot, recipes, stages, teachers
 from sr_cli.training.losses import adversarial, pixel
@@ -233,6 +233,24 @@ def test_every_step_keeps_the_upsampler_even(even: bool) -> None:
         ]
         spread = max(float((sums - sums.mean(1, keepdim=True)).abs().max()) for sums in kernels)
         assert (spread < 1e-5) is even
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_frozen_batchnorm_trains_the_network_that_is_used(frozen: bool) -> None:
+    model = models.create(srgan.SrganConfig(blocks=1, features=8))
+    model.reset_parameters(torch.Generator().manual_seed(0))
+    recipe = config.override(
+        config.TrainConfig(), {"frozen_batchnorm": frozen, "even_upsampler": False, "precision": "fp32"}
+    )
+    patches = data.Patches(torch.rand(2, 3, 8, 8), torch.rand(2, 3, 32, 32), None)
+    with torch.no_grad():
+        used = (model.eval()(patches.lr) - patches.hr).abs().mean().item()
+    averages = {name: value.clone() for name, value in model.named_buffers()}
+    stage = stages.PixelStage("pixel", recipe, model, torch.device("cpu"), None)
+    losses = [stage.step(step, patches)["loss"].item() for step in range(2)]
+    assert (losses[0] == pytest.approx(used, rel=1e-6)) is frozen
+    assert all(torch.equal(value, averages[name]) for name, value in stage.model.named_buffers()) is frozen
+    assert losses[1] != losses[0]  # weights and scales learn either way
 
 
 def test_the_discriminator_takes_for_real_what_the_configuration_says() -> None:

@@ -128,6 +128,9 @@ class TrainConfig(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     even_upsampler: bool = True
     """Whether a constant stays a constant through each PixelShuffle, from the first step on (`layers.even_subpixels`).
     Without it a generator answers a discriminator with a screen of dots, the same in every low-resolution pixel."""
+    frozen_batchnorm: bool = False
+    """Whether BatchNorm normalises by the averages of the weights that a stage starts from, instead of by each batch.
+    A few patches are a noisy sample of a photo; for a network that is trained already (Lim et al. 2017, section 3.1)."""
     compile: bool = False  #: Whether the generator goes through torch.compile: slow to start, faster on large GPUs.
     max_bad_steps: Annotated[int, Meta(ge=0)] = 50
     """Steps with a non-finite loss, among the last `BAD_STEPS_WINDOW`, after which the run gives up."""

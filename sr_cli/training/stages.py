@@ -145,6 +145,10 @@ class Stage:
         self.teacher_weight = config.teacher_weight
         self.dtype = autocast_dtype(config.precision, device)
         self.model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        if config.frozen_batchnorm:
+            for module in self.model.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
         self.even_convs = self.model.shuffled_convs() if config.even_upsampler else []
         self._even_upsampler()
         self.ema = Ema(self.model, config.ema_decay)
