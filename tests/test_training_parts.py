@@ -218,6 +218,24 @@ def test_a_stage_without_discriminator_compares_features_too(compared: str, expe
     assert not scalars["bad"]
 
 
+def test_features_are_compared_at_each_of_the_sizes() -> None:
+    class Seen(features.FeatureLoss):
+        def forward(self, output: Tensor, target: Tensor, step: int = 0) -> Tensor:
+            assert output.shape == target.shape
+            seen.append(tuple(output.shape[2:]))
+            return (output - target).abs().mean() * len(seen)
+
+    seen: list[tuple[int, ...]] = []
+    own = {"feature_weight": 1.0, "feature_sizes": [1, 2, 0.5], "content_weight": 0.0}
+    recipe = config.override(config.TrainConfig(), {"pixel": own})
+    net = Seen(features.FeatureNet(), "l1", relative=True)
+    stage = stages.PixelStage("photo", recipe, models.create(models.PRESETS["mesrgan"]), torch.device("cpu"), net)
+    patches = data.Patches(torch.zeros(1, 3, 4, 4), torch.ones(1, 3, 16, 16))
+    scalars = stage.step(0, patches)
+    assert seen == [(16, 16), (32, 32), (8, 8)]
+    assert scalars["feature"] == pytest.approx(2.0, rel=0.1)  # 1, 2 and 3 times the distance of black and white
+
+
 @pytest.mark.parametrize("even", [True, False])
 def test_every_step_keeps_the_upsampler_even(even: bool) -> None:
     recipe = config.TrainConfig(even_upsampler=even, pixel=config.PixelConfig(steps=3, spectral_weight=1.0))

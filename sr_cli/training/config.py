@@ -51,6 +51,9 @@ class ComparisonConfig(Settings, frozen=True, kw_only=True, forbid_unknown_field
     """Divides each map's distance by the mean magnitude of the photo's map, so that the feature
     network's scale does not matter; ESRGAN takes the distance as it is."""
     feature_loss: Literal["l1", "l2"] = "l1"  #: Distance between features: `l1` (ESRGAN) or `l2` (the recipe `poster`).
+    feature_sizes: Annotated[tuple[Annotated[float, Meta(gt=0)], ...], Meta(min_length=1)] = (1.0,)
+    """Sizes at which the feature network sees the pictures; the loss is the mean. SqueezeNet begins with a stride of 2:
+    at size 2 it sees each pixel, and a pattern of single pixels does not pass for texture."""
     feature_net: Literal["vgg19", "squeezenet1_1", "none"] = "vgg19"
     """`vgg19` (conv5_4 before activation), `squeezenet1_1`, or `none` for no feature loss."""
 
@@ -129,8 +132,8 @@ class TrainConfig(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Whether a constant stays a constant through each PixelShuffle, from the first step on (`layers.even_subpixels`).
     Without it a generator answers a discriminator with a screen of dots, the same in every low-resolution pixel."""
     frozen_batchnorm: bool = False
-    """Whether BatchNorm normalises by the averages of the weights that a stage starts from, instead of by each batch.
-    A few patches are a noisy sample of a photo; for a network that is trained already (Lim et al. 2017, section 3.1)."""
+    """Whether BatchNorm normalises by the averages of the weights that a stage starts from, instead of by each batch,
+    which is a noisy sample of photos; for a network that is trained already (Lim et al. 2017, section 3.1)."""
     compile: bool = False  #: Whether the generator goes through torch.compile: slow to start, faster on large GPUs.
     max_bad_steps: Annotated[int, Meta(ge=0)] = 50
     """Steps with a non-finite loss, among the last `BAD_STEPS_WINDOW`, after which the run gives up."""

@@ -11,6 +11,7 @@ import random
 from collections.abc import Iterable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sr_cli import models
@@ -51,6 +52,11 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
 
 def _cpu_has_bf16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported()) or bool(torch.cpu._is_amx_tile_supported())
+
+
+def resized(rgb: Tensor, size: float) -> Tensor:
+    """Resize (N, 3, H, W) to (N, 3, size H, size W) by bicubic interpolation."""
+    return rgb if size == 1.0 else F.interpolate(rgb, scale_factor=size, mode="bicubic", antialias=size < 1)
 
 
 class Ema:
@@ -181,9 +187,13 @@ class Stage:
         if config.spectral_weight:
             losses["spectral"] = pixel.spectral(output, target)
         if self.features:
-            original = config.feature_target == "original"
+            reference = patches.hr if config.feature_target == "original" else target
             with self.autocast():
-                losses["feature"] = self.features(output, patches.hr if original else target, step)
+                distances = [
+                    self.features(resized(output, size), resized(reference, size), step)
+                    for size in config.feature_sizes
+                ]
+            losses["feature"] = torch.stack(distances).mean()
         return losses
 
     def descend(self, step: int, losses: dict[str, Tensor]) -> dict[str, Tensor]:
