@@ -373,8 +373,12 @@ def test_noise_has_the_deviation_it_says() -> None:
 
 
 def test_sheet_shows_every_patch() -> None:
-    sheet = show_degradations.sheet([picture(64, 64, i) for i in range(2)], seed=0, columns=3)
+    small, large = picture(32, 48), picture(64, 64, 1)
+    sheet = show_degradations.sheet([small, large], seed=0, columns=3)
     assert sheet.size == (4 * 68, 2 * 68)
+    assert np.array_equal(np.asarray(sheet)[68 : 68 + 64, :64], large)
+    assert sheet.crop((3 * 68, 0, 3 * 68 + 48, 32)).getextrema() != ((255, 255),) * 3
+    assert sheet.crop((48, 0, 68, 68)).getextrema() == ((255, 255),) * 3  # nothing is scaled to fill a place
 
 
 # --- losses

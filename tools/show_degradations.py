@@ -19,13 +19,13 @@ GAP = 4
 
 def sheet(hr_patches: list[degradation.Rgb], seed: int, columns: int = 8) -> Image.Image:
     """Draw a row per patch (H, W, 3): first itself, then degradations enlarged to its size."""
-    side_y, side_x = hr_patches[0].shape[:2]
+    side_y, side_x = (max(patch.shape[axis] for patch in hr_patches) for axis in (0, 1))
     page = Image.new("RGB", ((columns + 1) * (side_x + GAP), len(hr_patches) * (side_y + GAP)), "white")
     for row, patch in enumerate(hr_patches):
         page.paste(Image.fromarray(patch), (0, row * (side_y + GAP)))
         for column in range(columns):
             lr = degradation.photo(patch, np.random.default_rng([seed, row, column]))
-            large = Image.fromarray(lr).resize((side_x, side_y), Image.Resampling.NEAREST)
+            large = Image.fromarray(lr).resize(patch.shape[1::-1], Image.Resampling.NEAREST)
             page.paste(large, ((column + 1) * (side_x + GAP), row * (side_y + GAP)))
     return page
 
