@@ -374,13 +374,13 @@ def _decompressed(code: int, data: bytes, size: int) -> bytes:
     if code in _DEFLATE:
         return zlib.decompressobj().decompress(data, size)
     if code == _LZW and not _HAS_CODECS:
-        return _without_lzw(data, size)
+        return _lzw_by_pillow(data, size)
     if code in (_LZW, _PACKBITS):
         return bytes(tifffile.TIFF.DECOMPRESSORS[code](data, out=size))
     return data
 
 
-def _without_lzw(data: bytes, size: int) -> bytes:
+def _lzw_by_pillow(data: bytes, size: int) -> bytes:
     """Decompress LZW (section 13) to `size` bytes: Pillow reads them as a gray image of one row. Raises OSError."""
     layout, at = Layout(), 8 + len(data) + len(data) % 2
     values = {256: size, 257: 1, 258: 8, 259: _LZW, 262: _BLACK_IS_ZERO, 273: 8, 277: 1, 278: 1, 279: len(data)}
