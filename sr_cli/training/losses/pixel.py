@@ -25,14 +25,15 @@ GRID_WINDOW = 4  #: Side of the window over which `grid` averages, in low-resolu
 def grid(output: Tensor, target: Tensor, scale: int = 4) -> Tensor:
     """Compare images of equal shape (N, 3, H, W), H and W multiples of `scale`, on the upsampler's grid.
 
-    Mean absolute difference of the local means of each of the scale x scale positions that PixelShuffle fills.
-    Texture that has nothing to do with the grid averages out; a pattern that repeats with every low-resolution
-    pixel, the checkerboard of GANs with such upsamplers (Odena et al. 2016, "Deconvolution and checkerboard
-    artifacts"), does not.
+    Mean absolute difference of the local means of each of the scale x scale positions that PixelShuffle fills, less
+    what is the same at all positions. Texture that has nothing to do with the grid averages out; a pattern that
+    repeats with every low-resolution pixel, the checkerboard of GANs with such upsamplers (Odena et al. 2016,
+    "Deconvolution and checkerboard artifacts"), does not. An error of colour is no pattern, and does not count.
     """
     phases = F.pixel_unshuffle(output - target, scale)
     window = min(GRID_WINDOW, *phases.shape[2:])
-    return F.avg_pool2d(phases, window, stride=1).abs().mean()
+    means = F.avg_pool2d(phases, window, stride=1).unflatten(1, (-1, scale**2))
+    return (means - means.mean(2, keepdim=True)).abs().mean()
 
 
 FLAT_WINDOW = 5
