@@ -206,7 +206,7 @@ def test_fidelity_of_what_has_no_weights(model: str) -> None:
 
 def test_no_gan_stage(home: Path) -> None:
     register(home, "mine", {"pixel": (with_weights(SMALL["mesrgan"]), None)}, "pixel")
-    for model in ("mine", "mesrgan-poster", "srgan"):
+    for model in ("mine", "mesrgan-poster"):
         with pytest.raises(UsageError, match=rf"{model} has none \(stages: (pixel|none yet)\)"):
             enlarge(model, fidelity=0.5)
 
