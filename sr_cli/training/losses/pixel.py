@@ -32,7 +32,7 @@ def grid(output: Tensor, target: Tensor, scale: int = 4) -> Tensor:
     """
     phases = F.pixel_unshuffle(output - target, scale)
     window = min(GRID_WINDOW, *phases.shape[2:])
-    means = F.avg_pool2d(phases, window, stride=1).unflatten(1, (-1, scale**2))
+    means = torch.unflatten(F.avg_pool2d(phases, window, stride=1), 1, (-1, scale**2))
     return (means - means.mean(2, keepdim=True)).abs().mean()
 
 
