@@ -260,13 +260,17 @@ def test_frozen_batchnorm_trains_the_network_that_is_used(frozen: bool) -> None:
     recipe = config.override(
         config.TrainConfig(), {"frozen_batchnorm": frozen, "even_upsampler": False, "precision": "fp32"}
     )
-    patches = data.Patches(torch.rand(2, 3, 8, 8), torch.rand(2, 3, 32, 32), None)
+    for name, average in model.named_buffers():
+        if name.endswith("running_var"):
+            average.fill_(0.01)  # far from those of the patches
+    drawn = torch.Generator().manual_seed(1)
+    patches = data.Patches(torch.rand(2, 3, 8, 8, generator=drawn), torch.rand(2, 3, 32, 32, generator=drawn), None)
     with torch.no_grad():
         used = (model.eval()(patches.lr) - patches.hr).abs().mean().item()
     averages = {name: value.clone() for name, value in model.named_buffers()}
     stage = stages.PixelStage("pixel", recipe, model, torch.device("cpu"), None)
     losses = [stage.step(step, patches)["loss"].item() for step in range(2)]
-    assert (losses[0] == pytest.approx(used, rel=1e-6)) is frozen
+    assert (losses[0] == pytest.approx(used, rel=5e-6)) is frozen
     assert all(torch.equal(value, averages[name]) for name, value in stage.model.named_buffers()) is frozen
     assert losses[1] != losses[0]  # weights and scales learn either way
 
