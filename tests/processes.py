@@ -6,6 +6,7 @@ what a kill leaves) and not about how it starts, `Forked` saves them.
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -35,27 +36,24 @@ _PRELOADED = [
 
 def die_at_file_event(number: int | None, sent: int, count: Path) -> None:
     """Let this process send itself a signal at its n-th file event, and note in a file how many there were."""
-    seen = 0
+    events = itertools.count(1)
     noted = os.open(count, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 
     def moment(_event: str, _arguments: tuple[object, ...]) -> bool:
-        nonlocal seen
-        seen += 1
-        os.pwrite(noted, str(seen).encode(), 0)
-        return seen == number
+        event = next(events)  # threads share it: a count that another one raises meanwhile would never be equal
+        os.pwrite(noted, str(event).encode(), 0)
+        return event == number
 
     _signal_at(moment, sent)
 
 
 def die_at_output(number: int, sent: int) -> None:
     """Let this process send itself a signal when the n-th photo gets its name."""
-    seen = 0
+    outputs = itertools.count(1)
 
     def moment(event: str, arguments: tuple[object, ...]) -> bool:
-        nonlocal seen
         placed = event in ("os.rename", "os.link")
-        seen += placed and str(arguments[1]).endswith((".png", ".jpg", ".webp", ".tif"))
-        return seen == number
+        return placed and str(arguments[1]).endswith((".png", ".jpg", ".webp", ".tif")) and next(outputs) == number
 
     _signal_at(moment, sent)
 

@@ -21,6 +21,7 @@ from torchvision import models as torchvision
 from sr_cli import datasets, models
 from sr_cli.datasets import degradation
 from sr_cli.errors import InputError, UsageError, WeightsError
+from sr_cli.inference import Processor
 from sr_cli.metrics import features
 from sr_cli.models import mesrgan, srgan
 from sr_cli.models.discriminator import Discriminator, PatchDiscriminator, UnetDiscriminator
@@ -763,3 +764,13 @@ def test_plot_is_svg_with_a_panel_per_curve() -> None:
         "loss",
     ]
     assert ElementTree.fromstring(plot.svg([])).tag.endswith("svg")
+
+
+@pytest.mark.parametrize(("fast", "dtype"), [(True, torch.bfloat16), (False, None)])
+def test_auto_precision_is_bf16_where_the_processor_is_faster_with_it(
+    fast: bool, dtype: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "this_processor", lambda: Processor("Some CPU", fast))
+    assert stages.autocast_dtype("auto", torch.device("cpu")) == dtype
+    assert stages.autocast_dtype("bf16", torch.device("cpu")) == torch.bfloat16
+    assert stages.autocast_dtype("fp32", torch.device("cpu")) is None

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sr_cli import models
 from sr_cli.errors import UsageError
+from sr_cli.inference import this_processor
 from sr_cli.metrics.features import FeatureLoss
 from sr_cli.models.discriminator import DISCRIMINATORS, STRIDE
 from sr_cli.models.layers import even_subpixels
@@ -40,18 +41,15 @@ def learning_rate(config: OptimiserConfig, step: int, steps: int) -> float:
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     """Choose what the convolutions compute in, or None for fp32 throughout.
 
-    `auto` is bf16 where the device multiplies it natively: on CPU that halves the time of a step on
-    processors with AVX512-BF16 or AMX, and slows it down on the others.
+    `auto` is bf16 where the device computes it faster than fp32.
     """
     if precision == "auto":
-        # Before Ampere, CUDA emulates bf16.
-        native = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _cpu_has_bf16()
-        return torch.bfloat16 if native and device.type in ("cpu", "cuda") else None
+        if device.type == "cuda":
+            fast = torch.cuda.is_bf16_supported(including_emulation=False)  # before Ampere, CUDA emulates it
+        else:
+            fast = device.type == "cpu" and this_processor().has_fast_bf16
+        return torch.bfloat16 if fast else None
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-
-
-def _cpu_has_bf16() -> bool:
-    return bool(torch.cpu._is_avx512_bf16_supported()) or bool(torch.cpu._is_amx_tile_supported())
 
 
 def resized(rgb: Tensor, size: float) -> Tensor:
