@@ -25,8 +25,9 @@ from sr_cli.inference import Processor
 from sr_cli.metrics import features
 from sr_cli.models import mesrgan, srgan
 from sr_cli.models.discriminator import Discriminator, PatchDiscriminator, UnetDiscriminator
-from sr_cli.training import checkpoint, config, data, plot, recipes, stages, teachers
+from sr_cli.training import checkpoint, config, data, job, plot, recipes, stages, teachers
 from sr_cli.training.losses import adversarial, pixel
+from sr_cli.training.options import TrainOptions
 from sr_cli.training.run import Run
 from tools import show_degradations
 
@@ -220,21 +221,20 @@ def test_a_stage_without_discriminator_compares_features_too(compared: str, expe
 
 
 def test_features_are_compared_at_each_of_the_sizes() -> None:
-    class Seen(features.FeatureLoss):
-        def forward(self, output: Tensor, target: Tensor, step: int = 0) -> Tensor:
-            assert output.shape == target.shape
-            seen.append(tuple(output.shape[2:]))
-            return (output - target).abs().mean() * len(seen)
+    class Side(features.FeatureNet):
+        def forward(self, rgb: Tensor) -> list[Tensor]:
+            return [rgb * rgb.shape[-1]]
 
-    seen: list[tuple[int, ...]] = []
-    own = {"feature_weight": 1.0, "feature_sizes": [1, 2, 0.5], "content_weight": 0.0}
-    recipe = config.override(config.TrainConfig(), {"pixel": own})
-    net = Seen(features.FeatureNet(), "l1", relative=True)
-    stage = stages.PixelStage("photo", recipe, models.create(models.PRESETS["mesrgan"]), torch.device("cpu"), net)
-    patches = data.Patches(torch.zeros(1, 3, 4, 4), torch.ones(1, 3, 16, 16))
-    scalars = stage.step(0, patches)
-    assert seen == [(16, 16), (32, 32), (8, 8)]
-    assert scalars["feature"] == pytest.approx(2.0, rel=0.1)  # 1, 2 and 3 times the distance of black and white
+    loss = features.FeatureLoss(Side(), "l1", relative=False, sizes=(1, 2, 0.5))
+    black, white = torch.zeros(1, 3, 16, 16), torch.ones(1, 3, 16, 16)
+    assert loss(black, white).item() == pytest.approx((16 + 32 + 8) / 3, rel=1e-3)
+
+
+def test_the_stages_compare_at_their_own_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "feature_net", lambda *_: features.FeatureNet())
+    values = {"pixel": {"feature_weight": 1.0, "feature_sizes": [1, 2]}, "gan": {"feature_weight": 1.0}}
+    losses = job._features(config.override(config.TrainConfig(), values), ["pixel", "gan"], TrainOptions())
+    assert [tuple(loss.sizes) for loss in losses.values() if loss] == [(1, 2), (1,)]
 
 
 @pytest.mark.parametrize("even", [True, False])

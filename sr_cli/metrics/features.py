@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,17 +25,23 @@ class FeatureLoss(nn.Module):
     """Distance between the feature maps of a classifier, its input RGB in 0..1, (N, 3, H, W).
 
     `relative` divides each map's distance by the mean magnitude of the photo's own map: the networks'
-    and layers' scales then do not matter, and a pixel-stage generator is at about 0.4.
+    and layers' scales then do not matter, and a pixel-stage generator is at about 0.4. The loss is the mean over the
+    `sizes` at which the classifier sees the images.
     """
 
-    def __init__(self, net: FeatureNet, distance: str, relative: bool) -> None:
+    def __init__(self, net: FeatureNet, distance: str, relative: bool, sizes: Sequence[float] = (1.0,)) -> None:
         super().__init__()
         self.net = net.eval().requires_grad_(False)
+        self.sizes = sizes
         self.distance = {"l1": F.l1_loss, "l2": F.mse_loss}[distance]
         self.relative = relative
         self.power = {"l1": 1, "l2": 2}[distance]
 
     def forward(self, output: Tensor, target: Tensor, step: int = 0) -> Tensor:
+        distances = [self._compare(resized(output, size), resized(target, size), step) for size in self.sizes]
+        return torch.stack(distances).mean()
+
+    def _compare(self, output: Tensor, target: Tensor, step: int) -> Tensor:
         output, target = (self.net.crop(rgb, step) for rgb in (output, target))
         with torch.no_grad():
             wanted = self.net(target)
@@ -59,6 +66,11 @@ class FeatureDistance:
             raise ValueError(f"smaller than {self.net.min_side} pixels a side, too small for {type(self.net).__name__}")
         with torch.inference_mode():
             return float(self._loss(to_tensor(output), to_tensor(reference)))
+
+
+def resized(rgb: Tensor, size: float) -> Tensor:
+    """Resize (N, 3, H, W) to (N, 3, size H, size W) by bicubic interpolation."""
+    return rgb if size == 1.0 else F.interpolate(rgb, scale_factor=size, mode="bicubic", antialias=size < 1)
 
 
 def to_tensor(rgb: NDArray[np.uint8]) -> Tensor:

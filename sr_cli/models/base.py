@@ -83,6 +83,12 @@ class Generator(nn.Module):
         """List the convolutions that a PixelShuffle follows, each with its factor."""
         return []
 
+    def freeze_batchnorm(self) -> None:
+        """Let BatchNorm normalise by its running averages from now on, also in training mode."""
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+
     def fold(self) -> Self:
         """Copy for inference: BatchNorm and residual scaling folded into the weights.
 

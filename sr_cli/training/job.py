@@ -276,7 +276,7 @@ def _features(config: TrainConfig, names: list[str], options: TrainOptions) -> d
             nets[name] = feature_net(name, options.feature_weights, options.offline)
         if config.patch < nets[name].min_side:
             raise UsageError(f"{name} needs --patch of at least {nets[name].min_side}, not {config.patch}")
-        losses[stage] = FeatureLoss(nets[name], own.feature_loss, own.feature_relative)
+        losses[stage] = FeatureLoss(nets[name], own.feature_loss, own.feature_relative, own.feature_sizes)
     return losses
 
 

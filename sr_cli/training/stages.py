@@ -11,7 +11,6 @@ import random
 from collections.abc import Iterable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sr_cli import models
@@ -50,11 +49,6 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
             fast = device.type == "cpu" and this_processor().has_fast_bf16
         return torch.bfloat16 if fast else None
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-
-
-def resized(rgb: Tensor, size: float) -> Tensor:
-    """Resize (N, 3, H, W) to (N, 3, size H, size W) by bicubic interpolation."""
-    return rgb if size == 1.0 else F.interpolate(rgb, scale_factor=size, mode="bicubic", antialias=size < 1)
 
 
 class Ema:
@@ -150,9 +144,7 @@ class Stage:
         self.dtype = autocast_dtype(config.precision, device)
         self.model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         if config.frozen_batchnorm:
-            for module in self.model.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
+            self.model.freeze_batchnorm()
         self.even_convs = self.model.shuffled_convs() if config.even_upsampler else []
         self._even_upsampler()
         self.ema = Ema(self.model, config.ema_decay)
@@ -187,11 +179,7 @@ class Stage:
         if self.features:
             reference = patches.hr if config.feature_target == "original" else target
             with self.autocast():
-                distances = [
-                    self.features(resized(output, size), resized(reference, size), step)
-                    for size in config.feature_sizes
-                ]
-            losses["feature"] = torch.stack(distances).mean()
+                losses["feature"] = self.features(output, reference, step)
         return losses
 
     def descend(self, step: int, losses: dict[str, Tensor]) -> dict[str, Tensor]:
