@@ -15,6 +15,7 @@ from sr_cli.errors import OutputError, UsageError
 from sr_cli.pages import charts
 from sr_cli.pages.charts import BarPanel, CurvePanel, Point
 from sr_cli.pages.drawing import Drawing
+from tools import make_curves
 
 SVG = "{http://www.w3.org/2000/svg}"
 BARS = [
@@ -130,3 +131,12 @@ def test_labels_are_moved_apart(positions: list[float]) -> None:
     placed = sorted(charts.spread(positions, 0, 200))
     assert all(after - before >= 15 - 1e-6 for before, after in itertools.pairwise(placed))
     assert placed[-1] <= 200 + 1e-6
+
+
+def test_the_parts_of_a_stage_follow_each_other() -> None:
+    parts = [
+        {"stage": "a", "core_hours": 2.0, "curve": [[50, 28.0], [100, 29.0]]},
+        {"stage": "b", "core_hours": 1.0, "curve": [[10, 27.0]]},
+        {"stage": "a", "core_hours": 0.5, "curve": [[10, 29.5]]},
+    ]
+    assert make_curves.curves(parts) == {"a": [(1.0, 28.0), (2.0, 29.0), (2.5, 29.5)], "b": [(1.0, 27.0)]}
