@@ -276,6 +276,35 @@ def test_frozen_batchnorm_trains_the_network_that_is_used(frozen: bool) -> None:
     assert losses[1] != losses[0]  # weights and scales learn either way
 
 
+def _wide_stage() -> stages.PixelStage:
+    values = {"wide_pointwise": True, "ema_decay": 0.0, "even_upsampler": False, "precision": "fp32"}
+    model = models.create(mesrgan.MesrganConfig(blocks=1, features=8, growth=4))
+    model.reset_parameters(torch.Generator().manual_seed(0))
+    recipe = config.override(config.TrainConfig(), values)
+    return stages.PixelStage("pixel", recipe, model, torch.device("cpu"), None)
+
+
+def test_wide_pointwise_layers_fold_into_the_network_that_is_kept() -> None:
+    drawn = torch.Generator().manual_seed(1)
+    patches = data.Patches(torch.rand(2, 3, 8, 8, generator=drawn), torch.rand(2, 3, 32, 32, generator=drawn), None)
+    stage = _wide_stage()
+    plain = stage.ema.model
+    wide = [name for name, _ in stage.model.named_parameters() if name.endswith(".inner")]
+    assert len(wide) == 10 and not any("parametrizations" in name for name in plain.state_dict())
+    torch.testing.assert_close(stage.model(patches.lr), plain(patches.lr), rtol=0, atol=1e-5)
+    for step in range(3):
+        stage.step(step, patches)
+    outer = [value for name, value in stage.model.named_parameters() if name.endswith(".outer")]
+    assert all(value.abs().max() > 0 for value in outer)
+    torch.testing.assert_close(stage.model(patches.lr), plain(patches.lr), rtol=0, atol=1e-5)
+
+    resumed = _wide_stage()
+    resumed.restore({name: value.clone() for name, value in stage.tensors().items()})
+    losses = [each.step(3, patches)["loss"].item() for each in (stage, resumed)]
+    assert losses[0] == losses[1]
+    assert all(torch.equal(value, resumed.tensors()[name]) for name, value in stage.tensors().items())
+
+
 def test_the_discriminator_takes_for_real_what_the_configuration_says() -> None:
     lr, hr, taught = torch.ones(3, 3, 16, 16), torch.zeros(3, 3, 64, 64), torch.ones(3, 3, 64, 64)
     for real, expected in (("originals", [0, 0, 0]), ("teacher", [1, 1, 1]), ("both", [0, 1, 0])):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from sr_cli.models.base import LEAKY_SLOPE, Prelu
 
@@ -91,6 +94,31 @@ def even_subpixels(conv: nn.Conv2d, shuffle: int) -> None:
     if conv.bias is not None:
         biases = conv.bias.view(-1, shuffle**2)
         biases.copy_(biases.mean(1, keepdim=True).expand_as(biases))
+
+
+class ParallelPath(nn.Module):
+    """What a 1x1 convolution's weight (O, I, 1, 1) learns beside itself: a path through 2 max(O, I) channels.
+
+    The sum of both is again a 1x1 convolution, so that the path exists in training alone. It starts at zero. More
+    parameters for the same function are easier to optimise (Guo et al. 2020, "ExpandNets").
+    """
+
+    def __init__(self, weight: Tensor, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        outputs, inputs = weight.shape[:2]
+        inner = torch.randn(2 * max(outputs, inputs), inputs, generator=generator) / math.sqrt(inputs)
+        self.inner = nn.Parameter(inner.to(weight))
+        self.outer = nn.Parameter(weight.new_zeros(outputs, len(inner)))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + (self.outer @ self.inner)[..., None, None]
+
+
+def widen_pointwise(network: nn.Module, generator: torch.Generator | None = None) -> None:
+    """Give all 1x1 convolutions a `ParallelPath`; their `weight` is from then on the sum, computed when it is read."""
+    for module in list(network.modules()):
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1:
+            parametrize.register_parametrization(module, "weight", ParallelPath(module.weight, generator))
 
 
 IDENTITY_CHANNELS = 6  #: Channels that `init_identity` takes: red, green and blue, and their negatives.

@@ -9,6 +9,7 @@ import contextlib
 import math
 import random
 from collections.abc import Iterable
+from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from sr_cli.errors import UsageError
 from sr_cli.inference import this_processor
 from sr_cli.metrics.features import FeatureLoss
 from sr_cli.models.discriminator import DISCRIMINATORS, STRIDE
-from sr_cli.models.layers import even_subpixels
+from sr_cli.models.layers import even_subpixels, widen_pointwise
 from sr_cli.training import checkpoint, parallel
 from sr_cli.training.config import ComparisonConfig, GanConfig, OptimiserConfig, TrainConfig
 from sr_cli.training.data import Patches
@@ -56,14 +57,16 @@ class Ema:
 
     def __init__(self, model: models.Generator, decay: float) -> None:
         self.model = models.create(model.config).to(next(model.parameters()).device).eval().requires_grad_(False)
-        self.model.load_state_dict(model.state_dict())
+        self.model.load_state_dict({name: attrgetter(name)(model) for name in self.model.state_dict()})
         self.decay = decay
 
     @torch.no_grad()
     def update(self, model: models.Generator, step: int, bad: Tensor) -> None:
         """Take in the weights after a step; after a bad one, undoes what it did to BatchNorm's statistics."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
+        # By name: a weight that has a path beside it in training is read as the sum of both.
+        weights = [attrgetter(name)(model) for name, _ in self.model.named_parameters()]
+        torch._foreach_lerp_(list(self.model.parameters()), weights, 1 - decay)
         for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
             mine.copy_(torch.where(bad, mine, theirs))
             theirs.copy_(mine)
@@ -143,6 +146,8 @@ class Stage:
         self.teacher_weight = config.teacher_weight
         self.dtype = autocast_dtype(config.precision, device)
         self.model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        if config.wide_pointwise:
+            widen_pointwise(self.model, torch.Generator().manual_seed(config.seed))
         if config.frozen_batchnorm:
             self.model.freeze_batchnorm()
         self.even_convs = self.model.shuffled_convs() if config.even_upsampler else []
