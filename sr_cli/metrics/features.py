@@ -38,7 +38,7 @@ class FeatureLoss(nn.Module):
         self.power = {"l1": 1, "l2": 2}[distance]
 
     def forward(self, output: Tensor, target: Tensor, step: int = 0) -> Tensor:
-        distances = [self._compare(resized(output, size), resized(target, size), step) for size in self.sizes]
+        distances = [self._compare(_resized(output, size), _resized(target, size), step) for size in self.sizes]
         return torch.stack(distances).mean()
 
     def _compare(self, output: Tensor, target: Tensor, step: int) -> Tensor:
@@ -68,7 +68,7 @@ class FeatureDistance:
             return float(self._loss(to_tensor(output), to_tensor(reference)))
 
 
-def resized(rgb: Tensor, size: float) -> Tensor:
+def _resized(rgb: Tensor, size: float) -> Tensor:
     """Resize (N, 3, H, W) to (N, 3, size H, size W) by bicubic interpolation."""
     return rgb if size == 1.0 else F.interpolate(rgb, scale_factor=size, mode="bicubic", antialias=size < 1)
 

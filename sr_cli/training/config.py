@@ -136,7 +136,7 @@ class TrainConfig(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     which is a noisy sample of photos; for a network that is trained already (Lim et al. 2017, section 3.1)."""
     wide_pointwise: bool = False
     """Whether 1x1 convolutions, which MESRGAN has, learn a second path of more channels that is folded into them
-    (`layers.ParallelPath`): 0.14 dB in the first five minutes, for a third more time a step."""
+    (`layers.ParallelPath`): 0.14 dB in the first five minutes, for two fifths more time a step."""
     compile: bool = False  #: Whether the generator goes through torch.compile: slow to start, faster on large GPUs.
     max_bad_steps: Annotated[int, Meta(ge=0)] = 50
     """Steps with a non-finite loss, among the last `BAD_STEPS_WINDOW`, after which the run gives up."""

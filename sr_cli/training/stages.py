@@ -64,9 +64,10 @@ class Ema:
     def update(self, model: models.Generator, step: int, bad: Tensor) -> None:
         """Take in the weights after a step; after a bad one, undoes what it did to BatchNorm's statistics."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        # By name: a weight that has a path beside it in training is read as the sum of both.
-        weights = [attrgetter(name)(model) for name, _ in self.model.named_parameters()]
-        torch._foreach_lerp_(list(self.model.parameters()), weights, 1 - decay)
+        averages, known = dict(self.model.named_parameters()), dict(model.named_parameters())
+        # A weight that has a path beside it in training is no parameter, but their sum, computed when it is read.
+        weights = [known[name] if name in known else attrgetter(name)(model) for name in averages]
+        torch._foreach_lerp_(list(averages.values()), weights, 1 - decay)
         for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
             mine.copy_(torch.where(bad, mine, theirs))
             theirs.copy_(mine)
