@@ -11,6 +11,7 @@ from sr_cli import models
 from sr_cli.models import base, layers, mesrgan
 from sr_cli.models.esrgan import dense_block
 from sr_cli.models.mesrgan import MesrganConfig
+from sr_cli.training import parametrisation
 from tests.networks import SMALL, with_weights
 
 
@@ -153,7 +154,7 @@ def test_with_even_subpixels_a_constant_picture_has_no_pattern(name: str) -> Non
         conv.weight.normal_(0, 0.1, generator=torch.Generator().manual_seed(3))
     before = deviation()
     for conv, factor in model.shuffled_convs():
-        layers.even_subpixels(conv, factor)
+        parametrisation.even_subpixels(conv, factor)
     assert before > 1e-3
     assert deviation() < 1e-5
 
@@ -163,7 +164,7 @@ def test_even_subpixels_are_the_nearest_and_stay() -> None:
     with torch.no_grad():
         conv.weight.normal_(generator=torch.Generator().manual_seed(0))
     before = conv.weight.detach().clone()
-    layers.even_subpixels(conv, 2)
+    parametrisation.even_subpixels(conv, 2)
     change = conv.weight.detach() - before
     # The change is orthogonal to every direction in which even weights may move: those that keep the sums equal.
     direction = torch.randn(2, 4, 3, 3, 3, generator=torch.Generator().manual_seed(1))
@@ -171,7 +172,7 @@ def test_even_subpixels_are_the_nearest_and_stay() -> None:
     direction -= (sums - sums.mean(1, keepdim=True)) / 9
     assert float((change * direction.flatten(0, 1)).sum()) == pytest.approx(0, abs=1e-4)
     once = conv.weight.detach().clone()
-    layers.even_subpixels(conv, 2)
+    parametrisation.even_subpixels(conv, 2)
     torch.testing.assert_close(conv.weight.detach(), once)
 
 

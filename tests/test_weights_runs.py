@@ -159,6 +159,16 @@ def test_bundling_can_interpolate_with_the_parent(tmp_path: Path, root: Path, mo
     assert loaded.entry.stages["gan"].training.recipe == "0.6 of it and 0.4 of its parent"  # type: ignore[union-attr]
 
 
+def test_a_snapshot_can_be_bundled_as_the_stage_that_it_is_of(tmp_path: Path, root: Path) -> None:
+    run = loaded_run(tmp_path / "run")
+    path = tmp_path / "gan-000500.safetensors"
+    save_file(run.generator.state_dict(), path, metadata={"srup": json.dumps({**INFO, "stage": "gan"})})
+    stage = bundle.bundle(bundle.load_run(path, "gan"), "mesrgan", options(), root)
+    assert (stage.name, stage.file) == ("gan", "mesrgan-gan.safetensors")
+    with pytest.raises(WeightsError, match="is of the stage gan, not pixel"):
+        bundle.load_run(path, "pixel")
+
+
 def test_bundling_says_whose_the_teacher_is(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = loaded_run(tmp_path / "run", teacher="x4plus", teacher_sha256="c" * 64)
     with pytest.raises(WeightsError, match="learned from x4plus: say whose it is"):

@@ -2,13 +2,14 @@
 
     python tools/bundle.py RUN --name mesrgan --stage pixel [--overlap N] [--default] [--scores eval.json] ...
 
-Converts the run's best weights of the stage to fp16, writes them to sr_cli/bundled/NAME-STAGE.safetensors
-and the entry to weights_manifest.json.
+Converts the run's best weights of the stage, or a snapshot of them, to fp16, writes them to
+sr_cli/bundled/NAME-STAGE.safetensors and the entry to weights_manifest.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -26,6 +27,16 @@ from sr_cli.weights.loading import LoadedModel, load
 from sr_cli.weights.manifest import ModelEntry, Stage, Teacher
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def load_run(path: Path, stage: str) -> LoadedModel:
+    """Load a stage of a run's folder, or one of its snapshots. Raises WeightsError where it is of another stage."""
+    if path.is_dir():
+        return load(f"{path.absolute()}:{stage}")
+    snapshot = load(path)
+    if (said := provenance.stage_of(snapshot.metadata)) != stage:
+        raise WeightsError(f"{path} is of the stage {said}, not {stage}")
+    return dataclasses.replace(snapshot, stage=stage)
 
 
 def interpolated(run: LoadedModel, parent: Path | None, share: float) -> dict[str, torch.Tensor]:
@@ -134,7 +145,7 @@ def bundle(run: LoadedModel, name: str, options: argparse.Namespace, root: Path 
 def main() -> None:
     """Put a run's weights and their manifest entry into the package."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument("run", type=Path, help="the run's folder, or one of its snapshots")
     parser.add_argument("--name", required=True, help="manifest name, such as mesrgan")
     parser.add_argument("--stage", required=True, choices=manifest.STAGES)
     parser.add_argument("--default", action="store_true", help="let the bare name stand for this stage")
@@ -157,7 +168,7 @@ def main() -> None:
     parser.add_argument("--style", action="append", default=[], choices=("natural", "crisp"), help="it is this style")
     options = parser.parse_args()
     options.blend = (Path(options.blend[0]), float(options.blend[1])) if options.blend else (None, 0.0)
-    stage = bundle(load(f"{options.run.absolute()}:{options.stage}"), options.name, options)
+    stage = bundle(load_run(options.run, options.stage), options.name, options)
     print(f"sr_cli/bundled/{stage.file}: {stage.size} bytes, sha256 {stage.sha256}")
 
 

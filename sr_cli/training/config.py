@@ -129,14 +129,15 @@ class TrainConfig(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     sample_every: Count = 1000
     """Steps between pictures of the validation crops (and snapshots, where PSNR does not choose), if validated then."""
     even_upsampler: bool = True
-    """Whether a constant stays a constant through each PixelShuffle, from the first step on (`layers.even_subpixels`).
-    Without it a generator answers a discriminator with a screen of dots, the same in every low-resolution pixel."""
+    """Whether a constant stays a constant through each PixelShuffle, from the first step on (`even_subpixels` in
+    `parametrisation`). Without it a generator answers a discriminator with a screen of dots, the same in every
+    low-resolution pixel."""
     frozen_batchnorm: bool = False
     """Whether BatchNorm normalises by the averages of the weights that a stage starts from, instead of by each batch,
     which is a noisy sample of photos; for a network that is trained already (Lim et al. 2017, section 3.1)."""
     wide_pointwise: bool = False
     """Whether 1x1 convolutions, which MESRGAN has, learn a second path of more channels that is folded into them
-    (`layers.ParallelPath`): 0.14 dB in the first five minutes, for two fifths more time a step."""
+    (`parametrisation.ParallelPath`): 0.14 dB in the first five minutes, for two fifths more time a step."""
     compile: bool = False  #: Whether the generator goes through torch.compile: slow to start, faster on large GPUs.
     max_bad_steps: Annotated[int, Meta(ge=0)] = 50
     """Steps with a non-finite loss, among the last `BAD_STEPS_WINDOW`, after which the run gives up."""

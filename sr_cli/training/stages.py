@@ -19,11 +19,11 @@ from sr_cli.errors import UsageError
 from sr_cli.inference import this_processor
 from sr_cli.metrics.features import FeatureLoss
 from sr_cli.models.discriminator import DISCRIMINATORS, STRIDE
-from sr_cli.models.layers import even_subpixels, widen_pointwise
 from sr_cli.training import checkpoint, parallel
 from sr_cli.training.config import ComparisonConfig, GanConfig, OptimiserConfig, TrainConfig
 from sr_cli.training.data import Patches
 from sr_cli.training.losses import adversarial, pixel
+from sr_cli.training.parametrisation import even_subpixels, widen_pointwise
 
 NEVER = 2**30  #: Steps after which a gradient scaler that need not scale may grow.
 
