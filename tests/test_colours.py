@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from test_inference import upscaler
 
 from sr_cli.inference import colours
 from sr_cli.inference.colours import REACH, keep_colours
+from sr_cli.inference.tiling import Tile
 
 
 @settings(max_examples=30)
@@ -62,17 +65,22 @@ def test_influence_ends_at_the_reach() -> None:
 
 
 @settings(max_examples=30)
-@given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 14), st.booleans())
-def test_a_margin_is_what_is_cut_off(height: int, width: int, margin: int, channels_last: bool) -> None:
-    margin = min(margin, (min(height, width) - 1) // 2)
+@given(st.data(), st.integers(1, 30), st.integers(1, 30), st.booleans())
+def test_cores_are_cut_out_of_the_whole(data: st.DataObject, height: int, width: int, channels_last: bool) -> None:
+    core = Tile(0, 0, data.draw(st.integers(1, height)), data.draw(st.integers(1, width)))
+    tops, lefts = st.integers(0, height - core.height), st.integers(0, width - core.width)
+    cores = [replace(core, top=data.draw(tops), left=data.draw(lefts)) for _ in range(2)]
     random = torch.Generator().manual_seed(height * width)
     rgb = torch.rand(2, 3, height, width, generator=random)
     rgb[..., : width // 2] = 0.25
     output = torch.rand(2, 3, 4 * height, 4 * width, generator=random)
     if channels_last:
         rgb, output = (t.to(memory_format=torch.channels_last) for t in (rgb, output))
-    inner = keep_colours(output, rgb)[..., 4 * margin : 4 * (height - margin), 4 * margin : 4 * (width - margin)]
-    assert (keep_colours(output, rgb, margin) - inner).abs().max() < 1e-6
+    whole = keep_colours(output, rgb)
+    for cut, full, place in zip(keep_colours(output, rgb, cores), whole, cores, strict=True):
+        bottom, right = place.top + place.height, place.left + place.width
+        expected = full[:, 4 * place.top : 4 * bottom, 4 * place.left : 4 * right]
+        assert (cut - expected).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -91,5 +99,6 @@ def test_reduction_and_enlargement_are_those_of_torch(height: int, width: int, m
     large = F.interpolate(small, scale_factor=scale, mode="bilinear", align_corners=False)
     cut = scale * margin
     inner = large[:, :, cut : large.shape[2] - cut, cut : large.shape[3] - cut]
-    assert (colours._enlarged(small, scale, margin) - inner).abs().max() < 1e-6
+    cores = [Tile(margin, margin, height, width)] * 2
+    assert (colours._enlarged(small, scale, cores) - inner).abs().max() < 1e-6
     assert (colours._reduced(large, scale) - F.avg_pool2d(large, scale)).abs().max() < 1e-6

@@ -19,6 +19,7 @@ from sr_cli import inference
 from sr_cli.errors import OutOfMemory, UsageError, WeightsError
 from sr_cli.inference import backends
 from sr_cli.inference.backends import FunctionNetwork, Network
+from sr_cli.inference.colours import keep_colours
 from sr_cli.models import Generator
 from sr_cli.weights import LoadedModel
 from tests.networks import SMALL, with_weights
@@ -50,6 +51,15 @@ def test_tiles_with_full_overlap_equal_the_whole(name: str, height: int, width: 
     assert whole.tiles == 1
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_a_network_sees_the_picture_as_it_is_up_to_its_border(name: str) -> None:
+    pixels = _picture(19, 23, np.float32)
+    rgb = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        expected = keep_colours(with_weights(SMALL[name])(rgb), rgb).clamp(0, 1)[0].permute(1, 2, 0).numpy()
+    assert np.abs(upscaler(name).upscale(pixels).pixels - expected).max() < 2e-5
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("model", ["mesrgan", "bicubic", "lanczos"])
@@ -67,7 +77,7 @@ def test_8_and_16_bit_agree() -> None:
 
 
 def test_flat_picture_stays_flat_up_to_its_edges() -> None:
-    """The border is padded by replication, so it sees what the middle sees."""
+    """Also with weights that answer the border of what they see."""
     flat = np.full((30, 30, 3), 128, np.uint8)
     result = upscaler(tile=8, overlap="full").upscale(flat).pixels
     middle = result[60:64, 60:64]
@@ -88,7 +98,7 @@ def around(forward: Callable[[Network, torch.Tensor], torch.Tensor]) -> Callable
 
 
 def test_short_memory_makes_smaller_tiles_and_the_same_picture() -> None:
-    pixels = _picture(64, 64)
+    pixels = _picture(128, 128)
     expected = upscaler(tile=0, overlap="full").upscale(pixels).pixels
     calls = []
 
@@ -123,7 +133,7 @@ def test_after_a_shortage_nothing_of_the_failed_attempt_is_kept() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return batch.repeat_interleave(4, 2).repeat_interleave(4, 3)
 
-    upscaler(tile=0, overlap=8, wrap_network=lambda _network: Grumbling(forward)).upscale(_picture(64, 64))
+    upscaler(tile=0, overlap=8, wrap_network=lambda _network: Grumbling(forward)).upscale(_picture(96, 96))
     assert alive == [False]
 
 

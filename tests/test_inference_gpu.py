@@ -248,11 +248,12 @@ def test_between_two_batches_nothing_waits_for_the_gpu(dtype: type, channels: in
     pixels = picture(40, 50, dtype, channels)
     cut = plan(40, 50, 32, 8)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        windows = Windows(pixels, 8, GPU)
-        source = windows.batch(cut.tiles[:2], 3)
+        windows = [cut.window_of(tile) for tile in cut.tiles[:3]]
+        source = Windows(pixels, GPU).batch(windows)
         assert source.shape == (3, 3, *cut.window) and source.device == GPU
         result = torch.empty(3, 3, 4 * cut.window[0], 4 * cut.window[1], device=GPU)
-        samples = finished(result, source, 8, pixels.dtype, channels)
+        cores = [tile.within(window) for tile, window in zip(cut.tiles, windows, strict=False)]
+        samples = finished(result, source, cores, pixels.dtype, channels)
     core = cut.tiles[0]
     assert samples.shape == (3, 4 * core.height, 4 * core.width, channels) and samples.device == GPU
     assert samples.is_contiguous() and samples.dtype == (torch.uint8 if dtype is np.uint8 else torch.int16)

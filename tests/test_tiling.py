@@ -27,12 +27,33 @@ def test_cores_cover_the_picture_and_stay_inside(height: int, width: int, tile: 
     assert covered.all()
 
 
+@given(
+    height=_side, width=_side, tile=st.integers(1, 320), overlap=st.integers(0, 40), align=st.sampled_from([1, 2, 4])
+)
+def test_windows_have_one_size_and_show_what_is_around_a_core(
+    height: int, width: int, tile: int, overlap: int, align: int
+) -> None:
+    plan = tiling.plan(height, width, tile, overlap, align)
+    assert overlap <= plan.overlap < overlap + align
+    for core in plan.tiles:
+        window = plan.window_of(core)
+        assert (window.height, window.width) == plan.window
+        assert window.top % align == window.left % align == 0
+        for start, length, side, near, far in (
+            (core.top, core.height, height, window.top, window.top + window.height),
+            (core.left, core.width, width, window.left, window.left + window.width),
+        ):
+            assert 0 <= near <= max(0, start - overlap)
+            assert min(side, start + length + overlap) <= far <= side
+
+
 @given(height=_side, width=_side, tile=st.integers(1, 320))
 def test_cores_have_one_size_not_above_the_wish(height: int, width: int, tile: int) -> None:
     plan = tiling.plan(height, width, tile, 3)
     assert len({(t.height, t.width) for t in plan.tiles}) == 1
     assert max(plan.tiles[0].height, plan.tiles[0].width) <= tile
-    assert plan.window == (plan.tiles[0].height + 6, plan.tiles[0].width + 6)
+    assert plan.window[0] <= min(plan.tiles[0].height + 6, height)
+    assert plan.window[1] <= min(plan.tiles[0].width + 6, width)
     assert len(plan.tiles) == -(-height // tile) * -(-width // tile)
     assert [(t.top, t.left) for t in plan.tiles] == sorted((t.top, t.left) for t in plan.tiles)
 

@@ -10,7 +10,10 @@ is one colour all around, so is the output.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from sr_cli.inference.tiling import Tile
 
 if TYPE_CHECKING:
     import torch
@@ -24,23 +27,24 @@ _FLAT_RADIUS = 4
 _FADE_RADIUS = 2  #: Flat areas are entered over so many input pixels more.
 
 
-def keep_colours(output: torch.Tensor, rgb: torch.Tensor, margin: int = 0) -> torch.Tensor:
+def keep_colours(output: torch.Tensor, rgb: torch.Tensor, cores: Sequence[Tile] | None = None) -> torch.Tensor:
     """Give `output` (N, C, s*H, s*W) the low frequencies of its input `rgb` (N, C, H, W) in 0..1, clamped; float.
 
-    `output` itself may be clamped as well: at this size every copy counts.
-    `margin` input pixels are cut off each side of the result: they have influence, but no place in the image.
+    `output` itself may be clamped as well: at this size every copy counts. `cores` are N rectangles of one size, in
+    input pixels, that are cut out of the results (None: all of them): what is around them has influence alone.
     """
+    cores = [Tile(0, 0, *rgb.shape[2:])] * len(rgb) if cores is None else cores
     scale = output.shape[-1] // rgb.shape[-1]
     # Plane by plane: torch enlarges three channels side by side at a quarter of the speed.
     rgb = rgb.contiguous()
     output = output.contiguous().clamp_(0.0, 1.0)
-    return _with_flat_areas(_with_low_frequencies(output, rgb, scale, margin), rgb, scale, margin)
+    return _with_flat_areas(_with_low_frequencies(output, rgb, scale, cores), rgb, scale, cores)
 
 
-def _with_low_frequencies(output: torch.Tensor, rgb: torch.Tensor, scale: int, margin: int) -> torch.Tensor:
+def _with_low_frequencies(output: torch.Tensor, rgb: torch.Tensor, scale: int, cores: Sequence[Tile]) -> torch.Tensor:
     difference = rgb - _reduced(output, scale)
     smooth = _smoothed(_smoothed(difference, dim=3), dim=2)
-    return _enlarged(smooth, scale, margin).add_(_inner(output, scale * margin))
+    return _enlarged(smooth, scale, cores).add_(_cut(output, cores, scale))
 
 
 def _reduced(planes: torch.Tensor, scale: int) -> torch.Tensor:
@@ -56,12 +60,13 @@ def _reduced(planes: torch.Tensor, scale: int) -> torch.Tensor:
     return total.div_(scale**2)
 
 
-def _enlarged(planes: torch.Tensor, scale: int, margin: int) -> torch.Tensor:
-    """Enlarge the part inside the margin bilinearly."""
+def _enlarged(planes: torch.Tensor, scale: int, cores: Sequence[Tile]) -> torch.Tensor:
+    """Enlarge the cores bilinearly."""
     import torch.nn.functional as F
 
-    around = min(margin, 1)  # it looks at one pixel beyond its borders
-    planes = F.pad(_inner(planes, margin - around), (1 - around,) * 4, "replicate")
+    # It looks at one pixel beyond their borders. In the padded planes, these begin where the cores began.
+    wider = [Tile(core.top, core.left, core.height + 2, core.width + 2) for core in cores]
+    planes = _cut(F.pad(planes, (1, 1, 1, 1), "replicate"), wider)
     return _stretched(_stretched(planes, scale, dim=3), scale, dim=2)
 
 
@@ -81,9 +86,17 @@ def _stretched(planes: torch.Tensor, scale: int, dim: int) -> torch.Tensor:
     return phases.flatten(dim, dim + 1)
 
 
-def _inner(planes: torch.Tensor, margin: int) -> torch.Tensor:
-    """Cut `margin` pixels off at each side."""
-    return planes[..., margin : planes.shape[-2] - margin, margin : planes.shape[-1] - margin]
+def _cut(planes: torch.Tensor, cores: Sequence[Tile], scale: int = 1) -> torch.Tensor:
+    """Cut a rectangle, given in pixels of 1/scale, out of each of (N, C, H, W); a view where all are the same."""
+    import torch
+
+    places = [
+        (slice(scale * c.top, scale * (c.top + c.height)), slice(scale * c.left, scale * (c.left + c.width)))
+        for c in cores
+    ]
+    if places.count(places[0]) == len(places):
+        return planes[:, :, *places[0]]
+    return torch.stack([one[:, *place] for one, place in zip(planes, places, strict=True)])
 
 
 def _smoothed(planes: torch.Tensor, dim: int) -> torch.Tensor:
@@ -104,7 +117,7 @@ def _smoothed(planes: torch.Tensor, dim: int) -> torch.Tensor:
     return smooth
 
 
-def _with_flat_areas(output: torch.Tensor, rgb: torch.Tensor, scale: int, margin: int) -> torch.Tensor:
+def _with_flat_areas(output: torch.Tensor, rgb: torch.Tensor, scale: int, cores: Sequence[Tile]) -> torch.Tensor:
     import torch.nn.functional as F
 
     busy = _differing(rgb)
@@ -115,8 +128,8 @@ def _with_flat_areas(output: torch.Tensor, rgb: torch.Tensor, scale: int, margin
         return output
     flat = F.pad(1 - busy, (_FADE_RADIUS,) * 4, "replicate")
     weight = F.avg_pool2d(flat, 2 * _FADE_RADIUS + 1, 1)
-    colours = F.interpolate(_inner(rgb, margin), scale_factor=scale, mode="nearest")
-    return output.lerp(colours, _enlarged(weight, scale, margin))
+    colours = F.interpolate(_cut(rgb, cores), scale_factor=scale, mode="nearest")
+    return output.lerp(colours, _enlarged(weight, scale, cores))
 
 
 def _differing(rgb: torch.Tensor) -> torch.Tensor:

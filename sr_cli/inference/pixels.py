@@ -33,34 +33,25 @@ def full_intensity(dtype: np.dtype[Any]) -> float:
 
 
 class Windows:
-    """An image on a device, from which the windows of tiles are cut.
+    """An image on a device, from which the windows of tiles are cut."""
 
-    Beyond the image's border its outermost pixels are repeated, `overlap` times.
-    """
-
-    def __init__(self, pixels: AnyPixels, overlap: int, device: torch.device) -> None:
+    def __init__(self, pixels: AnyPixels, device: torch.device) -> None:
         import torch
 
-        padded = np.pad(pixels, ((overlap, overlap), (overlap, overlap), (0, 0)), "edge")
-        # uint16 has few operations in torch; copying into another type is one of them.
-        self._picture = torch.from_numpy(padded).to(device)
-        self._overlap = overlap
+        # uint16 has few operations in torch; copying into another type is one of them. What cannot be written is copied
+        # here: torch has no such tensors, and warns.
+        self._picture = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).to(device)
         self._full = full_intensity(pixels.dtype)
 
-    def batch(self, tiles: Sequence[Tile], size: int) -> torch.Tensor:
-        """Cut the windows of `tiles` as a network takes them: (size, 3, h, w) in 0..1, channels-last, on the device.
-
-        The last one is repeated where there are fewer than `size`: all batches of an image have one shape.
-        """
+    def batch(self, windows: Sequence[Tile]) -> torch.Tensor:
+        """Cut windows of one size as a network takes them: (n, 3, h, w) in 0..1, channels-last, on the device."""
         import torch
 
-        height, width = tiles[0].height + 2 * self._overlap, tiles[0].width + 2 * self._overlap
-        channels = self._picture.shape[2]
-        windows = torch.empty(size, height, width, channels, device=self._picture.device)
-        for index in range(size):
-            tile = tiles[min(index, len(tiles) - 1)]
-            windows[index].copy_(self._picture[tile.top : tile.top + height, tile.left : tile.left + width])
-        batch = windows.div_(self._full).permute(0, 3, 1, 2)  # seen this way it is channels-last already
+        height, width, channels = windows[0].height, windows[0].width, self._picture.shape[2]
+        cut = torch.empty(len(windows), height, width, channels, device=self._picture.device)
+        for target, window in zip(cut, windows, strict=True):
+            target.copy_(self._picture[window.top : window.top + height, window.left : window.left + width])
+        batch = cut.div_(self._full).permute(0, 3, 1, 2)  # seen this way it is channels-last already
         return batch.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
 
 

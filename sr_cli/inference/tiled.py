@@ -113,6 +113,7 @@ class _Batch:
     """Tiles that are computed together."""
 
     tiles: Sequence[tiling.Tile]
+    cores: Sequence[tiling.Tile]  #: Where each of them is in its window; the last one may be there several times.
     source: torch.Tensor  #: Their windows.
 
 
@@ -145,7 +146,7 @@ class _Enlargement:
         """Raise OutOfMemory where even the smallest tile does not fit."""
         height, width = self.pixels.shape[:2]
         try:
-            self.windows = Windows(self.pixels, self.network.setup.overlap, self.network.device)
+            self.windows = Windows(self.pixels, self.network.device)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -186,7 +187,7 @@ class _Enlargement:
         size = _even_size(len(rows[0]), batch) if rows else 1
         groups = [row[start : start + size] for row in rows for start in range(0, len(row), size)]
         done = len(plan.tiles) - sum(len(tiles) for tiles in groups)
-        computed = self._computed(groups, size)
+        computed = self._computed(plan, groups, size)
         # A GPU computes the next batch while the last one is placed.
         for result in one_behind(computed) if self.network.works_ahead else computed:
             self._place(result)
@@ -202,13 +203,19 @@ class _Enlargement:
             self.on_rows(self.output[self.finished_rows : bottom])
         self.finished_rows = bottom
 
-    def _computed(self, groups: Sequence[Sequence[tiling.Tile]], size: int) -> Iterator[_Computed]:
-        """Yield each group of tiles with its result, without the overlap, of the output's type and channels."""
+    def _computed(self, plan: tiling.Plan, groups: Sequence[Sequence[tiling.Tile]], size: int) -> Iterator[_Computed]:
+        """Yield each group of tiles with its result, without the overlap, of the output's type and channels.
+
+        All batches have `size` tiles, so that they have one shape: the last of a smaller group is repeated.
+        """
         started: deque[_Batch] = deque()
 
         def sources() -> Iterator[torch.Tensor]:
             for tiles in groups:
-                started.append(_Batch(tiles, self.windows.batch(tiles, size)))
+                filled = [tiles[min(index, len(tiles) - 1)] for index in range(size)]
+                windows = [plan.window_of(tile) for tile in filled]
+                cores = [tile.within(window) for tile, window in zip(filled, windows, strict=True)]
+                started.append(_Batch(tiles, cores, self.windows.batch(windows)))
                 yield started[-1].source
 
         for result in self.network.network.stream(sources(), len(groups)):
@@ -219,8 +226,7 @@ class _Enlargement:
             yield self._landing(batch, self._finished(result, batch), finite)
 
     def _finished(self, result: torch.Tensor, batch: _Batch) -> torch.Tensor:
-        overlap, dtype, channels = self.network.setup.overlap, self.pixels.dtype, self.pixels.shape[2]
-        return finished(result, batch.source, overlap, dtype, channels)
+        return finished(result, batch.source, batch.cores, self.pixels.dtype, self.pixels.shape[2])
 
     def _computed_wider(self, batch: _Batch) -> torch.Tensor:
         self.redone += len(batch.tiles)
@@ -254,13 +260,13 @@ class _Enlargement:
 
 
 def finished(
-    result: torch.Tensor, source: torch.Tensor, overlap: int, dtype: np.dtype[Any], channels: int
+    result: torch.Tensor, source: torch.Tensor, cores: Sequence[tiling.Tile], dtype: np.dtype[Any], channels: int
 ) -> torch.Tensor:
-    """Finish a network's output for `source`: keep the colours and cut the overlap off; see `to_samples`.
+    """Finish a network's output for the windows `source`: keep the colours and cut the cores out; see `to_samples`.
 
     Nothing here waits for a GPU.
     """
-    result = keep_colours(result, source, overlap)
+    result = keep_colours(result, source, cores)
     if channels == 1:
         result = result.mean(dim=1, keepdim=True)
     return to_samples(result, dtype)
