@@ -220,21 +220,36 @@ def test_a_stage_without_discriminator_compares_features_too(compared: str, expe
     assert not scalars["bad"]
 
 
-def test_features_are_compared_at_each_of_the_sizes() -> None:
-    class Side(features.FeatureNet):
-        def forward(self, rgb: Tensor) -> list[Tensor]:
-            return [rgb * rgb.shape[-1]]
+class Side(features.FeatureNet):
+    """Its one map is the image times its width, so that black and white are as far apart as it is wide."""
 
+    def forward(self, rgb: Tensor) -> list[Tensor]:
+        return [rgb * rgb.shape[-1]]
+
+
+def test_features_are_compared_at_each_of_the_sizes() -> None:
     loss = features.FeatureLoss(Side(), "l1", relative=False, sizes=(1, 2, 0.5))
     black, white = torch.zeros(1, 3, 16, 16), torch.ones(1, 3, 16, 16)
     assert loss(black, white).item() == pytest.approx((16 + 32 + 8) / 3, rel=1e-3)
 
 
+def test_features_can_be_compared_at_one_size_drawn_for_each_step() -> None:
+    loss = features.FeatureLoss(Side(), "l1", relative=False, sizes=(2, 0.5, 1), drawn=True)
+    black, white = torch.zeros(1, 3, 100, 100), torch.ones(1, 3, 100, 100)
+    sides = [loss(black, white, step).item() for step in range(50)]
+    assert min(sides) > 49 and max(sides) < 201 and len({round(side) for side in sides}) > 25
+    assert sides == [loss(black, white, step).item() for step in range(50)]
+
+
 def test_the_stages_compare_at_their_own_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "feature_net", lambda *_: features.FeatureNet())
-    values = {"pixel": {"feature_weight": 1.0, "feature_sizes": [1, 2]}, "gan": {"feature_weight": 1.0}}
+    sizes = {"feature_sizes": [1, 0.5], "feature_sizes_drawn": True}
+    values = {"pixel": {"feature_weight": 1.0, **sizes}, "gan": {"feature_weight": 1.0}}
     losses = job._features(config.override(config.TrainConfig(), values), ["pixel", "gan"], TrainOptions())
-    assert [tuple(loss.sizes) for loss in losses.values() if loss] == [(1, 2), (1,)]
+    assert [(tuple(loss.sizes), loss.drawn) for loss in losses.values() if loss] == [((1, 0.5), True), ((1,), False)]
+    small = config.override(config.TrainConfig(patch=16), values)
+    with pytest.raises(UsageError, match="needs --patch of at least 32, not 16"):
+        job._features(small, ["pixel"], TrainOptions())
 
 
 @pytest.mark.parametrize("even", [True, False])
@@ -732,10 +747,10 @@ def test_a_checkpoint_replaced_while_it_is_read_is_not_mixed_with_the_next(
         checkpoint.save_state(path, {"w": torch.ones(1001)}, {"step": 10})
         return parse(file)
 
-    monkeypatch.setattr(checkpoint, "load", replaced_meanwhile)
-    tensors, info = checkpoint.load_state(path)
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "load", replaced_meanwhile)
+        tensors, info = checkpoint.load_state(path)
     assert info == {"step": 4} and torch.equal(tensors["w"], torch.zeros(1000))
-    monkeypatch.undo()
     assert checkpoint.load_state(path)[1] == {"step": 10}
 
 

@@ -364,16 +364,15 @@ def test_a_failure_does_not_stop_the_rest(tmp_path: Path, monkeypatch: pytest.Mo
             raise ZeroDivisionError("a defect")
         return original(self, pixels, *rest)
 
-    monkeypatch.setattr(inference.Upscaler, "upscale", failing)
-    results = upscale(tmp_path / "in", to=tmp_path / "out")
+    with monkeypatch.context() as patched:
+        patched.setattr(inference.Upscaler, "upscale", failing)
+        results = upscale(tmp_path / "in", to=tmp_path / "out")
     assert statuses(results) == ["done", "failed", "failed", "failed", "failed", "done"]
     assert [result.exit_code for result in results] == [0, 3, 5, 3, 70, 0]
     assert exit_code(results) == 1
     assert tree(tmp_path / "out") == {"0_bicubic_x4.png", "5_bicubic_x4.png"}
-    monkeypatch.undo()
     picture(tmp_path / "in/1.png", 1)
     picture(tmp_path / "in/3.png", 3)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     assert statuses(upscale(tmp_path / "in", to=tmp_path / "out")).count("failed") == 0
 
 
@@ -452,9 +451,9 @@ def test_an_output_folder_that_is_made_meanwhile_is_one(tmp_path: Path, monkeypa
         Path(path).mkdir(exist_ok=True)
         return real(path)
 
-    monkeypatch.setattr(os.path, "lexists", lexists)
-    assert checks.existing_folder(tmp_path / "out/a.png") == tmp_path / "out"
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(os.path, "lexists", lexists)
+        assert checks.existing_folder(tmp_path / "out/a.png") == tmp_path / "out"
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="is not a folder"):
         checks.existing_folder(tmp_path / "file/a.png")

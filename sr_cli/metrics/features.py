@@ -7,6 +7,7 @@ Needs torch.
 from __future__ import annotations
 
 import math
+import random
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,20 +27,28 @@ class FeatureLoss(nn.Module):
 
     `relative` divides each map's distance by the mean magnitude of the photo's own map: the networks'
     and layers' scales then do not matter, and a pixel-stage generator is at about 0.4. The loss is the mean over the
-    `sizes` at which the classifier sees the images.
+    `sizes` at which the classifier sees the images; with `drawn` it is that at one size a step, between the smallest
+    and the largest.
     """
 
-    def __init__(self, net: FeatureNet, distance: str, relative: bool, sizes: Sequence[float] = (1.0,)) -> None:
+    def __init__(
+        self, net: FeatureNet, distance: str, relative: bool, sizes: Sequence[float] = (1.0,), drawn: bool = False
+    ) -> None:
         super().__init__()
         self.net = net.eval().requires_grad_(False)
-        self.sizes = sizes
+        self.sizes, self.drawn = sizes, drawn
         self.distance = {"l1": F.l1_loss, "l2": F.mse_loss}[distance]
         self.relative = relative
         self.power = {"l1": 1, "l2": 2}[distance]
 
     def forward(self, output: Tensor, target: Tensor, step: int = 0) -> Tensor:
-        distances = [self._compare(_resized(output, size), _resized(target, size), step) for size in self.sizes]
+        distances = [self._compare(_resized(output, size), _resized(target, size), step) for size in self._seen(step)]
         return torch.stack(distances).mean()
+
+    def _seen(self, step: int) -> Sequence[float]:
+        if not self.drawn:
+            return self.sizes
+        return [random.Random(step).uniform(min(self.sizes), max(self.sizes))]
 
     def _compare(self, output: Tensor, target: Tensor, step: int) -> Tensor:
         output, target = (self.net.crop(rgb, step) for rgb in (output, target))

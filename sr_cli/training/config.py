@@ -54,6 +54,9 @@ class ComparisonConfig(Settings, frozen=True, kw_only=True, forbid_unknown_field
     feature_sizes: Annotated[tuple[Annotated[float, Meta(gt=0)], ...], Meta(min_length=1)] = (1.0,)
     """Sizes at which the feature network sees the pictures; the loss is the mean. SqueezeNet begins with a stride of 2:
     at size 2 it sees each pixel, and a pattern of single pixels does not pass for texture."""
+    feature_sizes_drawn: bool = False
+    """Whether each step compares at one size, drawn between the smallest and the largest of `feature_sizes`, instead of
+    at all of them: then no pattern falls on the same cells of the feature network's maps at every step."""
     feature_net: Literal["vgg19", "squeezenet1_1", "none"] = "vgg19"
     """`vgg19` (conv5_4 before activation), `squeezenet1_1`, or `none` for no feature loss."""
 

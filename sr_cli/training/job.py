@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import subprocess
 from pathlib import Path
@@ -274,9 +275,12 @@ def _features(config: TrainConfig, names: list[str], options: TrainOptions) -> d
         name = own.feature_net
         if name not in nets:
             nets[name] = feature_net(name, options.feature_weights, options.offline)
-        if config.patch < nets[name].min_side:
-            raise UsageError(f"{name} needs --patch of at least {nets[name].min_side}, not {config.patch}")
-        losses[stage] = FeatureLoss(nets[name], own.feature_loss, own.feature_relative, own.feature_sizes)
+        least = math.ceil(nets[name].min_side / min(own.feature_sizes))
+        if config.patch < least:
+            raise UsageError(f"{name} needs --patch of at least {least}, not {config.patch}")
+        losses[stage] = FeatureLoss(
+            nets[name], own.feature_loss, own.feature_relative, own.feature_sizes, own.feature_sizes_drawn
+        )
     return losses
 
 
