@@ -57,11 +57,22 @@ def test_a_whole_picture_in_one_pass_is_cut_where_it_is_too_large_for_a_gpu(name
     network = TiledNetwork(loaded(name), Setup("meta", "fp32", "eager", tile=0, overlap=12))
     values = loaded(name).generator.peak_values_per_pixel
     cut = network.plan(*size)
-    whole = (size[0] + 24) * (size[1] + 24) * values < 2**31
+    whole = size[0] * size[1] * values < 2**31
     assert cut.window[0] * cut.window[1] * values < 2**31
     assert (len(cut.tiles) == 1) == whole
     on_cpu = TiledNetwork(loaded(name), Setup("cpu", "fp32", "eager", tile=0, overlap=12))
     assert len(on_cpu.plan(*size).tiles) == 1
+
+
+def test_an_overlap_that_is_rounded_up_to_the_alignment_does_not_go_beyond_it() -> None:
+    model = loaded("srgan")
+    model.generator.alignment = 8
+    network = TiledNetwork(model, Setup("meta", "fp32", "eager", tile=0, overlap=25))
+    values = model.generator.peak_values_per_pixel
+    # Among so many squares are some whose windows are as large as a kernel can count.
+    for side in range(1000, 6000, 8):
+        rows, columns = network.plan(side, side).window
+        assert rows * columns * values < 2**31
 
 
 def test_little_memory_makes_small_batches_and_then_small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,8 +52,12 @@ def test_cores_have_one_size_not_above_the_wish(height: int, width: int, tile: i
     plan = tiling.plan(height, width, tile, 3)
     assert len({(t.height, t.width) for t in plan.tiles}) == 1
     assert max(plan.tiles[0].height, plan.tiles[0].width) <= tile
-    assert plan.window[0] <= min(plan.tiles[0].height + 6, height)
-    assert plan.window[1] <= min(plan.tiles[0].width + 6, width)
+    rows = {(t.top, t.top + t.height) for t in plan.tiles}
+    columns = {(t.left, t.left + t.width) for t in plan.tiles}
+    assert plan.window == (
+        max(sum(0 <= row < height for row in range(top - 3, bottom + 3)) for top, bottom in rows),
+        max(sum(0 <= column < width for column in range(left - 3, right + 3)) for left, right in columns),
+    )
     assert len(plan.tiles) == -(-height // tile) * -(-width // tile)
     assert [(t.top, t.left) for t in plan.tiles] == sorted((t.top, t.left) for t in plan.tiles)
 

@@ -74,13 +74,12 @@ class TiledNetwork:
 
     def plan_with(self, height: int, width: int, tile: int, batch: int) -> tiling.Plan:
         """Cut into tiles of at most `tile` a side (0: one for all), on a GPU not larger than its kernels can count."""
-        overlap = self.setup.overlap
-        plan = tiling.plan(height, width, tile, overlap, self._alignment)
+        plan = tiling.plan(height, width, tile, self.setup.overlap, self._alignment)
         most = largest_window(self._values_per_pixel, batch)
         if self.device.type == "cpu" or plan.window[0] * plan.window[1] <= most:
             return plan
-        side = max(SMALLEST_TILE, int(most**0.5) - 2 * overlap)
-        return tiling.plan(height, width, side, overlap, self._alignment)
+        side = max(SMALLEST_TILE, int(most**0.5) - 2 * plan.overlap)
+        return tiling.plan(height, width, side, plan.overlap, self._alignment)
 
     def working_bytes(self, height: int, width: int) -> int:
         rows, columns = self.plan(height, width).window
