@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -223,8 +224,8 @@ def test_a_stage_without_discriminator_compares_features_too(compared: str, expe
 class Side(features.FeatureNet):
     """Its one map is the image times its width, so that black and white are as far apart as it is wide."""
 
-    def forward(self, rgb: Tensor) -> list[Tensor]:
-        return [rgb * rgb.shape[-1]]
+    def forward(self, rgb: Tensor) -> features.Maps:
+        return features.Maps(rgb, [rgb * rgb.shape[-1]])
 
 
 def test_features_are_compared_at_each_of_the_sizes() -> None:
@@ -480,6 +481,12 @@ def squeezenet_weights(torchvision_names: bool = False) -> dict[str, Tensor]:
     return state
 
 
+def vgg19_weights() -> dict[str, Tensor]:
+    """Weights of VGG19's convolutions, all equal."""
+    layers = torchvision.vgg19(weights=None).features
+    return {f"features.{name}": torch.full_like(value, 0.01) for name, value in layers.named_parameters()}
+
+
 def test_feature_loss_is_zero_for_equal_pictures_and_has_a_gradient() -> None:
     loss = features.FeatureLoss(features.SqueezeNet(squeezenet_weights()), "l1", relative=True)
     target, output = torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64, requires_grad=True)
@@ -488,6 +495,64 @@ def test_feature_loss_is_zero_for_equal_pictures_and_has_a_gradient() -> None:
     assert output.grad is not None
     assert output.grad.abs().sum() > 0
     assert all(p.grad is None for p in loss.parameters())
+
+
+def test_texture_is_of_a_kind_and_a_strength_and_not_of_a_place() -> None:
+    net = features.SqueezeNet(squeezenet_weights(torchvision_names=True))
+    loss = features.FeatureLoss(net, "l1", relative=True)
+    torch.manual_seed(0)
+    flat = torch.full((1, 3, 96, 96), 0.5)
+    noise = flat + 0.1 * torch.randn(1, 1, 96, 96)
+    moved, stronger = noise.roll((24, 48), (2, 3)), flat + 2 * (noise - flat)
+    striped = flat + 0.1 * 2**0.5 * hatch(0, 6)  # as strong as the noise
+    pictures = {"moved": moved, "flat": flat, "stronger": stronger, "striped": striped}
+    apart = {name: loss.with_texture(output, noise)[1] for name, output in pictures.items()}
+    assert loss.with_texture(noise, noise)[1] == 0
+    assert all(apart["moved"] < 0.7 * apart[other] for other in ("flat", "stronger", "striped"))
+    assert all(loss.with_texture(output, noise)[0] == loss(output, noise) for output in pictures.values())
+
+
+def test_a_stage_weighs_lattice_and_texture() -> None:
+    own = {"lattice_weight": 3.0, "texture_weight": 2.0, "feature_weight": 0.5}
+    recipe = config.override(config.TrainConfig(), {"pixel": own})
+    net = features.FeatureLoss(features.SqueezeNet(squeezenet_weights()), "l1", relative=True)
+    stage = stages.PixelStage("photo", recipe, models.create(models.PRESETS["mesrgan"]), torch.device("cpu"), net)
+    torch.manual_seed(0)
+    patches = data.Patches(torch.rand(1, 3, 12, 12), torch.rand(1, 3, 48, 48), None)
+    losses = {name: float(value) for name, value in stage.step(0, patches).items()}
+    assert losses["lattice"] > 0 and losses["texture"] > 0
+    parts = losses["content"] + 3 * losses["lattice"] + 2 * losses["texture"] + 0.5 * losses["feature"]
+    assert losses["loss"] == pytest.approx(parts, rel=1e-4)
+
+
+@pytest.mark.parametrize(("names", "fits"), [(["pixel"], False), (["photo", "gan"], False), (["gan"], True)])
+def test_patches_too_small_for_the_lattice_loss_are_told_before_the_run(names: list[str], fits: bool) -> None:
+    recipe = config.override(config.TrainConfig(patch=32), {"pixel": {"lattice_weight": 1.0}})
+    with contextlib.nullcontext() if fits else pytest.raises(UsageError, match="lattice_weight needs --patch 48"):
+        stages.check_patches(recipe, names, batch=4)
+    stages.check_patches(config.override(recipe, {"patch": 48}), names, batch=4)
+
+
+def test_texture_is_compared_at_the_sizes_of_the_features_and_flat_windows_do_not_matter() -> None:
+    net = features.SqueezeNet(squeezenet_weights())
+    at = {sizes: features.FeatureLoss(net, "l1", relative=True, sizes=sizes) for sizes in ((1.0,), (1.5,), (1.0, 1.5))}
+    torch.manual_seed(0)
+    target, output = 0.5 + 0.1 * torch.randn(2, 1, 3, 96, 96)
+    one, larger, mean = (loss.with_texture(output, target)[1].item() for loss in at.values())
+    assert mean == pytest.approx((one + larger) / 2, rel=1e-4) and one != pytest.approx(larger, rel=1e-3)
+    target[..., 48:] = 0.5
+    faint = target.clone()
+    faint[..., 52:] += 0.002 * torch.randn(1, 3, 96, 44)
+    assert at[(1.0,)].with_texture(faint, target)[1].item() < 0.02 * one
+
+
+def test_only_squeezenets_maps_are_compared_for_texture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "feature_net", lambda *_: features.Vgg19(vgg19_weights()))
+    recipe = config.override(config.TrainConfig(), {"pixel": {"texture_weight": 1.0}})
+    with pytest.raises(UsageError, match="texture_weight needs --feature-net squeezenet1_1, not vgg19"):
+        job._features(recipe, ["pixel"], TrainOptions())
+    none = config.override(recipe, {"pixel": {"feature_net": "none"}})
+    assert job._features(none, ["pixel"], TrainOptions()) == {"pixel": None}
 
 
 @pytest.mark.parametrize("relative", [True, False])
@@ -515,19 +580,16 @@ def test_squeezenets_maps_are_torchvisions_before_their_activation() -> None:
             x = layer(x)
             maps.append(x)
         ours = mine(rgb)
-    assert len(ours) == 3
-    for seen, position in zip(ours, (4, 7, 12), strict=True):  # fire3, fire5, fire9
+    assert torch.allclose(ours.first, maps[1], atol=1e-5)
+    for seen, position in zip(ours.compared, (4, 7, 12), strict=True):  # fire3, fire5, fire9
         assert seen.min() < 0
         assert torch.allclose(torch.relu(seen), maps[position], atol=1e-5)
 
 
 def test_vgg19s_map_is_that_of_conv5_4_before_its_activation() -> None:
-    state = {
-        f"features.{k}": torch.full_like(v, 0.01)
-        for k, v in torchvision.vgg19(weights=None).features.named_parameters()
-    }
-    (seen,) = features.Vgg19(state)(torch.zeros(1, 3, 32, 32))
-    assert seen.shape == (1, 512, 2, 2)  # after the fourth of five poolings
+    state = vgg19_weights()
+    maps = features.Vgg19(state)(torch.zeros(1, 3, 32, 32))
+    assert [seen.shape for seen in maps.compared] == [(1, 512, 2, 2)]  # after the fourth of five poolings
     kinds = [type(layer) for layer in features.Vgg19(state).features]
     assert (kinds.count(nn.Conv2d), kinds[-1]) == (16, nn.Conv2d)
 
@@ -640,6 +702,36 @@ def test_the_grid_loss_sees_what_repeats_with_the_upsampler() -> None:
     assert pixel.grid(target + noise, target) < 0.35 * on_the_grid
     tile = strength * torch.randn(2, 3, 5, 5, generator=generator)  # another period
     assert pixel.grid(target + tile.repeat(1, 1, 20, 16)[:, :, :96], target[:, :, :96]) < 0.5 * on_the_grid
+
+
+def hatch(slope: float, period: float, side: int = 96) -> Tensor:
+    """Stripes of a period in pixels, leaning by `slope` pixels a row, (1, 1, side, side), in -1..1."""
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    return torch.sin(2 * torch.pi * (x + slope * y) / period)[None, None]
+
+
+@pytest.mark.parametrize(("slope", "period"), [(0, 4), (1, 4), (-1, 4), (0.5, 4), (0.5, 8 / 3), (0, 8)])
+def test_the_lattice_loss_sees_a_hatch_that_repeats_with_the_inputs_pixels(slope: float, period: float) -> None:
+    torch.manual_seed(0)
+    flat = torch.full((1, 3, 96, 96), 0.5)
+    assert pixel.lattice(flat, flat) == 0
+    pattern, noise = flat + 0.03 * hatch(slope, period), flat + 0.03 * torch.randn(1, 1, 96, 96)
+    assert pixel.lattice(pattern, flat) > 5 * pixel.lattice(noise, flat)
+    assert pixel.lattice(pattern, pattern) == 0  # what the photo has itself is no fault: a fence, cloth
+
+
+def test_the_lattice_loss_lets_alone_what_repeats_otherwise_and_what_is_too_faint_to_see() -> None:
+    flat = torch.full((1, 3, 96, 96), 0.5)
+    seen = pixel.lattice(flat + 0.03 * hatch(0, 4), flat)
+    assert pixel.lattice(flat + 0.03 * hatch(0.3, 5), flat) < 0.5 * seen
+    assert pixel.lattice(flat + 0.0005 * hatch(0, 4), flat) < 0.1 * seen
+    assert pixel.lattice(flat[:, :, :40, :40] + 0.03 * hatch(0, 4, 40), flat[:, :, :40, :40]) > 0.5 * seen
+
+
+def test_the_lattice_loss_has_a_gradient_where_nothing_varies() -> None:
+    flat = torch.zeros(1, 3, 48, 48, requires_grad=True)
+    pixel.lattice(flat, torch.rand(1, 3, 48, 48)).backward()
+    assert flat.grad is not None and flat.grad.isfinite().all()
 
 
 def test_the_flat_loss_counts_only_what_flat_places_get() -> None:

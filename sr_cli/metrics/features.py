@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import random
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -42,24 +43,36 @@ class FeatureLoss(nn.Module):
         self.power = {"l1": 1, "l2": 2}[distance]
 
     def forward(self, output: Tensor, target: Tensor, step: int = 0) -> Tensor:
-        distances = [self._compare(_resized(output, size), _resized(target, size), step) for size in self._seen(step)]
-        return torch.stack(distances).mean()
+        return torch.stack([self._distance(*maps) for maps in self._maps(output, target, step)]).mean()
+
+    def with_texture(self, output: Tensor, target: Tensor, step: int = 0) -> tuple[Tensor, Tensor]:
+        """Compute the distance of the maps, and that of their `texture`; only for a network that is fit for it."""
+        windows = self.net.texture_windows
+        assert windows is not None
+        pairs = list(self._maps(output, target, step))
+        textures = [texture(mine, theirs, windows) for mine, theirs in pairs]
+        return torch.stack([self._distance(*maps) for maps in pairs]).mean(), torch.stack(textures).mean()
 
     def _seen(self, step: int) -> Sequence[float]:
         if not self.drawn:
             return self.sizes
         return [random.Random(step).uniform(min(self.sizes), max(self.sizes))]
 
-    def _compare(self, output: Tensor, target: Tensor, step: int) -> Tensor:
-        output, target = (self.net.crop(rgb, step) for rgb in (output, target))
-        with torch.no_grad():
-            wanted = self.net(target)
-        total = output.new_zeros(())
-        for mine, theirs in zip(self.net(output), wanted, strict=True):
+    def _maps(self, output: Tensor, target: Tensor, step: int) -> Iterator[tuple[Maps, Maps]]:
+        """Compute the maps of both images at each of the sizes."""
+        for size in self._seen(step):
+            mine, theirs = (self.net.crop(_resized(rgb, size), step) for rgb in (output, target))
+            with torch.no_grad():
+                wanted = self.net(theirs)
+            yield self.net(mine), wanted
+
+    def _distance(self, output: Maps, target: Maps) -> Tensor:
+        distances = []
+        for mine, theirs in zip(output.compared, target.compared, strict=True):
             mine, theirs = mine.float(), theirs.float()
             distance = self.distance(mine, theirs)
-            total = total + (distance / theirs.abs().pow(self.power).mean() if self.relative else distance)
-        return total / len(wanted)
+            distances.append(distance / theirs.abs().pow(self.power).mean() if self.relative else distance)
+        return torch.stack(distances).mean()
 
 
 class FeatureDistance:
@@ -87,16 +100,57 @@ def to_tensor(rgb: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None].float() / 255
 
 
+class Maps(NamedTuple):
+    """What a classifier makes of images."""
+
+    first: Tensor  #: Map of the first layer, after its activation.
+    compared: list[Tensor]  #: The maps to compare, before their activations.
+
+
+_TEXTURE_FLOOR = 0.2
+"""Share of the mean strength of all windows' texture that counts as each window's own: flat windows do not matter."""
+
+
+def texture(output: Maps, target: Maps, windows: tuple[int, int]) -> Tensor:
+    """Compare local texture: covariances of the channels within windows of the first two maps.
+
+    Mean of the absolute differences, relative to the target's covariances; `windows` are the sides in cells of each
+    map. It asks for texture of the target's kind and strength without asking for its place (Sajjadi et al. 2017,
+    "EnhanceNet", section 4.2.3, there with Gram matrices).
+    """
+    distances = []
+    for mine, theirs, side in zip(
+        (output.first, output.compared[0]), (target.first, target.compared[0]), windows, strict=True
+    ):
+        wanted = _covariances(theirs, side)
+        strength = wanted.abs().mean((1, 2))
+        difference = (_covariances(mine, side) - wanted).abs().mean((1, 2))
+        distances.append((difference / (strength + _TEXTURE_FLOOR * strength.mean())).mean())
+    return torch.stack(distances).mean()
+
+
+def _covariances(maps: Tensor, side: int) -> Tensor:
+    """Compute the channels' covariances within windows of (N, C, H, W): (windows, C, C)."""
+    side = min(side, *maps.shape[2:])
+    images, channels, rows, columns = (*maps.shape[:2], maps.shape[2] // side, maps.shape[3] // side)
+    cells = maps[:, :, : rows * side, : columns * side].reshape(images, channels, rows, side, columns, side)
+    cells = cells.permute(0, 2, 4, 1, 3, 5).reshape(-1, channels, side**2)
+    cells = (cells - cells.mean(2, keepdim=True)) / side
+    return (cells @ cells.transpose(1, 2)).float()
+
+
 class FeatureNet(nn.Module):
-    """A classifier's convolutions; `forward` gives the maps to compare, before their activations."""
+    """A classifier's convolutions."""
 
     min_side = 16  #: Smallest input side, in pixels.
+    texture_windows: tuple[int, int] | None = None
+    """Sides of the windows of `texture` in cells of its two maps; None where they are not fit for it."""
 
     def crop(self, rgb: Tensor, step: int) -> Tensor:
         """Cut out what of a patch is shown to the network at a step."""
         return rgb
 
-    def forward(self, rgb: Tensor) -> list[Tensor]:
+    def forward(self, rgb: Tensor) -> Maps:
         """Compute the maps of RGB in 0..1, (N, 3, H, W)."""
         raise NotImplementedError
 
@@ -115,8 +169,9 @@ class Vgg19(FeatureNet):
         self.normalise = Normalise(_IMAGENET_MEAN, _IMAGENET_STD)
         _load(self, weights)
 
-    def forward(self, rgb: Tensor) -> list[Tensor]:
-        return [self.features(self.normalise(rgb))]
+    def forward(self, rgb: Tensor) -> Maps:
+        first = self.features[:2](self.normalise(rgb))
+        return Maps(first, [self.features[2:](first)])
 
 
 class SqueezeNet(FeatureNet):
@@ -131,6 +186,7 @@ class SqueezeNet(FeatureNet):
     """
 
     min_side = 32
+    texture_windows = (12, 6)  #: 24 pixels: the maps have strides of 2 and 4.
     SHIFTS = 4
     RELEASE = ("conv1", None, None, "fire2", "fire3", None, "fire4", "fire5", None, "fire6", "fire7", "fire8", "fire9")
     """The release's names of the layers of torchvision's `features`."""
@@ -167,15 +223,15 @@ class SqueezeNet(FeatureNet):
         height, width = (side - self.SHIFTS + 1 for side in rgb.shape[2:])
         return rgb[:, :, top : top + height, left : left + width]
 
-    def forward(self, rgb: Tensor) -> list[Tensor]:
-        x = self.normalise(rgb)
-        maps = []
-        for position, layer in enumerate(self.features):
+    def forward(self, rgb: Tensor) -> Maps:
+        x = first = self.features[:2](self.normalise(rgb))
+        compared = []
+        for position, layer in enumerate(self.features[2:], 2):
             x = layer(x)
             if position in self.MAPS:
-                maps.append(x)
+                compared.append(x)
                 x = F.relu(x)
-        return maps
+        return Maps(first, compared)
 
 
 class Normalise(nn.Module):

@@ -42,6 +42,7 @@ class ComparisonConfig(Settings, frozen=True, kw_only=True, forbid_unknown_field
     content_weight: Weight = 1.0  #: Weight of the content loss.
     grid_weight: Weight = 0.0  #: Weight of the loss against patterns on the upsampler's grid.
     flat_weight: Weight = 0.0  #: Weight of the content loss of flat places, which keeps them flat.
+    lattice_weight: Weight = 0.0  #: Weight of the loss against what repeats with the low-resolution pixels.
     spectral_weight: Weight = 0.0  #: Weight of the loss on local amplitude spectra.
     feature_weight: Weight = 0.0  #: Weight of the feature loss.
     feature_target: Literal["target", "original"] = "target"
@@ -57,13 +58,15 @@ class ComparisonConfig(Settings, frozen=True, kw_only=True, forbid_unknown_field
     feature_sizes_drawn: bool = False
     """Whether each step compares at one size, drawn between the smallest and the largest of `feature_sizes`, instead of
     at all of them: then no pattern falls on the same cells of the feature network's maps at every step."""
+    texture_weight: Weight = 0.0
+    """Weight of the loss on local texture: covariances of SqueezeNet's features, compared with the same reference."""
     feature_net: Literal["vgg19", "squeezenet1_1", "none"] = "vgg19"
     """`vgg19` (conv5_4 before activation), `squeezenet1_1`, or `none` for no feature loss."""
 
     @property
     def compares_features(self) -> bool:
         """Whether the stage needs a feature network."""
-        return self.feature_weight > 0 and self.feature_net != "none"
+        return max(self.feature_weight, self.texture_weight) > 0 and self.feature_net != "none"
 
 
 class PixelConfig(ComparisonConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -155,8 +155,7 @@ class _RunSetup:
         if config.taught_inputs and (config.degrade == "none" or not options.teacher):
             needed = "--degrade photo" if config.degrade == "none" else "--teacher WEIGHTS"
             raise UsageError(f"taught_inputs = {config.taught_inputs} needs {needed}")
-        if "gan" in names:
-            stages.check_patches(config, config.batch // parallel.world())
+        stages.check_patches(config, names, config.batch // parallel.world())
         for folder in [*options.data, *([options.val] if options.val else [])]:
             data.find_images([folder])  # a mistyped name is not worth a download
         nets = {own.feature_net for own in map(config.of, names) if own.compares_features}
@@ -278,6 +277,8 @@ def _features(config: TrainConfig, names: list[str], options: TrainOptions) -> d
         least = math.ceil(nets[name].min_side / min(own.feature_sizes))
         if config.patch < least:
             raise UsageError(f"{name} needs --patch of at least {least}, not {config.patch}")
+        if own.texture_weight and not nets[name].texture_windows:
+            raise UsageError(f"texture_weight needs --feature-net squeezenet1_1, not {name}")
         losses[stage] = FeatureLoss(
             nets[name], own.feature_loss, own.feature_relative, own.feature_sizes, own.feature_sizes_drawn
         )

@@ -180,12 +180,17 @@ class Stage:
             losses["grid"] = pixel.grid(output, target, self.model.scale)
         if config.flat_weight:
             losses["flat"] = pixel.flat(output, target)
+        if config.lattice_weight:
+            losses["lattice"] = pixel.lattice(output, target, self.model.scale)
         if config.spectral_weight:
             losses["spectral"] = pixel.spectral(output, target)
         if self.features:
             reference = patches.hr if config.feature_target == "original" else target
             with self.autocast():
-                losses["feature"] = self.features(output, reference, step)
+                if config.texture_weight:
+                    losses["feature"], losses["texture"] = self.features.with_texture(output, reference, step)
+                else:
+                    losses["feature"] = self.features(output, reference, step)
         return losses
 
     def descend(self, step: int, losses: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -223,10 +228,13 @@ def shown_side(config: GanConfig, patch: int) -> int:
     return patch - STRIDE if config.discriminator_shift and patch >= 2 * STRIDE else patch
 
 
-def check_patches(config: TrainConfig, batch: int) -> None:
-    """Raise UsageError where `batch` patches in a process leave the discriminator's BatchNorm a single value."""
+def check_patches(config: TrainConfig, names: Iterable[str], batch: int) -> None:
+    """Raise UsageError where `batch` patches in a process are too small or too few for the losses of these stages."""
+    least = -(-pixel.LATTICE_LEAST // 16) * 16  # sides of patches are multiples of 16
+    if config.patch < least and any(config.of(name).lattice_weight for name in names):
+        raise UsageError(f"lattice_weight needs --patch {least} or more, not {config.patch}")
     side = shown_side(config.gan, config.patch)
-    if config.gan.discriminator_kind == "vgg" and batch * (side // STRIDE) ** 2 < 2:
+    if "gan" in names and config.gan.discriminator_kind == "vgg" and batch * (side // STRIDE) ** 2 < 2:
         raise UsageError(
             f"one patch of {config.patch} pixels in a process is too little for the GAN stage's discriminator: choose "
             "a larger --batch, or --patch 48 or more"

@@ -1,4 +1,4 @@
-"""Losses between pictures: content, the upsampler's grid, flat places, local spectra."""
+"""Losses between pictures: content, patterns on the upsampler's grid, flat places, local spectra."""
 
 from __future__ import annotations
 
@@ -34,6 +34,45 @@ def grid(output: Tensor, target: Tensor, scale: int = 4) -> Tensor:
     window = min(GRID_WINDOW, *phases.shape[2:])
     means = torch.unflatten(F.avg_pool2d(phases, window, stride=1), 1, (-1, scale**2))
     return (means - means.mean(2, keepdim=True)).abs().mean()
+
+
+LATTICE_REACH = 2  #: Largest distance at which `lattice` looks for repetition, in low-resolution pixels each way.
+LATTICE_WINDOW = 24  #: Side in pixels of the windows in which it does; neighbours overlap by half.
+LATTICE_LEAST = 40  #: Smallest side of a picture, in pixels: a window, and the reach on both sides.
+_LATTICE_FLOOR = (1 / 255) ** 2  #: Variance of fine structure below which repetition does not count.
+
+
+def lattice(output: Tensor, target: Tensor, scale: int = 4) -> Tensor:
+    """Penalise what repeats with the low-resolution pixels of images (N, 3, H, W), at least 40 pixels a side.
+
+    Mean excess of the output's local correlation of fine structure, finer than a low-resolution pixel's neighbourhood
+    of 5x5, with itself at distances of one and two low-resolution pixels in all directions, over the target's. `grid`
+    sees what is the same in all low-resolution pixels; this sees a hatch or a screen too that turns, or alternates, or
+    is faint beside the picture. Fine structure of photos has no reason to repeat at these distances; what a network
+    makes of features that hardly vary has no other choice.
+    """
+    with torch.no_grad():
+        allowed = _lattice_correlations(target, scale)
+    return F.relu(_lattice_correlations(output, scale) - allowed).mean()
+
+
+def _lattice_correlations(rgb: Tensor, scale: int) -> Tensor:
+    """Correlate local fine structure of luma with itself: (N, distances, rows, columns), about -1..1."""
+    fine = _luma(rgb)
+    for _ in range(2):  # twice: what is as coarse as the low-resolution picture itself is to be gone
+        fine = fine - F.avg_pool2d(fine, 5, stride=1, padding=2, count_include_pad=False)
+    margin = LATTICE_REACH * scale
+    height, width = fine.shape[2] - 2 * margin, fine.shape[3] - 2 * margin
+    inner = fine[:, :, margin:-margin, margin:-margin]
+    steps = range(-LATTICE_REACH, LATTICE_REACH + 1)
+    half_plane = [(y, x) for y in steps for x in steps if (y, x) > (0, 0)]  # the other half is the same, moved
+    tops_lefts = [(margin + scale * y, margin + scale * x) for y, x in half_plane]
+    moved = torch.cat([fine[:, :, top : top + height, left : left + width] for top, left in tops_lefts], 1)
+
+    def mean(values: Tensor) -> Tensor:
+        return F.avg_pool2d(values, LATTICE_WINDOW, stride=LATTICE_WINDOW // 2)
+
+    return mean(inner * moved) / (torch.sqrt(mean(inner**2) * mean(moved**2) + 1e-16) + _LATTICE_FLOOR)
 
 
 FLAT_WINDOW = 5
@@ -72,11 +111,15 @@ def spectral(output: Tensor, target: Tensor) -> Tensor:
 
 def _log_spectra(rgb: Tensor) -> Tensor:
     """Compute the spectra of (N, 3, H, W): (N, rows, columns, 16, 9)."""
-    luma = (rgb * rgb.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(1)
     step = SPECTRAL_WINDOW // 2
-    windows = luma.unfold(1, SPECTRAL_WINDOW, step).unfold(2, SPECTRAL_WINDOW, step)
+    windows = _luma(rgb)[:, 0].unfold(1, SPECTRAL_WINDOW, step).unfold(2, SPECTRAL_WINDOW, step)
     hann = torch.hann_window(SPECTRAL_WINDOW, periodic=False, device=rgb.device, dtype=rgb.dtype)
     spectra = torch.fft.rfft2(windows * hann.outer(hann))
     # The root of a sum of squares has no gradient at zero: the small term gives it one.
     amplitude = torch.sqrt(spectra.real**2 + spectra.imag**2 + 1e-8)
     return torch.log(SPECTRAL_FLOOR + amplitude)
+
+
+def _luma(rgb: Tensor) -> Tensor:
+    """Weigh the colours of (N, 3, H, W) as BT.601 does: (N, 1, H, W)."""
+    return (rgb * rgb.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
