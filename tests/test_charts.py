@@ -135,8 +135,10 @@ def test_labels_are_moved_apart(positions: list[float]) -> None:
 
 def test_the_parts_of_a_stage_follow_each_other() -> None:
     parts = [
-        {"stage": "a", "core_hours": 2.0, "curve": [[50, 28.0], [100, 29.0]]},
-        {"stage": "b", "core_hours": 1.0, "curve": [[10, 27.0]]},
-        {"stage": "a", "core_hours": 0.5, "curve": [[10, 29.5]]},
+        {"stage": "a", "core_hours": 2.0, "psnr_y": [[50, 28.0], [100, 29.0]]},
+        {"stage": "b", "core_hours": 1.0, "psnr_y": [[10, 27.0]]},
+        {"stage": "a", "core_hours": 3.0, "niqe": [[10, 7.0]]},
+        {"stage": "a", "core_hours": 0.5, "psnr_y": [[10, 29.5]]},
     ]
-    assert make_curves.curves(parts) == {"a": [(1.0, 28.0), (2.0, 29.0), (2.5, 29.5)], "b": [(1.0, 27.0)]}
+    assert make_curves.curves(parts, "psnr_y") == {"a": [(1.0, 28.0), (2.0, 29.0), (2.5, 29.5)], "b": [(1.0, 27.0)]}
+    assert make_curves.curves(parts, "niqe") == {"a": [(3.0, 7.0)]}
