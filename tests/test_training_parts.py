@@ -253,6 +253,22 @@ def test_the_stages_compare_at_their_own_sizes(monkeypatch: pytest.MonkeyPatch) 
         job._features(small, ["pixel"], TrainOptions())
 
 
+@pytest.mark.parametrize(
+    ("patch", "own", "message"),
+    [
+        (16, {"feature_weight": 1.0, "feature_sizes": [0.5]}, "needs --patch of at least 32, not 16"),
+        (128, {"texture_weight": 1.0}, "texture_weight needs --feature-net squeezenet1_1, not vgg19"),
+    ],
+)
+def test_what_a_feature_network_cannot_do_is_told_before_its_weights_are_loaded(
+    patch: int, own: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "feature_net", lambda *_: pytest.fail("loaded"))
+    recipe = config.override(config.TrainConfig(patch=patch), {"pixel": own})
+    with pytest.raises(UsageError, match=message):
+        job._features(recipe, ["pixel"], TrainOptions())
+
+
 @pytest.mark.parametrize("even", [True, False])
 def test_every_step_keeps_the_upsampler_even(even: bool) -> None:
     recipe = config.TrainConfig(even_upsampler=even, pixel=config.PixelConfig(steps=3, spectral_weight=1.0))

@@ -266,7 +266,7 @@ def _load(module: nn.Module, weights: dict[str, Tensor]) -> None:
     state_dicts.assign(module, wanted)
 
 
-_NETS: dict[str, type[Vgg19] | type[SqueezeNet]] = {"vgg19": Vgg19, "squeezenet1_1": SqueezeNet}
+NETS: dict[str, type[Vgg19] | type[SqueezeNet]] = {"vgg19": Vgg19, "squeezenet1_1": SqueezeNet}
 
 
 def feature_net(name: str, path: Path | None = None, offline: bool = False) -> FeatureNet:
@@ -276,7 +276,7 @@ def feature_net(name: str, path: Path | None = None, offline: bool = False) -> F
     """
     weights = _read(path) if path else _download(name, offline)
     try:
-        return _NETS[name](weights)
+        return NETS[name](weights)
     except WeightsError as error:
         raise WeightsError(f"{path or name}: {error}") from None
 

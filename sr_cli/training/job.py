@@ -17,7 +17,7 @@ import sr_cli
 from sr_cli import models, storage, weights
 from sr_cli.errors import InputError, OutputError, UsageError, WeightsError, reason_of
 from sr_cli.inference import Upscaler, choose_device, memory
-from sr_cli.metrics.features import FeatureLoss, FeatureNet, feature_net
+from sr_cli.metrics.features import NETS, FeatureLoss, FeatureNet, feature_net
 from sr_cli.models.mesrgan import MesrganConfig, with_light_upsampler
 from sr_cli.training import data, parallel, sources, stages, teachers, validation
 from sr_cli.training.config import TrainConfig, override, read_toml
@@ -272,13 +272,13 @@ def _features(config: TrainConfig, names: list[str], options: TrainOptions) -> d
         if not own.compares_features:
             continue
         name = own.feature_net
-        if name not in nets:
-            nets[name] = feature_net(name, options.feature_weights, options.offline)
-        least = math.ceil(nets[name].min_side / min(own.feature_sizes))
+        least = math.ceil(NETS[name].min_side / min(own.feature_sizes))
         if config.patch < least:
             raise UsageError(f"{name} needs --patch of at least {least}, not {config.patch}")
-        if own.texture_weight and not nets[name].texture_windows:
+        if own.texture_weight and not NETS[name].texture_windows:
             raise UsageError(f"texture_weight needs --feature-net squeezenet1_1, not {name}")
+        if name not in nets:
+            nets[name] = feature_net(name, options.feature_weights, options.offline)
         losses[stage] = FeatureLoss(
             nets[name], own.feature_loss, own.feature_relative, own.feature_sizes, own.feature_sizes_drawn
         )
