@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -528,23 +529,24 @@ def test_texture_is_of_a_kind_and_a_strength_and_not_of_a_place() -> None:
     assert all(loss.with_texture(output, noise)[0] == loss(output, noise) for output in pictures.values())
 
 
-def test_a_stage_weighs_lattice_and_texture() -> None:
-    own = {"lattice_weight": 3.0, "texture_weight": 2.0, "feature_weight": 0.5}
+def test_a_stage_weighs_lattice_coherence_and_texture() -> None:
+    own = {"lattice_weight": 3.0, "coherence_weight": 4.0, "texture_weight": 2.0, "feature_weight": 0.5}
     recipe = config.override(config.TrainConfig(), {"pixel": own})
     net = features.FeatureLoss(features.SqueezeNet(squeezenet_weights()), "l1", relative=True)
     stage = stages.PixelStage("photo", recipe, models.create(models.PRESETS["mesrgan"]), torch.device("cpu"), net)
     torch.manual_seed(0)
     patches = data.Patches(torch.rand(1, 3, 12, 12), torch.rand(1, 3, 48, 48), None)
     losses = {name: float(value) for name, value in stage.step(0, patches).items()}
-    assert losses["lattice"] > 0 and losses["texture"] > 0
-    parts = losses["content"] + 3 * losses["lattice"] + 2 * losses["texture"] + 0.5 * losses["feature"]
+    assert min(losses[name] for name in ("lattice", "coherence", "texture")) > 0
+    parts = losses["content"] + sum(weight * losses[name.removesuffix("_weight")] for name, weight in own.items())
     assert losses["loss"] == pytest.approx(parts, rel=1e-4)
 
 
+@pytest.mark.parametrize("weight", ["lattice_weight", "coherence_weight"])
 @pytest.mark.parametrize(("names", "fits"), [(["pixel"], False), (["photo", "gan"], False), (["gan"], True)])
-def test_patches_too_small_for_the_lattice_loss_are_told_before_the_run(names: list[str], fits: bool) -> None:
-    recipe = config.override(config.TrainConfig(patch=32), {"pixel": {"lattice_weight": 1.0}})
-    with contextlib.nullcontext() if fits else pytest.raises(UsageError, match="lattice_weight needs --patch 48"):
+def test_patches_too_small_for_a_loss_are_told_before_the_run(weight: str, names: list[str], fits: bool) -> None:
+    recipe = config.override(config.TrainConfig(patch=32), {"pixel": {weight: 1.0}})
+    with contextlib.nullcontext() if fits else pytest.raises(UsageError, match=f"{weight} needs --patch 48"):
         stages.check_patches(recipe, names, batch=4)
     stages.check_patches(config.override(recipe, {"patch": 48}), names, batch=4)
 
@@ -744,10 +746,26 @@ def test_the_lattice_loss_lets_alone_what_repeats_otherwise_and_what_is_too_fain
     assert pixel.lattice(flat[:, :, :40, :40] + 0.03 * hatch(0, 4, 40), flat[:, :, :40, :40]) > 0.5 * seen
 
 
-def test_the_lattice_loss_has_a_gradient_where_nothing_varies() -> None:
+@pytest.mark.parametrize("loss", [pixel.lattice, pixel.coherence])
+def test_losses_of_correlations_have_a_gradient_where_nothing_varies(loss: Callable[..., Tensor]) -> None:
     flat = torch.zeros(1, 3, 48, 48, requires_grad=True)
-    pixel.lattice(flat, torch.rand(1, 3, 48, 48)).backward()
+    loss(flat, torch.rand(1, 3, 48, 48)).backward()
     assert flat.grad is not None and flat.grad.isfinite().all()
+
+
+def test_the_coherence_loss_sees_lines_where_texture_should_be_under_grain_too_and_nothing_else() -> None:
+    torch.manual_seed(0)
+    flat = torch.full((2, 3, 96, 96), 0.5)
+    blobs = torch.nn.functional.interpolate(torch.randn(2, 1, 32, 32), size=(96, 96), mode="bicubic")
+    texture, lines = flat + 0.1 * blobs, flat + 0.1 * 2**0.5 * hatch(0.5, 8)
+    grain = 0.05 * torch.randn(2, 1, 96, 96)
+    seen = pixel.coherence(lines, texture)
+    assert seen > 0.3 and pixel.coherence(lines + grain, texture) > 0.8 * seen
+    assert pixel.coherence(texture, lines) == 0 and pixel.coherence(lines, lines) == 0
+    other = pixel.coherence(texture.roll((24, 48), (2, 3)), texture)
+    assert other < 0.15 * seen and pixel.coherence(flat + 0.001 * hatch(0.5, 8), flat) < 0.05 * seen
+    least = (slice(None), slice(None), slice(pixel.COHERENCE_LEAST), slice(pixel.COHERENCE_LEAST))
+    assert pixel.coherence(lines[least], texture[least]) > 0.5 * seen
 
 
 def test_the_flat_loss_counts_only_what_flat_places_get() -> None:

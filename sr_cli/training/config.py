@@ -43,6 +43,7 @@ class ComparisonConfig(Settings, frozen=True, kw_only=True, forbid_unknown_field
     grid_weight: Weight = 0.0  #: Weight of the loss against patterns on the upsampler's grid.
     flat_weight: Weight = 0.0  #: Weight of the content loss of flat places, which keeps them flat.
     lattice_weight: Weight = 0.0  #: Weight of the loss against what repeats with the low-resolution pixels.
+    coherence_weight: Weight = 0.0  #: Weight of the loss against lines where the target has texture.
     spectral_weight: Weight = 0.0  #: Weight of the loss on local amplitude spectra.
     feature_weight: Weight = 0.0  #: Weight of the feature loss.
     feature_target: Literal["target", "original"] = "target"

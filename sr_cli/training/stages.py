@@ -182,6 +182,8 @@ class Stage:
             losses["flat"] = pixel.flat(output, target)
         if config.lattice_weight:
             losses["lattice"] = pixel.lattice(output, target, self.model.scale)
+        if config.coherence_weight:
+            losses["coherence"] = pixel.coherence(output, target)
         if config.spectral_weight:
             losses["spectral"] = pixel.spectral(output, target)
         if self.features:
@@ -230,9 +232,10 @@ def shown_side(config: GanConfig, patch: int) -> int:
 
 def check_patches(config: TrainConfig, names: Iterable[str], batch: int) -> None:
     """Raise UsageError where `batch` patches in a process are too small or too few for the losses of these stages."""
-    least = -(-pixel.LATTICE_LEAST // 16) * 16  # sides of patches are multiples of 16
-    if config.patch < least and any(config.of(name).lattice_weight for name in names):
-        raise UsageError(f"lattice_weight needs --patch {least} or more, not {config.patch}")
+    for weight, side in (("lattice_weight", pixel.LATTICE_LEAST), ("coherence_weight", pixel.COHERENCE_LEAST)):
+        least = -(-side // 16) * 16  # sides of patches are multiples of 16
+        if config.patch < least and any(getattr(config.of(name), weight) for name in names):
+            raise UsageError(f"{weight} needs --patch {least} or more, not {config.patch}")
     side = shown_side(config.gan, config.patch)
     if "gan" in names and config.gan.discriminator_kind == "vgg" and batch * (side // STRIDE) ** 2 < 2:
         raise UsageError(

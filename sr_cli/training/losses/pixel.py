@@ -75,6 +75,40 @@ def _lattice_correlations(rgb: Tensor, scale: int) -> Tensor:
     return mean(inner * moved) / (torch.sqrt(mean(inner**2) * mean(moved**2) + 1e-16) + _LATTICE_FLOOR)
 
 
+COHERENCE_WINDOW = 24  #: Side in pixels of the windows over which `coherence` averages; neighbours overlap by half.
+COHERENCE_LEAST = 34  #: Smallest side of a picture, in pixels: a window, and the neighbourhoods of its gradients.
+_COHERENCE_INNER = 5  #: Side of the neighbourhoods in which gradients are compared, in pixels of half size.
+_COHERENCE_FLOOR = (2 / 255) ** 2  #: Mean square of gradients below which they do not count: 2 levels a pixel.
+
+
+def coherence(output: Tensor, target: Tensor) -> Tensor:
+    """Penalise lines where images (N, 3, H, W), at least 34 pixels a side, should have texture.
+
+    Mean excess of the output's coherence over the target's. Coherence, 0..1, is the share of the gradients' energy
+    that has one direction within 5x5 pixels of luma at half size (structure tensor; Weickert 1999, "Coherence-enhancing
+    diffusion filtering", section 2), as a mean over windows. A network that cannot tell where leaves or patches of
+    snow are joins them into lines that wind like worms; at half size, grain does not hide them.
+    """
+    with torch.no_grad():
+        allowed = _coherence(target)
+    return F.relu(_coherence(output) - allowed).mean()
+
+
+def _coherence(rgb: Tensor) -> Tensor:
+    """Compute the coherence of (N, 3, H, W) in overlapping windows: (N, 1, rows, columns), 0..1."""
+    luma = F.avg_pool2d(_luma(rgb), 2)
+    x = (luma[:, :, 1:-1, 2:] - luma[:, :, 1:-1, :-2]) / 2
+    y = (luma[:, :, 2:, 1:-1] - luma[:, :, :-2, 1:-1]) / 2
+    tensor = F.avg_pool2d(torch.cat([x**2 - y**2, 2 * x * y, x**2 + y**2], 1), _COHERENCE_INNER, stride=2)
+    directed = torch.sqrt(tensor[:, :1] ** 2 + tensor[:, 1:2] ** 2 + 1e-16)
+    cells = COHERENCE_WINDOW // 4  # each is 2 pixels of half size
+
+    def mean(values: Tensor) -> Tensor:
+        return F.avg_pool2d(values, cells, stride=cells // 2)
+
+    return mean(directed) / (mean(tensor[:, 2:]) + _COHERENCE_FLOOR)
+
+
 FLAT_WINDOW = 5
 FLAT_DEVIATION = 3 / 255
 """Side in pixels of the neighbourhood that decides whether a place is flat, and the deviation at which it half is."""
