@@ -146,10 +146,10 @@ class FakeTeacher:
 
 def test_a_teacher_enlarges_each_photo_once(images: list[data.CachedImage]) -> None:
     first, second = FakeTeacher(), FakeTeacher()
-    counted: list[tuple[int, int]] = []
-    taught = teachers.teach(images, first, lambda *n: counted.append(n))
+    counted: list[int] = []
+    taught = teachers.teach(images, first, counted.append)
     assert taught is not None and first.enlarged == len(images)
-    assert counted == [(n, len(images)) for n in range(len(images) + 1)]
+    assert counted == list(range(len(images) + 1))
     assert all(np.array_equal(image.taught, image.lr.repeat(4, 0).repeat(4, 1)) for image in taught)
     assert teachers.teach(images, second, lambda *_: None) == taught and second.enlarged == 0
     other = FakeTeacher()
@@ -159,7 +159,7 @@ def test_a_teacher_enlarges_each_photo_once(images: list[data.CachedImage]) -> N
 
 
 def test_degraded_reductions_are_made_once_and_differ(images: list[data.CachedImage]) -> None:
-    degraded = data.degraded_images(images, 2, seed=1)
+    degraded = list(data.degraded_images(images, 2, seed=1))
     assert len({image.lr_path for image in degraded}) == 2 * len(images)
     for clean, pair in zip(images, zip(degraded[::2], degraded[1::2], strict=True), strict=True):
         assert all(copy.hr_path == clean.hr_path and copy.lr.shape == clean.lr.shape for copy in pair)
@@ -168,7 +168,7 @@ def test_degraded_reductions_are_made_once_and_differ(images: list[data.CachedIm
             apart, elsewhere = (np.abs(lr.astype(int) - clean.lr).mean() for lr in (copy.lr, np.roll(copy.lr, 5, 0)))
             assert apart < elsewhere
     made = {image.lr_path: image.lr_path.stat().st_mtime_ns for image in degraded}
-    assert data.degraded_images(images, 2, seed=1) == degraded
+    assert list(data.degraded_images(images, 2, seed=1)) == degraded
     assert {path: path.stat().st_mtime_ns for path in made} == made
     # The teacher enlarges what it is shown.
     taught = teachers.teach(degraded, FakeTeacher(), lambda *_: None)
@@ -178,8 +178,10 @@ def test_degraded_reductions_are_made_once_and_differ(images: list[data.CachedIm
 
 def test_a_stopped_teacher_keeps_what_it_made(images: list[data.CachedImage]) -> None:
     first, second = FakeTeacher(), FakeTeacher()
-    assert teachers.teach(images, first, lambda *_: None, lambda: first.enlarged == 1) is None
-    assert teachers.teach(images, second, lambda *_: None) is not None
+    degraded = data.degraded_images(images, 1, seed=1)
+    assert teachers.teach(degraded, first, lambda *_: None, lambda: first.enlarged == 1) is None
+    assert len(list(degraded)) == len(images) - 2  # no photo is degraded before its turn: a large one takes seconds
+    assert teachers.teach(data.degraded_images(images, 1, seed=1), second, lambda *_: None) is not None
     assert (first.enlarged, second.enlarged) == (1, len(images) - 1)
 
 

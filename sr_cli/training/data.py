@@ -7,7 +7,7 @@ several processes, sees the same patches as one that ran through.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -124,20 +124,18 @@ def cache_image(path: Path, cache: Path, size: float = 1.0) -> CachedImage:
     return CachedImage(path.name, hr_path, lr_path)
 
 
-def degraded_images(images: Sequence[CachedImage], number: int, seed: int) -> list[CachedImage]:
-    """Give each image `number` times, each time with a reduction that is degraded in another way, made at first use.
+def degraded_images(images: Iterable[CachedImage], number: int, seed: int) -> Iterator[CachedImage]:
+    """Give each image `number` times, each time with a reduction that is degraded in another way.
 
-    Raises OutputError when the cache cannot be written.
+    A reduction is made once, when its turn comes. Raises OutputError when the cache cannot be written.
     """
-    degraded = []
     for image in images:
         for copy in range(number):
             path = image.lr_path.with_name(f"{image.stem}.photo-{seed}-{copy}.lr.npy")
             if not path.exists():
                 rng = np.random.default_rng([seed, copy, *image.stem.encode()])
                 save_array(path, degradation.cells(np.asarray(image.hr), rng))
-            degraded.append(replace(image, lr_path=path))
-    return degraded
+            yield replace(image, lr_path=path)
 
 
 def _reduced(rgb: NDArray[np.uint8], size: float) -> NDArray[np.uint8]:

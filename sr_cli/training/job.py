@@ -192,17 +192,18 @@ class _RunSetup:
         sizes = f" (at {len(config.sizes)} sizes)" if len(config.sizes) > 1 else ""
         on_event(Notice(f"{len(images)} training photos{sizes}, {len(held_out)} for validation, {skipped} skipped"))
         if self.teacher:
-            if config.taught_inputs:
-                images = parallel.first_then_others(
-                    lambda: data.degraded_images(images, config.taught_inputs, config.seed)
+            teacher, total = self.teacher, len(images) * max(1, config.taught_inputs)
+
+            def teach() -> list[CachedImage] | None:
+                shown = data.degraded_images(images, config.taught_inputs, config.seed)
+                return teachers.teach(
+                    shown if config.taught_inputs else images,
+                    teacher,
+                    lambda done: on_event(Teaching(teacher.name, done, total)),
+                    should_stop=interruption,
                 )
-            teacher = self.teacher
-            taught = parallel.first_then_others(
-                lambda: teachers.teach(
-                    images, teacher, lambda *n: on_event(Teaching(teacher.name, *n)), should_stop=interruption
-                ),
-                go_on=lambda taught: taught is not None,
-            )
+
+            taught = parallel.first_then_others(teach, go_on=lambda taught: taught is not None)
             if taught is None:
                 return None, skipped
             images = taught

@@ -8,7 +8,7 @@ the photo's content, its size, its damage and the teacher's weights.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from sr_cli.datasets import SCALE
@@ -16,7 +16,7 @@ from sr_cli.errors import UsageError
 from sr_cli.inference import Upscaler
 from sr_cli.training.data import CachedImage, save_array
 
-Done = Callable[[int, int], None]  #: Called with the photos that are taught and their total.
+Done = Callable[[int], None]  #: Called with the number of images that are taught.
 
 
 def load_teacher(spec: str, device: str = "auto", offline: bool = False) -> Upscaler:
@@ -38,7 +38,7 @@ def taught_path(image: CachedImage, sha256: str) -> Path:
 
 
 def teach(
-    images: Sequence[CachedImage], teacher: Upscaler, progress: Done, should_stop: Callable[[], bool] = lambda: False
+    images: Iterable[CachedImage], teacher: Upscaler, progress: Done, should_stop: Callable[[], bool] = lambda: False
 ) -> list[CachedImage] | None:
     """Enlarge the reduction of each image once, and give the images with their enlargements.
 
@@ -46,14 +46,14 @@ def teach(
     the cache cannot be written.
     """
     assert teacher.weights_sha256 is not None
-    taught = []
-    for done, image in enumerate(images):
-        progress(done, len(images))
+    taught: list[CachedImage] = []
+    for image in images:
+        progress(len(taught))
         path = taught_path(image, teacher.weights_sha256)
         if not path.exists():
             if should_stop():
                 return None
             save_array(path, teacher.upscale(image.lr).pixels)
         taught.append(dataclasses.replace(image, taught_path=path))
-    progress(len(images), len(images))
+    progress(len(taught))
     return taught
