@@ -465,7 +465,9 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(material: Path, monkeypatch: 
     assert not list((material / "run").glob(".*.part"))
 
 
-@pytest.mark.parametrize("times", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "times", [2, pytest.param(10, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.long)]
+)
 def test_kills_never_lose_a_checkpoint(material: Path, times: int) -> None:
     """Killed in the middle of saving and logging: what was saved stays readable and never goes back."""
     rng = random.Random(0)
