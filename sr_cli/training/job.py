@@ -192,16 +192,15 @@ class _RunSetup:
         sizes = f" (at {len(config.sizes)} sizes)" if len(config.sizes) > 1 else ""
         on_event(Notice(f"{len(images)} training photos{sizes}, {len(held_out)} for validation, {skipped} skipped"))
         if self.teacher:
-            teacher, total = self.teacher, len(images) * max(1, config.taught_inputs)
+            teacher, copies = self.teacher, config.taught_inputs
+            total = len(images) * (copies or 1)
+
+            def progress(done: int) -> None:
+                on_event(Teaching(teacher.name, done, total))
 
             def teach() -> list[CachedImage] | None:
-                shown = data.degraded_images(images, config.taught_inputs, config.seed)
-                return teachers.teach(
-                    shown if config.taught_inputs else images,
-                    teacher,
-                    lambda done: on_event(Teaching(teacher.name, done, total)),
-                    should_stop=interruption,
-                )
+                shown = data.degraded_images(images, copies, config.seed) if copies else images
+                return teachers.teach(shown, teacher, progress, should_stop=interruption)
 
             taught = parallel.first_then_others(teach, go_on=lambda taught: taught is not None)
             if taught is None:
